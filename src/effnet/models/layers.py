@@ -1,0 +1,172 @@
+"""The building blocks of EfficientNet, named as in the reference's state dict (`conv`, `bn`, `squeeze`, ...)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effnet.models.config import ModelConfig, Padding, StageConfig
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
+}
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution without bias whose padding keeps ceil(size / stride) pixels, in PyTorch's or TensorFlow's way.
+
+    "SAME" padding depends on the input's size and puts the odd pixel right and below, so that with stride 2 it
+    differs from symmetric padding for even sizes.
+
+    Shapes: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
+    ) -> None:
+        pads_itself = padding == "same" and stride > 1
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            # With stride 1 and an odd kernel both ways pad alike.
+            padding=0 if pads_itself else (kernel_size - 1) // 2,
+            groups=groups,
+            bias=False,
+        )
+        self.pads_itself = pads_itself
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve `x`."""
+        if self.pads_itself:
+            x = F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
+        return super().forward(x)
+
+    def _same_padding(self, size: int) -> tuple[int, int]:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+
+
+class ConvBNAct(nn.Module):
+    """Convolution, BatchNorm and, unless `activate` is false, the model's activation."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, groups, config.padding)
+        self.bn = nn.BatchNorm2d(out_channels, eps=config.bn_epsilon, momentum=config.bn_momentum)
+        self.act: nn.Module = ACTIVATIONS[config.activation]() if activate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        return self.act(self.bn(self.conv(x)))
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate computed from all channels' means (arXiv 1709.01507).
+
+    The two layers are matrices, not 1x1 convolutions, as in the reference.
+    """
+
+    def __init__(self, config: ModelConfig, channels: int, squeeze_channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, squeeze_channels)
+        self.act = ACTIVATIONS[config.activation]()
+        self.expand = nn.Linear(squeeze_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        gate = self.expand(self.act(self.squeeze(x.mean((2, 3)))))
+        return x * gate.sigmoid()[:, :, None, None]
+
+
+class StochasticDepth(nn.Module):
+    """Drop a sample's residual branch with probability 1 - `survival_prob` in training (arXiv 1603.09382).
+
+    What survives is scaled by 1 / `survival_prob`. The choice is a multiplication, not a branch, so that the
+    graph does not depend on it.
+    """
+
+    def __init__(self, survival_prob: float) -> None:
+        super().__init__()
+        self.survival_prob = survival_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape; in eval mode, or with probability 1, `x` itself."""
+        if not self.training or self.survival_prob == 1.0:
+            return x
+        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < self.survival_prob
+        return x * (kept.to(x.dtype) / self.survival_prob)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f"survival_prob={self.survival_prob:g}"
+
+
+class MBConv(nn.Module):
+    """Mobile inverted bottleneck: expansion, depthwise convolution, squeeze-and-excitation, projection, shortcut.
+
+    `expand` is absent where the expansion is 1, `se` in models without squeeze-and-excitation.
+    """
+
+    def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
+        super().__init__()
+        in_channels = stage.in_channels if is_first else stage.out_channels
+        stride = stage.stride if is_first else 1
+        expanded = in_channels * stage.expansion
+
+        self.expand = ConvBNAct(config, in_channels, expanded) if stage.expansion > 1 else None
+        self.depsep = ConvBNAct(config, expanded, expanded, stage.kernel_size, stride, groups=expanded)
+        squeezed = squeeze_channels(config, in_channels, expanded)
+        self.se = SqueezeExcitation(config, expanded, squeezed) if squeezed else None
+        self.proj = ConvBNAct(config, expanded, stage.out_channels, activate=False)
+        self.has_shortcut = stride == 1 and in_channels == stage.out_channels
+        self.stochastic_depth = StochasticDepth(survival_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        y = self.expand(x) if self.expand is not None else x
+        y = self.depsep(y)
+        if self.se is not None:
+            y = self.se(y)
+        y = self.proj(y)
+        return x + self.stochastic_depth(y) if self.has_shortcut else y
+
+
+def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:
+    """Width of the squeeze-and-excitation bottleneck: a quarter of what `config.squeeze_width` names, 0 for none."""
+    match config.squeeze_width:
+        case "input":
+            return max(1, in_channels // 4)
+        case "expanded":
+            return max(1, expanded_channels // 4)
+        case "none":
+            return 0
+
+
+class Classifier(nn.Module):
+    """Global average pooling, dropout, fully connected layer."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_classes)."""
+        return self.fc(self.dropout(x.mean((2, 3))))

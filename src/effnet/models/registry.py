@@ -1,0 +1,60 @@
+"""From a name to a model."""
+
+import difflib
+from dataclasses import fields, replace
+from typing import Any
+
+from effnet.models.config import MODEL_CONFIGS, ModelConfig
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.errors import ModelError
+from effnet.models.layers import ACTIVATIONS
+
+_OVERRIDES = {field.name for field in fields(ModelConfig)} - {"name"}
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows, in the order of the family."""
+    return list(MODEL_CONFIGS)
+
+
+def model_config(name: str, **overrides: Any) -> ModelConfig:
+    """The row of `name` with `overrides` applied, checked.
+
+    Args:
+        name: a name of `list_models`.
+        overrides: fields of `ModelConfig` but `name`; None keeps the row's value.
+
+    Raises:
+        ModelError: unknown name (the nearest is suggested), unknown override, or a value out of range.
+    """
+    if name not in MODEL_CONFIGS:
+        near = difflib.get_close_matches(name, MODEL_CONFIGS, n=1, cutoff=0.0)
+        raise ModelError(f"unknown model {name!r}; did you mean {near[0]!r}? `effnet models` lists all")
+    if unknown := sorted(set(overrides) - _OVERRIDES):
+        raise ModelError(f"unknown model override {unknown[0]!r}; known are {', '.join(sorted(_OVERRIDES))}")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    config = replace(MODEL_CONFIGS[name], **given)
+    _check(config)
+    return config
+
+
+def _check(config: ModelConfig) -> None:
+    checks = {
+        "num_classes": (config.num_classes >= 1, "at least 1"),
+        "dropout": (0.0 <= config.dropout < 1.0, "in [0, 1)"),
+        "survival_prob": (0.0 < config.survival_prob <= 1.0, "in (0, 1]"),
+        "bn_momentum": (0.0 <= config.bn_momentum <= 1.0, "in [0, 1]"),
+        "bn_epsilon": (config.bn_epsilon > 0.0, "above 0"),
+        "conv_init": (config.conv_init in ("fan_in", "fan_out"), "fan_in or fan_out"),
+        "activation": (config.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
+        "padding": (config.padding in ("symmetric", "same"), "symmetric or same"),
+        "squeeze_width": (config.squeeze_width in ("input", "expanded", "none"), "input, expanded or none"),
+    }
+    for name, (holds, allowed) in checks.items():
+        if not holds:
+            raise ModelError(f"{name} must be {allowed}, not {getattr(config, name)!r}")
+
+
+def build_model(name: str, **overrides: Any) -> EfficientNet:
+    """A freshly initialised model of `name`; see `model_config` for the arguments and errors."""
+    return EfficientNet(model_config(name, **overrides))
