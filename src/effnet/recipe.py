@@ -1,0 +1,342 @@
+"""Every setting of a run, in one place.
+
+A `Recipe` is the only configuration there is: flags, YAML files, a checkpoint's metadata and the report's header
+are all written from it or read into it. The docstring under a field is also its flag's help; `None` means that
+the value follows from others (the model, the data, the machine), which `effnet.training.defaults` works out.
+"""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from effnet.errors import UserError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: T,
+    *flags: str,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    metavar: str | None = None,
+) -> T:
+    """A field with the flags' further names and its range: `low` and `high` belong to it, `above` and `below` not."""
+    bounds = {"low": low, "above": above, "high": high, "below": below}
+    metadata = {"flags": flags, "metavar": metavar, **{k: v for k, v in bounds.items() if v is not None}}
+    return typing.cast(T, field(default=default, metadata=metadata))
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Model"""
+
+    arch: str = setting("efficientnet-b0", "-a")
+    """model to train; `effnet models` lists all"""
+    num_classes: int | None = setting(None, low=1)
+    """number of classes [default: the class folders found]"""
+    image_size: int | None = setting(None, low=32, metavar="PIXELS")
+    """side of the square input in pixels [default: the model's]"""
+    dropout: float | None = setting(None, low=0, below=1, metavar="P")
+    """probability of dropout before the classifier [default: the model's]"""
+    survival_prob: float | None = setting(None, above=0, high=1, metavar="P")
+    """probability that the last block survives stochastic depth [default: the model's]"""
+    bn_momentum: float | None = setting(None, low=0, high=1)
+    """weight of the new batch in BatchNorm's running statistics [default: the model's, 0.01]"""
+    bn_epsilon: float | None = setting(None, above=0)
+    """epsilon of BatchNorm [default: the model's, 0.001]"""
+    conv_init: Literal["fan_in", "fan_out"] = setting("fan_in")
+    """fan of the He initialisation of convolutions"""
+    pretrained: bool = False
+    """start from the model's published weights, downloaded once and kept"""
+    pretrained_source: str | None = setting(None, metavar="PUBLISHER")
+    """publisher whose weights --pretrained takes: ngc, torchvision, timm or google [default: the first that has any]"""
+    pretrained_from_file: str | None = setting(None, metavar="FILE")
+    """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
+    freeze: Literal["none", "backbone"] = setting("none")
+    """part of the model that keeps its weights; `backbone` trains the classifier alone"""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Data and augmentation"""
+
+    data_backend: Literal["pytorch", "synthetic"] = setting("pytorch", "--data-backends")
+    """input pipeline"""
+    workers: int | None = setting(None, "-j", low=0)
+    """processes that load images, per training process [default: the cores there are for each, at most 16]"""
+    prefetch: int = setting(2, low=1, metavar="BATCHES")
+    """batches that each worker prepares ahead"""
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = setting("bicubic")
+    """interpolation of every resize"""
+    augmentation: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = setting("autoaugment")
+    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of arXiv 1805.09501"""
+    crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
+    """random resized crop: share of the image's area"""
+    crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, metavar=("LOW HIGH"))
+    """random resized crop: aspect ratio, width by height"""
+    hflip: float = setting(0.5, low=0, high=1, metavar="P")
+    """probability of a horizontal flip"""
+    mixup: float = setting(0.2, low=0, metavar="ALPHA")
+    """mix pairs of images by a weight from Beta(ALPHA, ALPHA) (arXiv 1710.09412); 0 for none"""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Optimizer and loss"""
+
+    optimizer: Literal["rmsprop", "sgd"] = setting("rmsprop")
+    """update rule"""
+    batch_size: int = setting(64, "-b", low=1, metavar="IMAGES")
+    """images in a batch of one process"""
+    optimizer_batch_size: int | None = setting(None, low=1, metavar="IMAGES")
+    """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch each]"""
+    lr: float | None = setting(None, "--learning-rate", above=0)
+    """learning rate after the warm-up [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
+    base_lr: float | None = setting(None, above=0)
+    """learning rate for 4096 images [default: the model's recipe, 0.08 (B0 to B3, Lite) or 0.16 (B4 to B7)]"""
+    backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
+    """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
+    momentum: float = setting(0.9, low=0, below=1)
+    """momentum of either optimizer"""
+    nesterov: bool = False
+    """Nesterov momentum (SGD)"""
+    weight_decay: float | None = setting(None, "--wd", low=0)
+    """weight decay [default: the model's recipe, 1e-5 (B0 to B3, Lite) or 5e-6 (B4 to B7)]"""
+    bn_weight_decay: bool = False
+    """apply weight decay to BatchNorm's parameters too"""
+    rmsprop_alpha: float = setting(0.9, low=0, below=1)
+    """RMSprop: decay of the squared gradient's mean"""
+    rmsprop_eps: float = setting(1e-3, above=0)
+    """RMSprop: added to the root of the squared gradient's mean"""
+    label_smoothing: float = setting(0.1, low=0, below=1)
+    """share of the target spread evenly over all classes"""
+    use_ema: float | None = setting(None, above=0, below=1, metavar="DECAY")
+    """keep an exponential moving average of the weights with this decay per step, and validate it too"""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """Schedule"""
+
+    epochs: int = setting(400, low=1)
+    """epochs of the whole training, which the learning rate's schedule spans"""
+    run_epochs: int | None = setting(None, low=1, metavar="EPOCHS")
+    """stop after this many epochs of this run; --resume goes on [default: all]"""
+    lr_schedule: Literal["cosine", "linear", "step"] = setting("cosine")
+    """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
+    warmup: float | None = setting(None, low=0, metavar="EPOCHS")
+    """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
+    end_lr: float = setting(0.0, low=0)
+    """learning rate at the end"""
+    early_stopping_patience: int | None = setting(None, low=1, metavar="EPOCHS")
+    """stop when top-1 has not improved for this many epochs [default: never]"""
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """Device and precision"""
+
+    device: Literal["auto", "cuda", "cpu"] = setting("auto")
+    """where to run; auto takes a GPU if there is one"""
+    precision: Literal["fp32", "tf32", "fp16", "bf16"] = setting("fp32")
+    """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16"""
+    static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
+    """fixed loss scale for fp16 [default: dynamic]"""
+    memory_format: Literal["nchw", "nhwc"] = setting("nhwc")
+    """layout of images and activations; nhwc is channels-last"""
+    compile: bool = False
+    """compile the training step with torch.compile"""
+    seed: int = setting(0, low=0)
+    """seed of every random choice"""
+    gpu_affinity: Literal["none", "auto"] = setting("auto")
+    """bind each process to the cores next to its GPU; none leaves it to the system"""
+    max_bad_steps: int = setting(10, low=1, metavar="STEPS")
+    """stop after this many steps in a row with a loss that is not finite"""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Run and results"""
+
+    resume: str | None = setting(None, metavar="CHECKPOINT")
+    """go on from this checkpoint"""
+    evaluate: bool = False
+    """validate only"""
+    training_only: bool = False
+    """train without validation"""
+    prof: int | None = setting(None, low=1, metavar="N")
+    """run N iterations only"""
+    workspace: str = setting(".", metavar="DIR")
+    """folder for checkpoints and the log"""
+    report_file: str = setting("report.json", "--raport-file", metavar="FILE")
+    """JSON log in the workspace, one object a line"""
+    checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE")
+    """name of the latest checkpoint in the workspace"""
+    gather_checkpoints: int = setting(0, low=0, metavar="N")
+    """keep the last N checkpoints under their epochs' names as well"""
+    no_checkpoints: bool = False
+    """write no checkpoints"""
+    print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
+    """steps between two lines of progress, the only points at which training waits for the device"""
+    topk: int = setting(5, low=1, metavar="K")
+    """validate top-K accuracy beside top-1"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run, in groups. Every leaf has a name of its own, so that flags need no prefix."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    compute: ComputeSettings = ComputeSettings()
+    run: RunSettings = RunSettings()
+
+    def replace(self, values: Mapping[str, Any]) -> "Recipe":
+        """A copy with leaves changed, each found by its name; values are checked.
+
+        Raises:
+            UserError: no such setting, a value of another type, or one out of range.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in _LEAVES:
+                raise UserError(f"unknown setting {name!r}")
+            group, leaf = _LEAVES[name]
+            changes.setdefault(group, {})[name] = _checked(leaf, value)
+        return replace(self, **{group: replace(getattr(self, group), **v) for group, v in changes.items()})
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Groups of plain values, for YAML, JSON and checkpoints."""
+        return {
+            group: {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+            for group, values in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, groups: Mapping[str, Mapping[str, Any]]) -> "Recipe":
+        """Inverse of `to_dict`; what is left out has its default. For the errors see `flatten` and `replace`."""
+        return cls().replace(flatten(groups))
+
+
+def settings() -> Iterator[tuple[str, type, Field[Any]]]:
+    """Every leaf of `Recipe`: its group's name, its group's class and its field."""
+    for group in fields(Recipe):
+        cls = typing.cast(type, group.type)
+        for leaf in fields(cls):
+            yield group.name, cls, leaf
+
+
+_LEAVES = {leaf.name: (group, leaf) for group, _, leaf in settings()}
+
+
+def flatten(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Leaves of a nested mapping such as `Recipe.to_dict` gives.
+
+    Raises:
+        UserError: a setting that does not exist or stands in another group.
+    """
+    values = {}
+    for group, members in groups.items():
+        if not isinstance(members, Mapping):
+            raise UserError(f"setting group {group!r} must hold settings, not {members!r}")
+        for name, value in members.items():
+            if name not in _LEAVES or _LEAVES[name][0] != group:
+                raise UserError(f"unknown setting {group}.{name}")
+            values[name] = value
+    return values
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Leaves that a YAML recipe file sets.
+
+    Raises:
+        UserError: the file can't be read, is not YAML, or holds what is no setting; the file is named.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"recipe {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
+    try:
+        return flatten(content)
+    except UserError as error:
+        raise UserError(f"recipe {path}: {error}") from None
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write `recipe` as YAML that `read_recipe` reads."""
+    Path(path).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def value_type(leaf: Field[Any]) -> tuple[Any, bool]:
+    """Type of a setting without None, and whether None is allowed."""
+    if isinstance(leaf.type, types.UnionType):
+        members = [member for member in typing.get_args(leaf.type) if member is not types.NoneType]
+        return members[0], True
+    return leaf.type, False
+
+
+def flag_name(leaf: Field[Any]) -> str:
+    """The flag of a setting, such as ``--batch-size``."""
+    return "--" + leaf.name.replace("_", "-")
+
+
+def _checked(leaf: Field[Any], value: Any) -> Any:
+    kind, optional = value_type(leaf)
+    if value is None and optional:
+        return None
+    converted = _converted(leaf, kind, value)
+    for number in converted if isinstance(converted, tuple) else (converted,):
+        _check_range(leaf, number)
+    return converted
+
+
+def _converted(leaf: Field[Any], kind: Any, value: Any) -> Any:
+    flag = flag_name(leaf)
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise UserError(f"{flag} must be one of {', '.join(typing.get_args(kind))}, not {value!r}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        size = len(typing.get_args(kind))
+        if not isinstance(value, list | tuple) or len(value) != size:
+            raise UserError(f"{flag} takes {size} numbers, not {value!r}")
+        low_to_high = tuple(_converted(leaf, float, number) for number in value)
+        if list(low_to_high) != sorted(low_to_high):
+            raise UserError(f"{flag} takes the lower number first, not {value!r}")
+        return low_to_high
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:  # YAML reads 1e-5, without a dot, as a string
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{flag} must be of type {kind.__name__}, not {value!r}")
+
+
+def _check_range(leaf: Field[Any], value: Any) -> None:
+    wrong = {
+        "low": lambda bound: not value >= bound,
+        "above": lambda bound: not value > bound,
+        "high": lambda bound: not value <= bound,
+        "below": lambda bound: not value < bound,
+    }
+    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    bounds = {word: leaf.metadata[word] for word in words if word in leaf.metadata}
+    if any(wrong[word](bound) for word, bound in bounds.items()):
+        allowed = " and ".join(f"{words[word]} {bound:g}" for word, bound in bounds.items())
+        raise UserError(f"{flag_name(leaf)} must be {allowed}, not {value:g}")
