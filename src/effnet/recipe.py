@@ -74,8 +74,10 @@ class DataSettings:
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = setting("bicubic")
-    """interpolation of every resize"""
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    """interpolation of every resize [default: the pretrained weights', else bicubic]"""
+    resize: int | None = setting(None, low=32, metavar="PIXELS")
+    """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
     augmentation: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = setting("autoaugment")
     """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of arXiv 1805.09501"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
@@ -146,8 +148,9 @@ class ComputeSettings:
 
     device: Literal["auto", "cuda", "cpu"] = setting("auto")
     """where to run; auto takes a GPU if there is one"""
-    precision: Literal["fp32", "tf32", "fp16", "bf16"] = setting("fp32")
-    """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16"""
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] = setting("fp32")
+    """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on a
+    GPU and bf16 on a CPU"""
     static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
     """fixed loss scale for fp16 [default: dynamic]"""
     memory_format: Literal["nchw", "nhwc"] = setting("nhwc")

@@ -1,0 +1,8 @@
+"""The reference's `main.py`: train a model, or validate it with `--evaluate`. The same as `effnet train`."""
+
+import sys
+
+from effnet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(verb="train", prog="main.py"))

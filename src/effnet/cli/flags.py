@@ -1,0 +1,117 @@
+"""Command-line flags made from the recipe: each setting is a flag, its docstring the help."""
+
+import argparse
+import ast
+import difflib
+import inspect
+import textwrap
+import typing
+from collections.abc import Sequence
+from dataclasses import Field
+from typing import Any, Literal, NoReturn
+
+from effnet.errors import UserError
+from effnet.recipe import flag_name, settings, value_type
+
+# What the reference's scripts accept beside the recipe's settings.
+_JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are a `UserError` of one line, and whose long flags may be written with `_` or `-`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As the base class, after `_` in flag names became `-`."""
+        return super().parse_known_args([_dashed(arg) for arg in args] if args is not None else None, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            unknown = message.removeprefix(prefix).split()[0]
+            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
+            raise UserError(f"unknown argument {unknown}{hint}")
+        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help with room for long flags, whose text says the default unless the setting's docstring already does."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, max_help_position=32, **options)
+
+
+def _dashed(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting, in the recipe's groups.
+
+    A setting that is not given stays absent from the parsed namespace, so that recipe files can be told from flags.
+    """
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, cls, leaf in settings():
+        group = groups.setdefault(name, parser.add_argument_group(cls.__doc__ or name))
+        _add_flag(group, leaf, field_docs(cls)[leaf.name])
+    groups["compute"].add_argument(
+        "--amp", action="store_const", const="amp", dest="precision", default=argparse.SUPPRESS,
+        help="mixed precision: FP16 on a GPU, BF16 on a CPU; the same as --precision amp",
+    )  # fmt: skip
+    groups["compute"].add_argument("--jit", nargs="?", const="script", default=argparse.SUPPRESS, help=_JIT_HELP)
+
+
+def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gave, by name."""
+    names = {leaf.name for _, _, leaf in settings()}
+    return {name: value for name, value in vars(namespace).items() if name in names}
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, on one line."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    docs = {}
+    for statement, following in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            docs[statement.target.id] = " ".join(str(following.value.value).split())
+    return docs
+
+
+def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> None:
+    names = (*leaf.metadata.get("flags", ()), flag_name(leaf))
+    short_first = sorted(names, key=lambda name: name.startswith("--"))
+    kind, _ = value_type(leaf)
+    options: dict[str, Any] = {"dest": leaf.name, "default": argparse.SUPPRESS, "help": _help(leaf, kind, doc)}
+    if kind is bool:
+        negatable = not leaf.name.startswith("no_")
+        group.add_argument(
+            *short_first, action=argparse.BooleanOptionalAction if negatable else "store_true", **options
+        )
+        return
+    if typing.get_origin(kind) is tuple:
+        options |= {"nargs": len(typing.get_args(kind)), "type": float}
+        options["metavar"] = tuple(str(leaf.metadata["metavar"]).split())
+    elif typing.get_origin(kind) is Literal:
+        options["choices"] = typing.get_args(kind)
+    else:
+        options |= {"type": kind, "metavar": leaf.metadata.get("metavar") or kind.__name__.upper()}
+    group.add_argument(*short_first, **options)
+
+
+def _help(leaf: Field[Any], kind: Any, doc: str) -> str:
+    told = "[default:" in doc or leaf.default is None or kind is bool
+    shown = " ".join(f"{v:g}" for v in leaf.default) if isinstance(leaf.default, tuple) else leaf.default
+    return (doc if told else f"{doc} [default: {shown}]").replace("%", "%%")

@@ -1,0 +1,121 @@
+"""The verbs of `effnet`: what each takes, and what it calls."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from effnet.cli.flags import Parser, add_recipe_flags, given_settings
+from effnet.errors import UserError
+from effnet.recipe import Recipe, read_recipe
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def run(argv: Sequence[str], prog: str | None = None) -> int:
+    """Parse and run; gives the exit code."""
+    parser = Parser(prog="effnet", description="Train, quantize and deploy EfficientNet image classifiers.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
+    for add in (_add_train, _add_evaluate, _add_export, _add_prepare, _add_models):
+        add(verbs, prog)
+    namespace = parser.parse_args(argv)
+    verb: Verb = namespace.verb
+    return verb(namespace)
+
+
+Verbs = "argparse._SubParsersAction[Parser]"
+
+
+def _add_train(verbs: Verbs, prog: str | None) -> None:
+    parser = verbs.add_parser("train", prog=prog, help="train a model on a folder of images")
+    _add_data_flags(parser)
+    parser.set_defaults(verb=_train)
+
+
+def _add_evaluate(verbs: Verbs, prog: str | None) -> None:
+    parser = verbs.add_parser("evaluate", prog=prog, help="validate a checkpoint or weights")
+    _add_data_flags(parser)
+    parser.set_defaults(verb=_train, evaluate=True)
+
+
+def _add_data_flags(parser: Parser) -> None:
+    parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--recipe", metavar="FILE", help="settings as YAML; flags override them")
+    add_recipe_flags(parser)
+
+
+def _train(namespace: argparse.Namespace) -> int:
+    from effnet.inference.evaluate import evaluate
+    from effnet.training.run import train
+
+    recipe = _recipe(namespace)
+    if hasattr(namespace, "jit"):
+        print("--jit: TorchScript is superseded; use --compile for a compiled training step")
+    if namespace.dir is None and recipe.data.data_backend != "synthetic":
+        raise UserError("name the folder of images, or use --data-backend synthetic")
+    path = Path(namespace.dir) if namespace.dir is not None else None
+    if recipe.run.evaluate:
+        evaluate(recipe, path)
+    else:
+        train(recipe, path)
+    return 0
+
+
+def _recipe(namespace: argparse.Namespace) -> Recipe:
+    """The recipe of a command: defaults, then what a resumed checkpoint says, then the file, then the flags."""
+    from effnet.training.checkpoint import inherited_settings
+
+    flags = given_settings(namespace)
+    from_file = read_recipe(namespace.recipe) if namespace.recipe else {}
+    resumed = {**from_file, **flags}.get("resume")
+    inherited = inherited_settings(resumed) if resumed else {}
+    return Recipe().replace({**inherited, **from_file, **flags})
+
+
+def _add_export(verbs: Verbs, prog: str | None) -> None:
+    parser = verbs.add_parser("export", prog=prog, help="write a model in another form")
+    forms = parser.add_subparsers(metavar="FORM", required=True, parser_class=Parser)
+    weights = forms.add_parser("weights", help="pure weights of a checkpoint, as .pth or .safetensors")
+    add_weights_flags(weights)
+
+
+def add_weights_flags(parser: Parser) -> None:
+    """Flags of `export weights`."""
+    parser.add_argument("--checkpoint-path", required=True, metavar="FILE", help="checkpoint of a training")
+    parser.add_argument("--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors")
+    parser.add_argument("--ema", action="store_true", help="the averaged weights")
+    parser.set_defaults(verb=_export_weights)
+
+
+def _export_weights(namespace: argparse.Namespace) -> int:
+    from effnet.export.weights import export_weights
+
+    export_weights(Path(namespace.checkpoint_path), Path(namespace.weight_path), ema=namespace.ema)
+    return 0
+
+
+def _add_prepare(verbs: Verbs, prog: str | None) -> None:
+    parser = verbs.add_parser("prepare", prog=prog, help="make or check a data set")
+    forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
+    sample = forms.add_parser("sample", help="write a small real data set: handwritten digits")
+    sample.add_argument("dir", metavar="DIR", help="folder to write")
+    sample.set_defaults(verb=_prepare_sample)
+
+
+def _prepare_sample(namespace: argparse.Namespace) -> int:
+    from effnet.data.sample import prepare_sample
+
+    prepare_sample(Path(namespace.dir))
+    return 0
+
+
+def _add_models(verbs: Verbs, prog: str | None) -> None:
+    parser = verbs.add_parser("models", prog=prog, help="list the models")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.set_defaults(verb=_models)
+
+
+def _models(namespace: argparse.Namespace) -> int:
+    from effnet.cli.models import print_models
+
+    print_models(as_json=namespace.json)
+    return 0

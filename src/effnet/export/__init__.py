@@ -1,0 +1,1 @@
+"""A trained model in other forms: pure weights, ONNX, engines."""

@@ -1,0 +1,100 @@
+"""This process among the others: who it is, where it computes, and sums over all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from effnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run as `torchrun` starts them; a single one without it.
+
+    Attributes:
+        rank: number of this process among all, 0 for the one that writes.
+        local_rank: number of this process on its machine.
+        world_size: number of processes.
+        local_world_size: number of processes on this machine.
+        device: where this process computes.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Elementwise sum over all processes; `values` is changed in place and returned."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Replace BatchNorm's running statistics, which each process gathers alone, by their mean over all."""
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        if self.world_size > 1 and buffers:
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.all_reduce(flat)
+            flat /= self.world_size
+            parts = flat.split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(
+                buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)]
+            )
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Device for `auto`, `cuda` or `cpu`.
+
+    Raises:
+        UserError: `cuda` where there is none, or fewer GPUs than processes.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no GPU here; use --device cpu, or check the driver with nvidia-smi")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: process {local_rank} has no GPU, there are {torch.cuda.device_count()}; "
+            "start no more processes than GPUs"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def joined_processes(device_name: str) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started, if it did, and leave them at the end.
+
+    Args:
+        device_name: `auto`, `cuda` or `cpu`.
+    """
+    rank, local_rank, world_size, local_world_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+    )
+    device = choose_device(device_name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world_size > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, local_rank, world_size, local_world_size, device)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,127 @@
+"""Times, rates and accuracies under the document's names."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effnet.data import Batch
+
+
+class Stopwatch:
+    """Time of the device's work in each step, measured without waiting for it.
+
+    On a GPU an event is recorded at both ends of a step and read when `seconds` is called; on a CPU the clock is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._seconds: list[float] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Measure the work started inside."""
+        if self._on_gpu:
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            yield
+            end.record()
+            self._events.append((start, end))
+        else:
+            begun = time.perf_counter()
+            yield
+            self._seconds.append(time.perf_counter() - begun)
+
+    def seconds(self) -> list[float]:
+        """Seconds of every step so far; waits for the last one."""
+        if self._events:
+            self._events[-1][1].synchronize()
+            self._seconds += [start.elapsed_time(end) / 1000 for start, end in self._events]
+            self._events.clear()
+        return self._seconds
+
+
+class Rates:
+    """Times of a pass over the data: the wait for each batch, the computation on it, and the whole.
+
+    Args:
+        device: where the computation runs.
+        world_size: processes that do the same beside this one; rates count their images too.
+    """
+
+    def __init__(self, device: torch.device, world_size: int = 1) -> None:
+        self._stopwatch = Stopwatch(device)
+        self._world_size = world_size
+        self._images: list[int] = []
+        self._waits: list[float] = []
+        self._begun = self._window_begun = time.perf_counter()
+        self._window_step = 0
+
+    def over(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, with the wait for each one measured."""
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._waits.append(time.perf_counter() - begun)
+            self._images.append(len(batch.targets))
+            yield batch
+
+    @contextmanager
+    def compute(self) -> Iterator[None]:
+        """Measure the work on a batch."""
+        with self._stopwatch.step():
+            yield
+
+    def window(self) -> dict[str, float]:
+        """Metrics since the last call, as in `summary`."""
+        metrics = self._metrics(self._window_step, self._window_begun)
+        self._window_step = len(self._images)
+        self._window_begun = time.perf_counter()
+        return metrics
+
+    def summary(self) -> dict[str, float]:
+        """Metrics of the whole pass; waits for the device.
+
+        Returns:
+            `total_ips` and `compute_ips` in images a second over all processes, `data_time` and `compute_time` in
+            seconds a step, and `compute_latency` with its 95th and 99th percentile in seconds a step; nothing
+            before the first step.
+        """
+        return self._metrics(0, self._begun)
+
+    def _metrics(self, first_step: int, begun: float) -> dict[str, float]:
+        seconds = np.array(self._stopwatch.seconds()[first_step:])
+        if not len(seconds):
+            return {}
+        images = sum(self._images[first_step:]) * self._world_size
+        return {
+            "total_ips": images / (time.perf_counter() - begun),
+            "compute_ips": images / float(seconds.sum()),
+            "data_time": float(np.mean(self._waits[first_step:])),
+            "compute_time": float(seconds.mean()),
+            "compute_latency": float(seconds.mean()),
+            "compute_latency_at95": float(np.percentile(seconds, 95)),
+            "compute_latency_at99": float(np.percentile(seconds, 99)),
+        }
+
+
+def count_correct(logits: Tensor, targets: Tensor, topk: tuple[int, ...]) -> Tensor:
+    """How many images have their class among the k largest logits, for each k.
+
+    Args:
+        logits: (N, num_classes).
+        targets: int64 (N,).
+        topk: values of k; one above num_classes counts as num_classes.
+
+    Returns:
+        int64 (len(topk),), on the device.
+    """
+    best = logits.topk(min(max(topk), logits.shape[1]), dim=1).indices
+    hits = best == targets[:, None]
+    return torch.stack([hits[:, :k].sum() for k in topk])

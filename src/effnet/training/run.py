@@ -1,0 +1,181 @@
+"""A whole training: from a recipe and a folder to checkpoints and a log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from effnet.data import DataSource, Loader, open_data, read_classes
+from effnet.data.preprocessing import Preprocessing
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.weights import WeightsMetadata
+from effnet.recipe import Recipe
+from effnet.training.affinity import bind_to_gpu
+from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.defaults import resolve
+from effnet.training.distributed import Processes, joined_processes
+from effnet.training.log import RunLog
+from effnet.training.precision import Precision
+from effnet.training.setup import Origin, build_model, find_origin, metadata_of, preprocessing_of, with_origin
+from effnet.training.trainer import Trainer
+from effnet.training.validate import Validator
+
+SYNTHETIC_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose settings are settled, whose model is built and whose data is open."""
+
+    recipe: Recipe
+    origin: Origin
+    model: EfficientNet
+    data: DataSource
+    preprocessing: Preprocessing
+    precision: Precision
+    processes: Processes
+    metadata: WeightsMetadata
+
+    def validator(self) -> Validator | None:
+        """Validates on the run's validation set; None if it is not open."""
+        if self.data.val is None:
+            return None
+        return Validator(
+            self.data.val,
+            self.preprocessing,
+            self.precision,
+            self.processes,
+            topk=self.recipe.run.topk,
+            max_batches=self.recipe.run.prof,
+        )
+
+
+def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Sequence[str]) -> Opened:
+    """Settle what a recipe leaves open, build its model and open its data.
+
+    Args:
+        recipe: settings as given.
+        path: folder of images; None with synthetic ones.
+        processes: the processes of the run.
+        splits: splits to open.
+
+    Raises:
+        UserError, ModelError: settings, weights or data that can't be used.
+    """
+    origin = find_origin(recipe)
+    recipe = with_origin(recipe, origin)
+    classes = origin.classes
+    found = len(classes) if classes else _count_classes(recipe, path, splits)
+    recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
+    preprocessing = preprocessing_of(recipe, origin)
+    precision = Precision(recipe.compute, processes.device)
+    torch.manual_seed(recipe.compute.seed + processes.rank)
+    model = build_model(recipe, origin, processes.device)
+    if recipe.compute.gpu_affinity == "auto":
+        bind_to_gpu(processes.device)
+    data = open_data(
+        recipe,
+        path or Path(),
+        preprocessing,
+        processes.device,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        splits=splits,
+        classes=classes,
+    )
+    metadata = metadata_of(model, preprocessing, data.classes)
+    return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
+
+
+def _count_classes(recipe: Recipe, path: Path | None, splits: Sequence[str]) -> int:
+    if path is None:
+        return recipe.model.num_classes or SYNTHETIC_CLASSES
+    return len(read_classes(path, splits[0]))
+
+
+def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
+    """Train as `recipe` says on the images in `path`.
+
+    Args:
+        recipe: settings; None stands for what `effnet.training.defaults` and the pretrained weights say.
+        path: folder with ``train/<class>/`` and ``val/<class>/``; None with synthetic images.
+
+    Returns:
+        Metrics of the last epoch under the document's names, such as `train.loss` and `val.top1`.
+
+    Raises:
+        UserError, ModelError: settings, weights or data that can't be used.
+    """
+    workspace = Path(recipe.run.workspace)
+    prepare_workspace(workspace)
+    with joined_processes(recipe.compute.device) as processes:
+        splits = ("train",) if recipe.run.training_only else ("train", "val")
+        opened = open_run(recipe, path, processes, splits)
+        files = _checkpoint_files(opened.recipe, workspace)
+        log_path = workspace / recipe.run.report_file
+        with RunLog(log_path, append=recipe.run.resume is not None, is_main=processes.is_main) as log:
+            trainer = Trainer(
+                opened.recipe,
+                opened.model,
+                _train_loader(opened),
+                opened.validator(),
+                preprocessing=opened.preprocessing,
+                precision=opened.precision,
+                processes=processes,
+                files=files,
+                log=log,
+                metadata=opened.metadata.to_dict(),
+                given_recipe=recipe,
+            )
+            if opened.origin.checkpoint is not None:
+                trainer.load_state_dict(opened.origin.checkpoint)
+            _announce(opened, log)
+            metrics = trainer.run()
+            _conclude(log, log_path, files, metrics, trainer.progress.best_top1)
+    return metrics
+
+
+def _train_loader(opened: Opened) -> Loader:
+    assert opened.data.train is not None
+    return opened.data.train
+
+
+def _checkpoint_files(recipe: Recipe, workspace: Path) -> CheckpointFiles | None:
+    if recipe.run.no_checkpoints or recipe.run.prof:
+        return None
+    return CheckpointFiles(workspace, recipe.run.checkpoint_filename, recipe.run.gather_checkpoints)
+
+
+def _announce(opened: Opened, log: RunLog) -> None:
+    """Print and record every setting, the machine and the data."""
+    for group, values in opened.recipe.to_dict().items():
+        log.print(f"{group}: {', '.join(f'{name} {_shown(value)}' for name, value in values.items())}")
+    device = opened.processes.device
+    facts = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "world_size": opened.processes.world_size,
+        "train_images": opened.data.train.num_images if opened.data.train else 0,
+        "val_images": opened.data.val.num_images if opened.data.val else 0,
+        "classes": len(opened.data.classes),
+        "torch": torch.__version__,
+    }
+    log.print(f"run: {', '.join(f'{name} {value}' for name, value in facts.items())}")
+    log.record("parameters", {"recipe": opened.recipe.to_dict(), **facts})
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _conclude(
+    log: RunLog, log_path: Path, files: CheckpointFiles | None, metrics: dict[str, float], best_top1: float
+) -> None:
+    """Say what the run left behind and what to do with it."""
+    if "val.top1" in metrics:
+        log.print(f"validation top-1: {metrics['val.top1']:.2f} % (best {best_top1:.2f} %)")
+    log.print(f"log: {log_path}")
+    if files is not None:
+        best = files.best if files.best.exists() else files.latest
+        log.print(f"checkpoint: {files.latest}, best: {best}")
+        log.print(f"classify an image: effnet classify --pretrained-from-file {best} IMAGE")

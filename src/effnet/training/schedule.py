@@ -1,0 +1,30 @@
+"""The learning rate at every point of a training."""
+
+import math
+
+from effnet.recipe import ScheduleSettings
+
+# Of 90 epochs, the ends of the three plateaus (arXiv 1706.02677, section 5.1); here as shares of the training.
+STEP_MILESTONES = (30 / 90, 60 / 90, 80 / 90)
+
+
+def learning_rate(settings: ScheduleSettings, lr: float, epoch: float) -> float:
+    """Learning rate of a step.
+
+    Args:
+        settings: schedule, with `warmup` given.
+        lr: learning rate at the end of the warm-up.
+        epoch: epochs done before the step, fractions included, from 0 to `settings.epochs`.
+    """
+    warmup = settings.warmup or 0.0
+    if epoch < warmup:
+        return lr * epoch / warmup
+    progress = min(1.0, (epoch - warmup) / (settings.epochs - warmup)) if settings.epochs > warmup else 0.0
+    match settings.lr_schedule:
+        case "cosine":
+            return settings.end_lr + (lr - settings.end_lr) * (1 + math.cos(math.pi * progress)) / 2
+        case "linear":
+            return lr + (settings.end_lr - lr) * progress
+        case "step":
+            passed = sum(epoch >= milestone * settings.epochs for milestone in STEP_MILESTONES)
+            return max(settings.end_lr, lr * 0.1**passed)

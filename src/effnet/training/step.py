@@ -1,0 +1,75 @@
+"""One training step: bytes in, gradients out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effnet.data.mixup import mixup
+from effnet.data.preprocessing import Preprocessing
+from effnet.training.precision import Precision
+
+
+class Normalise(nn.Module):
+    """uint8 images to floats with the weights' mean and standard deviation, on the device.
+
+    Shapes: (N, 3, H, W) uint8 -> the same, float32.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise."""
+        return images * self.scale + self.shift
+
+
+class TrainStep(nn.Module):
+    """Normalisation, mixup, forward pass and loss as one graph.
+
+    Args:
+        model: the network, perhaps wrapped for distributed training.
+        preprocessing: mean and standard deviation.
+        num_classes: logits of the model.
+        label_smoothing: share of the target spread over all classes (arXiv 1512.00567).
+        precision: the forward pass's arithmetic.
+        mixes: whether batches are mixed; otherwise `mix` is not looked at.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        num_classes: int,
+        label_smoothing: float,
+        precision: Precision,
+        mixes: bool,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.normalise = Normalise(preprocessing)
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.precision = precision
+        self.mixes = mixes
+
+    def forward(self, images: Tensor, targets: Tensor, mix: Tensor) -> Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            images: uint8, (N, 3, H, W).
+            targets: class indices int64 (N,), or class probabilities (N, num_classes).
+            mix: weight of each image against its partner in mixup, a float32 scalar in [0, 1].
+
+        Returns:
+            Cross entropy, a float32 scalar.
+        """
+        x = self.normalise(images)
+        if self.mixes:
+            x, targets = mixup(x, targets, mix, self.num_classes)
+        with self.precision.autocast():
+            logits = self.model(x)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)

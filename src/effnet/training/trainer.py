@@ -1,0 +1,307 @@
+"""The training loop."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from effnet.data import Batch, Loader
+from effnet.data.mixup import mixup_weight
+from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+from effnet.training.checkpoint import CheckpointFiles, random_states, restore_random_states
+from effnet.training.defaults import accumulation_steps
+from effnet.training.distributed import Processes
+from effnet.training.ema import ModelEMA
+from effnet.training.log import RunLog
+from effnet.training.metrics import Rates
+from effnet.training.optimizer import FlatOptimizer
+from effnet.training.precision import Precision
+from effnet.training.schedule import learning_rate
+from effnet.training.step import TrainStep
+from effnet.training.validate import Validator
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: finished epochs.
+        step: optimizer steps done.
+        best_top1: best validation top-1 so far, in percent.
+        stale_epochs: epochs since then.
+        bad_steps: steps in a row, up to now, whose loss was not finite.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_top1: float = 0.0
+    stale_epochs: int = 0
+    bad_steps: int = 0
+
+
+class Trainer:
+    """Trains a model as a recipe says.
+
+    Args:
+        recipe: resolved settings (`effnet.training.defaults.resolve`).
+        model: the network on its device, in its memory format.
+        train_loader: this process's share of every training batch.
+        validator: validates after each epoch; None for none.
+        preprocessing: mean and standard deviation of the input.
+        precision: arithmetic of the forward pass.
+        processes: who trains together.
+        files: where checkpoints go; None writes none.
+        log: where the run reports.
+        metadata: what a checkpoint says of the model beside its weights, as plain values.
+        given_recipe: the settings before they were resolved, for checkpoints: a resumed run resolves them anew.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        train_loader: Loader,
+        validator: Validator | None,
+        *,
+        preprocessing: Preprocessing,
+        precision: Precision,
+        processes: Processes,
+        files: CheckpointFiles | None,
+        log: RunLog,
+        metadata: Mapping[str, Any],
+        given_recipe: Recipe,
+    ) -> None:
+        self.recipe = recipe
+        self.given_recipe = given_recipe
+        self.model = model
+        self.loader = train_loader
+        self.validator = validator
+        self.precision = precision
+        self.processes = processes
+        self.files = files
+        self.log = log
+        self.metadata = metadata
+        self.progress = Progress()
+        self.accumulation = accumulation_steps(recipe, processes.world_size)
+        self.steps_per_epoch = min(len(train_loader), recipe.run.prof or len(train_loader))
+        self.optimizer = FlatOptimizer(model, recipe.optimizer)
+        self.ema = ModelEMA(model, recipe.optimizer.use_ema) if recipe.optimizer.use_ema else None
+        self.step = self._build_step(preprocessing)
+
+    def _build_step(self, preprocessing: Preprocessing) -> nn.Module:
+        step: nn.Module = TrainStep(
+            self.model,
+            preprocessing,
+            num_classes=self.recipe.model.num_classes or 0,
+            label_smoothing=self.recipe.optimizer.label_smoothing,
+            precision=self.precision,
+            mixes=self.recipe.data.mixup > 0,
+        ).to(self.processes.device)
+        if self.processes.world_size > 1:
+            step = DistributedDataParallel(
+                step,
+                broadcast_buffers=False,  # BatchNorm's statistics stay local until validation averages them
+                gradient_as_bucket_view=True,
+                static_graph=self.accumulation == 1,
+            )
+        if self.recipe.compute.compile:
+            step = torch.compile(step)  # type: ignore[assignment]  # the same signature
+        return step
+
+    def run(self) -> dict[str, float]:
+        """Train until the epochs of this run are done; the metrics of the last epoch are returned."""
+        schedule = self.recipe.schedule
+        end = min(schedule.epochs, self.progress.epoch + (schedule.run_epochs or schedule.epochs))
+        if self.recipe.run.prof:
+            end = min(end, self.progress.epoch + 1)
+        metrics: dict[str, float] = {}
+        while self.progress.epoch < end and not self._stopped_early():
+            metrics = self._prefixed("train", self.train_epoch())
+            if self.validator is not None:
+                metrics |= self.validate()
+            self._finish_epoch(metrics)
+        self.log.record("summary", {**metrics, "best_top1": self.progress.best_top1}, epoch=self.progress.epoch)
+        return metrics
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the training set; gives `loss`, `lr` and the metrics of `Rates`."""
+        self.step.train()
+        epoch = self.progress.epoch
+        self.log.begin_epoch(epoch, self.recipe.schedule.epochs, self.steps_per_epoch)
+        mix_weights = self._mix_weights(epoch)
+        rates = Rates(self.processes.device, self.processes.world_size)
+        losses: list[Tensor] = []
+        total = 0.0
+        for number, batch in enumerate(rates.over(self._batches()), start=1):
+            with rates.compute():
+                losses.append(self._train_on(batch, mix_weights[number - 1], number))
+            if number % self.recipe.run.print_freq == 0 or number == self.steps_per_epoch:
+                total += self._report(losses, rates, number)
+                losses.clear()
+        self.log.end_epoch()
+        return {"loss": total / self.steps_per_epoch, "lr": self._lr(self.steps_per_epoch), **rates.summary()}
+
+    def _batches(self) -> Iterator[Batch]:
+        # Only a run to its end takes the loader on to the next epoch; --prof is not resumed.
+        return islice(iter(self.loader), self.recipe.run.prof)
+
+    def _train_on(self, batch: Batch, mix_weight: Tensor, number: int) -> Tensor:
+        """Accumulate the gradients of the epoch's batch `number`, from 1, and update the weights when due."""
+        updates = number % self.accumulation == 0 or number == self.steps_per_epoch
+        if not updates and isinstance(self.step, DistributedDataParallel):
+            with self.step.no_sync():
+                return self._backward(batch, mix_weight)
+        loss = self._backward(batch, mix_weight)
+        if updates:
+            self.optimizer.set_lr(self._lr(number - 1))
+            self.optimizer.step(self.precision.scaler)
+            self.precision.update_scale()
+            if self.ema is not None:
+                self.ema.update()
+            self.progress.step += 1
+        return loss
+
+    def _backward(self, batch: Batch, mix_weight: Tensor) -> Tensor:
+        loss = self.step(batch.images, batch.targets, mix_weight)
+        self.precision.scale(loss / self.accumulation).backward()
+        return loss.detach()
+
+    def _mix_weights(self, epoch: int) -> Tensor:
+        # The whole epoch's at once: a copy to the device in every step could wait for it.
+        settings = self.recipe
+        weights = [
+            mixup_weight(settings.data.mixup, settings.compute.seed, epoch, step) for step in range(self.steps_per_epoch)
+        ]
+        return torch.from_numpy(np.array(weights, dtype=np.float32)).to(self.processes.device)
+
+    def _lr(self, steps_done: int) -> float:
+        epoch = self.progress.epoch + steps_done / self.steps_per_epoch
+        return learning_rate(self.recipe.schedule, self.recipe.optimizer.lr or 0.0, epoch)
+
+    def _report(self, losses: list[Tensor], rates: Rates, number: int) -> float:
+        """Log the steps since the last report, of which `number` is the last; gives the sum of their losses.
+
+        Here, and only here, the loop waits for the device.
+        """
+        mean_losses = (self.processes.sum(torch.stack(losses)) / self.processes.world_size).tolist()
+        self._watch(mean_losses, number)
+        data = {"loss": mean_losses[-1], "lr": self._lr(number - 1), **rates.window()}
+        self.log.iteration(
+            self._prefixed("train", data), epoch=self.progress.epoch, step=number, steps=self.steps_per_epoch
+        )
+        return float(np.sum(mean_losses))
+
+    def _watch(self, losses: list[float], number: int) -> None:
+        """Report losses that are not finite, and stop after too many in a row."""
+        first = number - len(losses) + 1
+        for offset, loss in enumerate(losses):
+            if np.isfinite(loss):
+                self.progress.bad_steps = 0
+                continue
+            self.progress.bad_steps += 1
+            where = f"epoch {self.progress.epoch + 1} step {first + offset}"
+            self.log.print(f"{where}: the loss is {loss}; the step was left out")
+            self.log.record(
+                "event", {"event": "non-finite loss", "loss": loss}, epoch=self.progress.epoch, step=first + offset
+            )
+            if self.progress.bad_steps >= self.recipe.compute.max_bad_steps:
+                raise UserError(
+                    f"{where}: the loss was not finite in {self.progress.bad_steps} steps in a row (--max-bad-steps); "
+                    "lower --lr, or look at the data"
+                )
+
+    def validate(self) -> dict[str, float]:
+        """Metrics `val.*` and, with EMA, `val_ema.*`."""
+        assert self.validator is not None
+        self.processes.average_buffers(self.model)
+        metrics = self._prefixed("val", self.validator(self.model))
+        if self.ema is not None:
+            self.processes.average_buffers(self.ema.module)
+            metrics |= self._prefixed("val_ema", self.validator(self.ema.module))
+        return metrics
+
+    def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
+        progress = self.progress
+        progress.epoch += 1
+        # What gets deployed decides: with EMA, the averaged weights.
+        top1 = metrics.get("val_ema.top1", metrics.get("val.top1"))
+        is_best = top1 is not None and (top1 > progress.best_top1 or progress.epoch == 1)
+        progress.stale_epochs = 0 if is_best else progress.stale_epochs + 1
+        if is_best and top1 is not None:
+            progress.best_top1 = top1
+        self.log.record("epoch", metrics, epoch=progress.epoch - 1, step=progress.step)
+        self.log.print(_epoch_line(progress.epoch, self.recipe.schedule.epochs, metrics))
+        if self.files is not None and self.processes.is_main:
+            self.files.save(self.state_dict(), is_best=is_best)
+        self.processes.barrier()
+
+    def _stopped_early(self) -> bool:
+        patience = self.recipe.schedule.early_stopping_patience
+        if patience is None or self.progress.stale_epochs < patience:
+            return False
+        self.log.print(f"stopped: top-1 has not improved for {patience} epochs (--early-stopping-patience)")
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a checkpoint holds: tensors and plain values only."""
+        return {
+            "epoch": self.progress.epoch,
+            "best_prec1": self.progress.best_top1,
+            "arch": self.recipe.model.arch,
+            "state_dict": self.model.state_dict(),
+            **({"state_dict_ema": self.ema.module.state_dict()} if self.ema is not None else {}),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scaler": self.precision.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "loader": self.loader.state_dict(),
+            "random_states": random_states(),
+            "recipe": self.given_recipe.to_dict(),
+            "resolved_recipe": self.recipe.to_dict(),
+            "metadata": dict(self.metadata),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's content, the weights included.
+
+        Raises:
+            UserError: it is no checkpoint of such a training.
+        """
+        missing = {"state_dict", "optimizer", "progress", "loader"} - state.keys()
+        if missing:
+            raise UserError(
+                f"no training state to resume ({', '.join(sorted(missing))} missing); "
+                "for weights alone use --pretrained-from-file"
+            )
+        self.model.load_state_dict(state["state_dict"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.scaler.load_state_dict(state["loss_scaler"])
+        self.progress = Progress(**state["progress"])
+        self.loader.load_state_dict(state["loader"])
+        restore_random_states(state["random_states"])
+
+    @staticmethod
+    def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+        return {f"{prefix}.{name}": value for name, value in metrics.items()}
+
+
+def _epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
+    shown = {
+        "train.loss": "train loss {:.4f}",
+        "val.loss": "val loss {:.4f}",
+        "val.top1": "top-1 {:.2f} %",
+        "val.top5": "top-5 {:.2f} %",
+        "val_ema.top1": "EMA top-1 {:.2f} %",
+        "train.total_ips": "{:.0f} images/s",
+    }
+    parts = [words.format(metrics[name]) for name, words in shown.items() if name in metrics]
+    return f"epoch {epoch}/{epochs}: {', '.join(parts)}"
