@@ -1,0 +1,47 @@
+# `make train` and `make test` need Python 3.11 or newer and nothing else: the rest goes into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SAMPLE ?= data/sample
+RUN ?= runs/sample
+
+.PHONY: install train test lint format types lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+train: install
+	$(BIN)/effnet prepare sample $(SAMPLE)
+	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(SAMPLE)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: install
+	echo "# Versions that are tested together: 'make lock' writes this file from pyproject.toml." > requirements.new
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+		--no-emit-index-url pyproject.toml >> requirements.new
+	mv requirements.new requirements.txt
+
+clean:
+	rm -rf $(VENV) build dist data/sample runs/sample
