@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 Pixels = npt.NDArray[np.uint8]
 
+_JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is how phones keep several JPEG images in a file
 # EXIF's orientation -> what turns the stored image upright (CIPA DC-008, section 4.6.4)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,7 +35,7 @@ class BadImageError(Exception):
 
 
 class EncodedImage:
-    """An image file of which only the header has been read.
+    """An image file; of a JPEG only the header has been read.
 
     Raises:
         BadImageError: the file can't be read or is no image.
@@ -46,16 +47,14 @@ class EncodedImage:
             self._data = path.read_bytes()
             with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
                 self._image: Image.Image = Image.open(io.BytesIO(self._data))
+                if self._image.format not in _JPEG:
+                    self._image.load()  # Pillow itself turns a TIFF upright as it loads it
         except Exception as error:  # Pillow raises nearly anything on malformed files
             raise self._bad(error) from None
-        self._turn = _UPRIGHT.get(_orientation(self._image))
-        width, height = self._image.size
-        if (
-            self._turn is not None
-            and self._turn >= Image.Transpose.ROTATE_90
-            and self._turn != Image.Transpose.ROTATE_180
-        ):
-            width, height = height, width
+        orientation = _orientation(self._image)
+        self._turn = _UPRIGHT.get(orientation)
+        self._sideways = 5 <= orientation <= 8
+        width, height = reversed(self._image.size) if self._sideways else self._image.size
         self.height, self.width = height, width
         """size of the upright image in pixels"""
 
@@ -78,7 +77,7 @@ class EncodedImage:
 
     def _decode_jpeg(self, min_height: int, min_width: int) -> Pixels | None:
         image = self._image
-        if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        if image.format not in _JPEG or image.mode not in ("RGB", "L"):
             return None
         if self._sideways:
             min_height, min_width = min_width, min_height

@@ -6,7 +6,7 @@ from torch import Tensor
 from effnet.data.randomness import Stream, generator
 
 
-def mixup(images: Tensor, targets: Tensor, weight: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def mixup(images: Tensor, targets: Tensor, lam: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Mix image i with image N - 1 - i; shuffled batches make that a random pair.
 
     Made for use inside a compiled step: no data-dependent control flow, nothing waits for the device.
@@ -14,16 +14,16 @@ def mixup(images: Tensor, targets: Tensor, weight: Tensor, num_classes: int) -> 
     Args:
         images: float (N, C, H, W).
         targets: int64 (N,), 0 <= target < num_classes.
-        weight: 0-dimensional float, 0..1: share of image i. It is a tensor lest each value compile anew.
+        lam: 0-dimensional float, 0..1: share of image i. It is a tensor lest each value compile anew.
 
     Returns:
         the mixed images, of the images' dtype and strides, and float32 targets (N, num_classes) whose rows
         sum to 1.
     """
     hard = (targets[:, None] == torch.arange(num_classes, device=targets.device)).float()
-    weight = weight.to(images.device, torch.float32)
-    mixed = torch.lerp(images.flip(0), images, weight.to(images.dtype))
-    return mixed, torch.lerp(hard.flip(0), hard, weight)
+    lam = lam.to(images.device, torch.float32)
+    mixed = torch.lerp(images.flip(0), images, lam.to(images.dtype))
+    return mixed, torch.lerp(hard.flip(0), hard, lam)
 
 
 def mixup_weight(alpha: float, seed: int, epoch: int, step: int) -> float:
