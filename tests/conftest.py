@@ -1,19 +1,20 @@
-"""Fixtures for all tests."""
+"""Fixtures for the whole suite."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Reference facts and real images that are not part of the repository: `shared/` in a folder above it."""
-    named = os.environ.get("EFFNET_SHARED")
-    candidates = [Path(named)] if named else [parent / "shared" for parent in REPOSITORY.parents]
+    """The folder of data outside the repository: EFFNET_SHARED, or ``shared/`` beside a parent folder of
+    it."""
+    root = Path(__file__).resolve().parents[1]
+    candidates = [parent / "shared" for parent in root.parents]
+    if named := os.environ.get("EFFNET_SHARED"):
+        candidates = [Path(named)]
     for candidate in candidates:
-        if (candidate / "reference").is_dir():
+        if candidate.is_dir():
             return candidate
-    pytest.skip("the folder shared/ with reference facts and real images is not here (EFFNET_SHARED)")
+    pytest.skip("no shared/ folder beside the repository; EFFNET_SHARED may name one")

@@ -1,0 +1,88 @@
+"""Images from a folder to batches on the device. A new backend is an opener and a row in `BACKENDS`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from effnet.data.batch import Batch, DataSource, Loader
+from effnet.data.folder import read_classes
+from effnet.data.mixup import mixup, mixup_weight
+from effnet.data.preprocessing import Preprocessing
+from effnet.data.pytorch import open_pytorch
+from effnet.data.sample import prepare_sample
+from effnet.data.synthetic import open_synthetic
+from effnet.recipe import Recipe
+
+__all__ = [
+    "BACKENDS",
+    "Batch",
+    "DataSource",
+    "Loader",
+    "Preprocessing",
+    "mixup",
+    "mixup_weight",
+    "open_data",
+    "prepare_sample",
+    "read_classes",
+]
+
+
+class Opener(Protocol):
+    """What a backend has to offer; the arguments are those of `open_data`."""
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        path: Path,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        *,
+        rank: int,
+        world_size: int,
+        splits: Sequence[str],
+        classes: Sequence[str] | None,
+    ) -> DataSource: ...
+
+
+BACKENDS: dict[str, Opener] = {
+    "pytorch": open_pytorch,
+    "synthetic": open_synthetic,
+}
+
+
+def open_data(
+    recipe: Recipe,
+    path: Path,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    splits: Sequence[str] = ("train", "val"),
+    classes: Sequence[str] | None = None,
+) -> DataSource:
+    """Open a data set with the recipe's backend, for one process of a run.
+
+    Training batches are shuffled and augmented, and an incomplete global batch at an epoch's end is dropped;
+    validation gives every image exactly once over all processes.
+
+    Args:
+        path: folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; ignored by ``synthetic``.
+        preprocessing: size and interpolation of the images; normalising them is left to the consumer.
+        device: where batches are to lie.
+        rank, world_size: this process among those of the run.
+        splits: which of ``train`` and ``val`` to open.
+        classes: class names in the order of the targets that the model was trained with; a folder of another
+            class is an error [default: the folders of ``train/``, or those of ``val/`` where only that is
+            opened and there is no ``train/``].
+
+    Raises:
+        UserError: a folder that is missing or empty, a class of ``val/`` that ``train/`` lacks, or fewer
+            training images than a global batch has. Iterating raises it for an image that can't be decoded.
+    """
+    backend = BACKENDS[recipe.data.data_backend]
+    return backend(
+        recipe, path, preprocessing, device, rank=rank, world_size=world_size, splits=splits, classes=classes
+    )

@@ -1,0 +1,54 @@
+"""What every input pipeline gives: batches on the device, from a position that can be saved and restored."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Images of one step of one process."""
+
+    images: Tensor
+    """uint8 (N, 3, H, W) on the device, RGB, 0..255; channels-last strides unless the recipe asks for nchw"""
+    targets: Tensor
+    """int64 (N,) on the device: positions in the class list"""
+    indices: Tensor | None = None
+    """int64 (N,) on the CPU: position of each image in its split, None where there are no images behind"""
+
+
+class Loader(Protocol):
+    """Batches of a split for one process, epoch after epoch.
+
+    The position is `epoch` and `step`, the batches of that epoch handed out so far. Iterating goes on from
+    it, and a complete iteration leaves it at the start of the next epoch.
+    """
+
+    num_images: int
+    """images of the split over all processes"""
+    batch_size: int
+    """images in a full batch of this process"""
+
+    def __len__(self) -> int:
+        """Batches in an epoch for this process."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the present epoch."""
+
+    def state_dict(self) -> dict[str, int]:
+        """The position as ``{"epoch": ..., "step": ...}``."""
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to a position that `state_dict` gave."""
+
+
+@dataclass
+class DataSource:
+    """The splits of a data set, opened for one process."""
+
+    classes: list[str]
+    """class names in the order of the targets"""
+    train: Loader | None
+    val: Loader | None

@@ -1,0 +1,117 @@
+"""Data sets as folders: ``<root>/<split>/<class>/<image>``."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from effnet.errors import UserError
+
+# as bytes, since file names stay bytes: that is how the index keeps them
+IMAGE_SUFFIXES = (
+    *(b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif"),
+    *(b".tif", b".tiff", b".ppm", b".pgm", b".pnm"),
+)
+LAYOUT = "images belong in train/<class>/ and val/<class>/"
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Index of a split's images, ordered by class folder and then file name.
+
+    File names lie end to end in one buffer: a million images cost some tens of megabytes in three arrays,
+    which forked workers share without copying, and no Python object each.
+    """
+
+    root: Path
+    """folder of the split"""
+    classes: list[str]
+    """class names in the order of the targets"""
+    targets: npt.NDArray[np.int32]
+    """(N,) position of each image's class in `classes`"""
+    _names: npt.NDArray[np.uint8]
+    _ends: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def path(self, index: int) -> Path:
+        """Path of image `index`."""
+        first = self._ends[index - 1] if index else 0
+        name = os.fsdecode(self._names[first : self._ends[index]].tobytes())
+        return self.root / self.classes[self.targets[index]] / name
+
+
+def read_classes(path: Path, split: str = "train") -> list[str]:
+    """Class names of a data set: the sorted names of the folders in its ``train/`` (or another split).
+
+    Raises:
+        UserError: no such folder, no ``train/`` in it, or no class folder in that.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder")
+    if not (path / split).is_dir():
+        raise UserError(f"{path} has no {split}/ folder; {LAYOUT}")
+    try:
+        with os.scandir(path / split) as entries:
+            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{path / split}: {error.strerror}") from None
+    if not names:
+        raise UserError(f"{path / split} holds no class folders; {LAYOUT}")
+    return names
+
+
+def list_images(path: Path, split: str, classes: Sequence[str] | None = None) -> ImageFolder:
+    """Index the images of ``path/split``.
+
+    Args:
+        classes: class names in the order of the targets; the split may lack some of them [default: its
+            folders].
+
+    Raises:
+        UserError: a folder that is missing, empty, or of no class in `classes`; it is named.
+    """
+    folders = read_classes(path, split)
+    classes = list(folders if classes is None else classes)
+    positions = {name: position for position, name in enumerate(classes)}
+    for name in folders:
+        if name not in positions:
+            raise UserError(
+                f"{path / split / name}: no such class among the {len(classes)} the model is trained for; "
+                "remove the folder, or add the class to train/ and train anew"
+            )
+    root = path / split
+    with ThreadPoolExecutor(max_workers=16) as pool:  # network file systems answer in parallel
+        listings = list(pool.map(_image_names, [root / name for name in folders]))
+    counts = [len(ends) for _, ends in listings]
+    # ends count from the start of a class folder's names: shift them to the start of all names
+    starts = np.cumsum([0] + [len(names) for names, _ in listings[:-1]])
+    return ImageFolder(
+        root=root,
+        classes=classes,
+        targets=np.repeat(np.array([positions[name] for name in folders], dtype=np.int32), counts),
+        _names=np.frombuffer(b"".join(names for names, _ in listings), dtype=np.uint8),
+        _ends=np.concatenate([ends + start for (_, ends), start in zip(listings, starts, strict=True)]),
+    )
+
+
+def _image_names(folder: Path) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """Sorted names of the images in a folder, end to end, and where each ends."""
+    try:
+        with os.scandir(os.fsencode(folder)) as entries:
+            names = sorted(e.name for e in entries if _is_image(e))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
+    if not names:
+        raise UserError(f"{folder}: a class folder without images; add some or remove it")
+    return b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64)
+
+
+def _is_image(entry: os.DirEntry[bytes]) -> bool:
+    # dot files: macOS leaves "._name.jpg" beside each image it copies
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(b".") and entry.is_file()

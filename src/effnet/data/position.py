@@ -1,0 +1,77 @@
+"""The position in the data, and which images belong to a step."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from effnet.data.randomness import Stream, generator
+from effnet.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+class Position:
+    """Mixin of loaders: `epoch`, and `step`, the batches of it handed out so far."""
+
+    epoch = 0
+    step = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The position as ``{"epoch": ..., "step": ...}``."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to a position that `state_dict` gave."""
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+
+    def _next_epoch(self) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+
+
+class TrainOrder:
+    """Shuffled batches of equal size for one process of several.
+
+    The order of an epoch depends on the seed and the epoch alone. It is cut into global batches of
+    `batch_size * world_size` images, of which each process takes its part, so that a step sees the same
+    images however many processes share it. The incomplete global batch at the end is dropped.
+
+    Raises:
+        UserError: there are fewer images than a global batch has.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.rank, self.global_batch = rank, batch_size * world_size
+        if num_images < self.global_batch:
+            processes = f" in each of {world_size} processes" if world_size > 1 else ""
+            raise UserError(
+                f"--batch-size {batch_size}{processes} is more than the {num_images} training images; "
+                f"take at most {num_images // world_size}"
+            )
+
+    def __len__(self) -> int:
+        return self.num_images // self.global_batch
+
+    def batches(self, epoch: int, step: int) -> Iterator[Indices]:
+        """Images of this process from `step` of `epoch` to the epoch's end, batch by batch."""
+        order = generator(Stream.ORDER, self.seed, epoch).permutation(self.num_images)
+        for first in range(step * self.global_batch, len(self) * self.global_batch, self.global_batch):
+            mine = first + self.rank * self.batch_size
+            yield order[mine : mine + self.batch_size]
+
+
+class ValOrder:
+    """Every image exactly once over all processes, in order; process r takes images r, r + world_size, ..."""
+
+    def __init__(self, num_images: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.batch_size = batch_size
+        self.mine = range(rank, num_images, world_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.mine) // self.batch_size)
+
+    def batches(self, epoch: int, step: int) -> Iterator[Indices]:
+        """Images of this process from `step` to the end, batch by batch; the last batch may be smaller."""
+        for first in range(step * self.batch_size, len(self.mine), self.batch_size):
+            yield np.array(self.mine[first : first + self.batch_size], dtype=np.int64)

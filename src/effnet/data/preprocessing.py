@@ -1,0 +1,61 @@
+"""What a model expects of its input; it travels with the weights, so that all prepare images alike."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from effnet.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input when validating and when serving.
+
+    The shorter side is resized to `resize`, the centre cropped to `image_size`, the pixels scaled to 0..1,
+    and `mean` subtracted and the rest divided by `std` per channel (RGB).
+
+    Raises:
+        UserError: a size below 1, a crop larger than the resized image, or an unknown interpolation.
+    """
+
+    image_size: int
+    """side of the centre crop and of the network's input in pixels"""
+    resize: int
+    """shorter side after the resize in pixels; the document takes image_size + 32"""
+    interpolation: str = "bicubic"
+    """nearest, bilinear or bicubic; the latter two are antialiased, as Pillow's are"""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """per channel, on the scale 0..1"""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """per channel, on the scale 0..1"""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= self.resize:
+            raise UserError(
+                f"a crop of {self.image_size} px does not fit an image resized to {self.resize} px"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(
+                f"--interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint or JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Inverse of `to_dict`.
+
+        Raises:
+            UserError: a value that is missing, unknown or out of range.
+        """
+        settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        try:
+            return cls(**settings)
+        except TypeError as error:
+            raise UserError(f"not a description of a model's input: {error}") from None

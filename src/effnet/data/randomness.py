@@ -1,0 +1,22 @@
+"""Random numbers by position: they depend on the seed and on what they are for, not on what was drawn before.
+
+Thus an epoch's order and an image's crop are the same for any number of workers and processes, and after a
+resume.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What the numbers are for; streams are independent of each other."""
+
+    ORDER = 0
+    SAMPLE = 1
+    MIXUP = 2
+
+
+def generator(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
+    """The generator for one use: an epoch's order, an image in an epoch, a step in an epoch. About 10 us."""
+    return np.random.default_rng((seed, stream, epoch, index))

@@ -1,0 +1,72 @@
+"""A small real data set without a download: scikit-learn's handwritten digits as JPEG files."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from effnet.errors import UserError
+
+SIDE = 32
+"""side of the images in pixels; scikit-learn's have 8"""
+_VAL_EVERY = 5
+
+
+def prepare_sample(out: Path) -> dict[str, int]:
+    """Write 1,797 handwritten digits (UCI ML, from scikit-learn) as ``<split>/<digit>/<n>.jpg``.
+
+    Images are 32 x 32 px. Of each digit every fifth image is for validation, the others are for training. The
+    folder appears when it is complete; if it is already, nothing is written.
+
+    Returns:
+        number of images per split.
+
+    Raises:
+        UserError: scikit-learn is missing, or `out` holds something else or can't be written.
+    """
+    images = dict(_images())
+    counts = {split: sum(name.startswith(split) for name in images) for split in ("train", "val")}
+    present = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} if out.is_dir() else set()
+    if present == set(images):
+        return counts
+    if present or (out.exists() and not out.is_dir()):
+        raise UserError(f"{out} exists and is not the complete sample; remove it or name another folder")
+    try:
+        _write(images, out)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}") from None
+    return counts
+
+
+def _write(images: dict[str, Image.Image], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name, image in images.items():
+            path = unfinished / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path, quality=95)
+        unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _images() -> Iterator[tuple[str, Image.Image]]:
+    """Relative path and pixels of every image."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("the sample comes from scikit-learn: pip install 'effnet[sample]'") from None
+    digits = load_digits()
+    seen = dict.fromkeys(range(10), 0)
+    for n, (strokes, digit) in enumerate(zip(digits.images, digits.target.tolist(), strict=True)):
+        split = "val" if seen[digit] % _VAL_EVERY == _VAL_EVERY - 1 else "train"
+        seen[digit] += 1
+        pixels = np.round(strokes * (255 / 16)).astype(np.uint8)  # strokes: 0..16
+        image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        yield f"{split}/{digit}/{n:04d}.jpg", image.convert("RGB")

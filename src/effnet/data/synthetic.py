@@ -1,0 +1,72 @@
+"""Random images that lie on the device: the speed of training without the cost of input."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from effnet.data.batch import Batch, DataSource
+from effnet.data.position import Position, TrainOrder, ValOrder
+from effnet.data.preprocessing import Preprocessing
+from effnet.recipe import Recipe
+
+NUM_IMAGES = {"train": 1_281_167, "val": 50_000}  # as many as ImageNet has
+NUM_CLASSES = 1000
+
+
+def open_synthetic(
+    recipe: Recipe,
+    path: Path | None,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    rank: int,
+    world_size: int,
+    splits: Sequence[str],
+    classes: Sequence[str] | None,
+) -> DataSource:
+    """Random images in place of ImageNet's; `path` is not read. See `effnet.data.open_data`."""
+    if classes is None:
+        classes = [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
+    loaders = {}
+    for split in splits:
+        shape = NUM_IMAGES[split], recipe.optimizer.batch_size
+        seed = recipe.compute.seed
+        train = split == "train"
+        order = TrainOrder(*shape, seed, rank, world_size) if train else ValOrder(*shape, rank, world_size)
+        batch = _random_batch(recipe, preprocessing.image_size, len(classes), device)
+        loaders[split] = SyntheticLoader(batch, order, NUM_IMAGES[split])
+    return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
+
+
+class SyntheticLoader(Position):
+    """A `Loader` that gives the same batch in every step, at the end of validation cut to what is left."""
+
+    def __init__(self, batch: Batch, order: TrainOrder | ValOrder, num_images: int) -> None:
+        self.num_images, self.batch_size = num_images, len(batch.targets)
+        self._batch, self._steps = batch, len(order)
+        self._last = (
+            len(order.mine) - (len(order) - 1) * self.batch_size if isinstance(order, ValOrder) else None
+        )
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the present epoch."""
+        batch = self._batch
+        while self.step < self._steps:
+            self.step += 1
+            end = self._last if self.step == self._steps else None
+            yield Batch(batch.images[:end], batch.targets[:end])
+        self._next_epoch()
+
+
+def _random_batch(recipe: Recipe, side: int, num_classes: int, device: torch.device) -> Batch:
+    random = torch.Generator(device).manual_seed(recipe.compute.seed)
+    size = recipe.optimizer.batch_size
+    images = torch.randint(256, (size, side, side, 3), dtype=torch.uint8, device=device, generator=random)
+    images = images.permute(0, 3, 1, 2)
+    if recipe.compute.memory_format == "nchw":
+        images = images.contiguous()
+    return Batch(images, torch.randint(num_classes, (size,), device=device, generator=random))

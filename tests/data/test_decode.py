@@ -1,0 +1,135 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from effnet.data.decode import BadImageError, EncodedImage
+
+from .conftest import photograph
+
+ORIENTATION = 0x0112
+
+
+def decode(path: Path) -> np.ndarray:
+    return EncodedImage(path).decode()
+
+
+def test_photographs_have_pillows_pixels(shared_dir: Path) -> None:
+    files = sorted((shared_dir / "data" / "imagenet-sample" / "val").glob("*/*"))[::40]
+    if not files:
+        pytest.skip("no imagenet-sample in shared/data")
+    for path in files:
+        image = EncodedImage(path)
+        pillow = np.asarray(Image.open(path).convert("RGB"))
+        np.testing.assert_array_equal(image.decode(), pillow)
+        assert (image.height, image.width) == pillow.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["jpg", "png", "webp", "tif"])
+def test_rotated_images_are_turned_upright(tmp_path: Path, form: str, orientation: int) -> None:
+    path = tmp_path / f"image.{form}"
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    photograph(20, 30).save(path, exif=exif)
+    image = EncodedImage(path)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    np.testing.assert_array_equal(image.decode(), upright)
+    assert (image.height, image.width) == upright.shape[:2] == ((30, 20) if orientation > 4 else (20, 30))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_at_reduced_size(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "large.jpg"
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    photograph(600, 800).save(path, exif=exif)
+    whole = EncodedImage(path).decode()
+    height, width = whole.shape[:2]
+    reduced = EncodedImage(path).decode(height // 4 - 10, width // 4 - 20)
+    assert reduced.shape == (height // 4, width // 4, 3)
+    expected = np.asarray(Image.fromarray(whole).reduce(4), dtype=float)
+    assert np.abs(reduced - expected).mean() < 1
+    assert EncodedImage(path).decode(height // 2 + 1, 1).shape == whole.shape
+
+
+def gradient(mode: str) -> Image.Image:
+    return Image.linear_gradient("L").resize((40, 30)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("grey.jpg", gradient("L")),
+        ("cmyk.jpg", gradient("RGB").convert("CMYK")),
+        ("cmyk.tif", gradient("RGB").convert("CMYK")),
+        ("palette.png", gradient("P")),
+        ("grey-alpha.png", gradient("LA")),
+        ("rgba.png", gradient("RGBA")),
+        ("rgba.webp", gradient("RGBA")),
+        ("plain.bmp", gradient("RGB")),
+        ("plain.ppm", gradient("RGB")),
+        ("plain.gif", gradient("L")),
+        ("16bit.png", Image.fromarray(np.asarray(gradient("L")).astype(np.uint16) * 257)),
+        ("16bit.tif", Image.fromarray(np.asarray(gradient("L")).astype(np.uint16) * 257)),
+        ("32bit.tif", Image.fromarray(np.asarray(gradient("L")).astype(np.int32) * 257)),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, name: str, image: Image.Image) -> None:
+    image.save(tmp_path / name)
+    expected = np.asarray(gradient("RGB"), dtype=float)
+    assert np.abs(decode(tmp_path / name) - expected).mean() < 1.5
+
+
+def test_bilevel(tmp_path: Path) -> None:
+    photograph(20, 20).convert("1").save(tmp_path / "bilevel.png")
+    assert set(np.unique(decode(tmp_path / "bilevel.png"))) == {0, 255}
+
+
+def test_palette_with_transparency_keeps_its_colours(tmp_path: Path) -> None:
+    image = photograph(16, 16).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    image.save(tmp_path / "palette.png", transparency=bytes([0, 128] + [255] * 6))
+    np.testing.assert_array_equal(decode(tmp_path / "palette.png"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "png"])
+def test_an_animation_is_its_first_frame(tmp_path: Path, form: str) -> None:
+    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "green", "blue")]
+    path = tmp_path / f"animation.{form}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert np.abs(decode(path).astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_malformed_exif_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "exif.jpg"
+    photograph(16, 16).save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert decode(path).shape == (16, 16, 3)
+
+
+def test_small_flaws_are_read_past(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    photograph(64, 64).save(data, "JPEG")
+    path = tmp_path / "flawed.jpg"
+    # stray bytes before the end marker
+    path.write_bytes(data.getvalue()[:-2] + b"\0\0\0" + data.getvalue()[-2:])
+    assert decode(path).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("form", ["jpg", "png", "gif", "tif", "webp"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
+def test_a_broken_file_is_named(tmp_path: Path, form: str, share: float) -> None:
+    path = tmp_path / f"broken.{form}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(BadImageError, match=f"^{path}: ") as raised:
+        decode(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(BadImageError, match="No such file"):
+        EncodedImage(tmp_path / "gone.jpg")

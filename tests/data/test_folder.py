@@ -1,0 +1,74 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effnet.data.folder import list_images, read_classes
+from effnet.errors import UserError
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_lists_images_by_class_and_name(tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    expected = [
+        train / "b b" / "1.JPG",
+        train / "b b" / "10.jpeg",
+        train / "b b" / "2.WebP",
+        train / "ä" / "x.y.png",
+        train / "ä" / "ü.tif",
+    ]
+    others = ["ä/notes.txt", "ä/._x.jpg", "readme.md", ".git/a.jpg"]
+    touch(*reversed(expected), *(train / name for name in others))
+    (train / "ä" / "folder.jpg").mkdir()
+    images = list_images(tmp_path, "train")
+    assert images.classes == read_classes(tmp_path) == ["b b", "ä"]
+    assert [images.path(i) for i in range(len(images))] == expected
+    assert images.targets.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "train" / "a" / os.fsdecode(b"\xff.jpg")
+    touch(path)
+    assert list_images(tmp_path, "train").path(0) == path
+
+
+def test_given_classes_order_the_targets(tmp_path: Path) -> None:
+    touch(tmp_path / "val" / "cat" / "1.jpg", tmp_path / "val" / "ant" / "1.jpg")
+    images = list_images(tmp_path, "val", ["dog", "cat", "ant"])
+    assert images.targets.tolist() == [2, 1]
+    assert images.path(0).parent.name == "ant"
+
+
+def test_the_index_is_a_few_bytes_an_image(tmp_path: Path) -> None:
+    for n in range(2000):
+        touch(tmp_path / "train" / str(n % 3) / f"n01440764_{n:05d}.JPEG")
+    images = list_images(tmp_path, "train")
+    bytes_each = len(pickle.dumps(images)) / len(images)
+    assert bytes_each < 40  # 20 of the name, 8 of its end, 4 of the target
+    assert np.bincount(images.targets).tolist() == [667, 667, 666]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "complaint"),
+    [
+        ([], "train", "no such folder"),
+        (["val/a/1.jpg"], "train", "has no train/ folder"),
+        (["train/a/1.jpg"], "val", "has no val/ folder"),
+        (["train/1.jpg"], "train", "holds no class folders"),
+        (["train/a/1.txt"], "train", "train/a: a class folder without images"),
+        (["train/a/1.jpg", "val/b/1.jpg"], "val", "val/b: no such class"),
+    ],
+)
+def test_a_folder_in_the_wrong_form(tmp_path: Path, files: list[str], split: str, complaint: str) -> None:
+    root = tmp_path / "data"
+    touch(*(root / name for name in files))
+    with pytest.raises(UserError, match=complaint) as raised:
+        list_images(root, split, ["a"])
+    assert "\n" not in str(raised.value)
