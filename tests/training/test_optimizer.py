@@ -1,0 +1,146 @@
+"""The flat optimizer does what PyTorch's does, and leaves out steps that are not finite."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from effnet.errors import UserError
+from effnet.recipe import OptimizerSettings
+from effnet.training.optimizer import FlatOptimizer
+
+NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
+LR = 0.05
+DECAY = 0.1
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 4, 1))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def settings(**changes: object) -> OptimizerSettings:
+    values = {"lr": LR, "weight_decay": DECAY, **changes}
+    return OptimizerSettings(**values)  # type: ignore[arg-type]
+
+
+def backward(model: nn.Module, step: int) -> None:
+    torch.manual_seed(step)
+    model(torch.randn(4, 3, 8, 8)).square().mean().backward()
+
+
+def torch_optimizer(model: nn.Module, kind: str, bn_weight_decay: bool, nesterov: bool) -> torch.optim.Optimizer:
+    norm = [p for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+    rest = [p for p in model.parameters() if all(p is not n for n in norm)]
+    groups = [
+        {"params": rest, "weight_decay": DECAY},
+        {"params": norm, "weight_decay": DECAY if bn_weight_decay else 0},
+    ]
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=nesterov)
+    return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=1e-3, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "nesterov", "bn_weight_decay"),
+    [("rmsprop", False, False), ("rmsprop", False, True), ("sgd", False, False), ("sgd", True, False)],
+)
+def test_equals_pytorch(kind: str, nesterov: bool, bn_weight_decay: bool) -> None:
+    ours, theirs = network(), network()
+    flat = FlatOptimizer(ours, settings(optimizer=kind, nesterov=nesterov, bn_weight_decay=bn_weight_decay))
+    optimizer = torch_optimizer(theirs, kind, bn_weight_decay, nesterov)
+    for step in range(5):
+        backward(ours, step)
+        flat.step(NO_SCALING)
+        optimizer.zero_grad()
+        backward(theirs, step)
+        optimizer.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+    assert ours[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_learning_rate_and_backbone_factor() -> None:
+    model = nn.Sequential()
+    model.add_module("body", nn.Linear(2, 2))
+    model.add_module("classifier", nn.Linear(2, 2))
+    flat = FlatOptimizer(model, settings(optimizer="sgd", momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.1))
+    before = deepcopy(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    flat.set_lr(1.0)
+    flat.step(NO_SCALING)
+    torch.testing.assert_close(model.body.weight, before.body.weight - 0.1)
+    torch.testing.assert_close(model.classifier.weight, before.classifier.weight - 1.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
+def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, kind: str) -> None:
+    model = network()
+    flat = FlatOptimizer(model, settings(optimizer=kind))
+    backward(model, 0)
+    flat.step(NO_SCALING)
+    weights = deepcopy(model.state_dict())
+    state = deepcopy(flat.state_dict())
+    backward(model, 1)
+    assert model[0].weight.grad is not None
+    model[0].weight.grad[0, 0, 0, 0] = bad
+    norm = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "tracked" in k}
+    flat.step(NO_SCALING)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, norm.get(key, weights[key])), key
+    for name, kinds in flat.state_dict().items():
+        for key, value in kinds.items():
+            assert torch.equal(value, state[name][key])
+
+
+def test_loss_scaling_is_undone_and_overflow_lowers_the_scale() -> None:
+    plain, scaled = network(), network()
+    one, other = FlatOptimizer(plain, settings()), FlatOptimizer(scaled, settings())
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 8, 8)
+    plain(x).square().mean().backward()
+    one.step(NO_SCALING)
+    scaler.scale(scaled(x).square().mean()).backward()
+    other.step(scaler)
+    scaler.update()
+    torch.testing.assert_close(scaled[0].weight, plain[0].weight)
+    (scaler.scale(scaled(x).square().mean()) * float("inf")).backward()
+    before = scaled[0].weight.clone()
+    other.step(scaler)
+    scaler.update()
+    assert torch.equal(scaled[0].weight, before)
+    assert scaler.get_scale() == 128.0
+
+
+def test_state_survives_another_memory_format() -> None:
+    model, other = network(), network().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    flat = FlatOptimizer(model, settings())
+    backward(model, 0)
+    flat.step(NO_SCALING)
+    restored = FlatOptimizer(other, settings())
+    restored.load_state_dict(flat.state_dict())
+    for name, kinds in restored.state_dict().items():
+        for kind, value in kinds.items():
+            assert torch.equal(value, flat.state_dict()[name][kind])
+
+
+def test_state_of_another_optimizer_is_refused() -> None:
+    state = FlatOptimizer(network(), settings(optimizer="sgd")).state_dict()
+    with pytest.raises(UserError, match="another model or optimizer"):
+        FlatOptimizer(network(), settings(optimizer="rmsprop")).load_state_dict(state)
+
+
+def test_frozen_parameters_are_left_alone() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    flat = FlatOptimizer(model, settings())
+    before = model[0].weight.clone()
+    backward(model, 0)
+    flat.step(NO_SCALING)
+    assert torch.equal(model[0].weight, before)
+    assert "0.weight" not in flat.state_dict()
