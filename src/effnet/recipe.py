@@ -31,7 +31,7 @@ def setting(
     """A field with the flags' further names and its range: `low` and `high` belong to it, `above` and `below` not."""
     bounds = {"low": low, "above": above, "high": high, "below": below}
     metadata = {"flags": flags, "metavar": metavar, **{k: v for k, v in bounds.items() if v is not None}}
-    return typing.cast(T, field(default=default, metadata=metadata))
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class OptimizerSettings:
     batch_size: int = setting(64, "-b", low=1, metavar="IMAGES")
     """images in a batch of one process"""
     optimizer_batch_size: int | None = setting(None, low=1, metavar="IMAGES")
-    """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch each]"""
+    """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
+    each]"""
     lr: float | None = setting(None, "--learning-rate", above=0)
     """learning rate after the warm-up [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
     base_lr: float | None = setting(None, above=0)
@@ -286,7 +287,7 @@ def write_recipe(recipe: Recipe, path: str | Path) -> None:
 
 def value_type(leaf: Field[Any]) -> tuple[Any, bool]:
     """Type of a setting without None, and whether None is allowed."""
-    if isinstance(leaf.type, types.UnionType):
+    if typing.get_origin(leaf.type) in (types.UnionType, typing.Union):  # `Literal[...] | None` is the latter
         members = [member for member in typing.get_args(leaf.type) if member is not types.NoneType]
         return members[0], True
     return leaf.type, False

@@ -26,7 +26,11 @@ def test_document_s_configuration(arch: str, base_lr: float, weight_decay: float
     assert recipe.optimizer.weight_decay == weight_decay
     assert (recipe.optimizer.optimizer, recipe.optimizer.momentum) == ("rmsprop", 0.9)
     assert (recipe.optimizer.label_smoothing, recipe.data.mixup) == (0.1, 0.2)
-    assert (recipe.schedule.lr_schedule, recipe.schedule.warmup, recipe.schedule.epochs) == ("cosine", 16, 400)
+    assert (recipe.schedule.lr_schedule, recipe.schedule.warmup, recipe.schedule.epochs) == (
+        "cosine",
+        16,
+        400,
+    )
     assert not recipe.optimizer.bn_weight_decay
     assert recipe.data.augmentation == "autoaugment"
     assert (recipe.data.crop_scale, recipe.data.crop_ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))

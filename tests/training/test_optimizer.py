@@ -31,7 +31,9 @@ def backward(model: nn.Module, step: int) -> None:
     model(torch.randn(4, 3, 8, 8)).square().mean().backward()
 
 
-def torch_optimizer(model: nn.Module, kind: str, bn_weight_decay: bool, nesterov: bool) -> torch.optim.Optimizer:
+def torch_optimizer(
+    model: nn.Module, kind: str, bn_weight_decay: bool, nesterov: bool
+) -> torch.optim.Optimizer:
     norm = [p for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
     rest = [p for p in model.parameters() if all(p is not n for n in norm)]
     groups = [
@@ -66,7 +68,9 @@ def test_learning_rate_and_backbone_factor() -> None:
     model = nn.Sequential()
     model.add_module("body", nn.Linear(2, 2))
     model.add_module("classifier", nn.Linear(2, 2))
-    flat = FlatOptimizer(model, settings(optimizer="sgd", momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.1))
+    flat = FlatOptimizer(
+        model, settings(optimizer="sgd", momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.1)
+    )
     before = deepcopy(model)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)

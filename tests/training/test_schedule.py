@@ -32,7 +32,9 @@ def test_linear() -> None:
 
 
 def test_step_falls_to_a_tenth_three_times() -> None:
-    rates = [at(epoch, lr_schedule="step", epochs=90, warmup=0.0) for epoch in (0, 29, 30, 59, 60, 79, 80, 89)]
+    rates = [
+        at(epoch, lr_schedule="step", epochs=90, warmup=0.0) for epoch in (0, 29, 30, 59, 60, 79, 80, 89)
+    ]
     assert rates == pytest.approx([0.08, 0.08, 0.008, 0.008, 0.0008, 0.0008, 0.00008, 0.00008])
 
 

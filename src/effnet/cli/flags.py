@@ -25,7 +25,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As the base class, after `_` in flag names became `-`."""
-        return super().parse_known_args([_dashed(arg) for arg in args] if args is not None else None, namespace)
+        return super().parse_known_args(
+            [_dashed(arg) for arg in args] if args is not None else None, namespace
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
@@ -65,7 +67,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         "--amp", action="store_const", const="amp", dest="precision", default=argparse.SUPPRESS,
         help="mixed precision: FP16 on a GPU, BF16 on a CPU; the same as --precision amp",
     )  # fmt: skip
-    groups["compute"].add_argument("--jit", nargs="?", const="script", default=argparse.SUPPRESS, help=_JIT_HELP)
+    groups["compute"].add_argument(
+        "--jit", nargs="?", const="script", default=argparse.SUPPRESS, help=_JIT_HELP
+    )
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -94,7 +98,11 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
     names = (*leaf.metadata.get("flags", ()), flag_name(leaf))
     short_first = sorted(names, key=lambda name: name.startswith("--"))
     kind, _ = value_type(leaf)
-    options: dict[str, Any] = {"dest": leaf.name, "default": argparse.SUPPRESS, "help": _help(leaf, kind, doc)}
+    options: dict[str, Any] = {
+        "dest": leaf.name,
+        "default": argparse.SUPPRESS,
+        "help": _help(leaf, kind, doc),
+    }
     if kind is bool:
         negatable = not leaf.name.startswith("no_")
         group.add_argument(

@@ -15,7 +15,9 @@ def print_models(*, as_json: bool) -> None:
     """Print every model with its size, work per image and the publishers of its weights."""
     rows = {name: (profile(name), publishers_of(name)) for name in list_models()}
     if as_json:
-        print(json.dumps({name: {**asdict(size), "weights": weights} for name, (size, weights) in rows.items()}))
+        print(
+            json.dumps({name: {**asdict(size), "weights": weights} for name, (size, weights) in rows.items()})
+        )
         return
     table = Table(box=None)
     table.add_column("model")

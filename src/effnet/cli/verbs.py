@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from effnet.cli.flags import Parser, add_recipe_flags, given_settings
 from effnet.errors import UserError
 from effnet.recipe import Recipe, read_recipe
 
 Verb = Callable[[argparse.Namespace], int]
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def run(argv: Sequence[str], prog: str | None = None) -> int:
@@ -20,9 +22,6 @@ def run(argv: Sequence[str], prog: str | None = None) -> int:
     namespace = parser.parse_args(argv)
     verb: Verb = namespace.verb
     return verb(namespace)
-
-
-Verbs = "argparse._SubParsersAction[Parser]"
 
 
 def _add_train(verbs: Verbs, prog: str | None) -> None:
@@ -81,7 +80,9 @@ def _add_export(verbs: Verbs, prog: str | None) -> None:
 def add_weights_flags(parser: Parser) -> None:
     """Flags of `export weights`."""
     parser.add_argument("--checkpoint-path", required=True, metavar="FILE", help="checkpoint of a training")
-    parser.add_argument("--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors")
+    parser.add_argument(
+        "--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors"
+    )
     parser.add_argument("--ema", action="store_true", help="the averaged weights")
     parser.set_defaults(verb=_export_weights)
 

@@ -30,7 +30,7 @@ def evaluate(recipe: Recipe, path: Path | None) -> dict[str, float]:
         validator = opened.validator()
         assert validator is not None
         checkpoint = opened.origin.checkpoint or {}
-        metrics = {}
+        metrics: dict[str, float] = {}
         for prefix, entry in (("val", "state_dict"), ("val_ema", "state_dict_ema")):
             if entry in checkpoint:
                 opened.model.load_state_dict(checkpoint[entry])

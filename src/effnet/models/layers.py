@@ -27,7 +27,13 @@ class Conv2d(nn.Conv2d):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        groups: int,
+        padding: Padding,
     ) -> None:
         pads_itself = padding == "same" and stride > 1
         super().__init__(

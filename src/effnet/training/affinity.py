@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ def bind_to_gpu(device: torch.device) -> None:
     """
     if device.type != "cuda" or not hasattr(os, "sched_setaffinity"):
         return
-    properties = torch.cuda.get_device_properties(device)
+    properties: Any = torch.cuda.get_device_properties(device)  # PyTorch's stub lacks the address
     address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
     try:
         listed = Path(f"/sys/bus/pci/devices/{address}/local_cpulist").read_text()

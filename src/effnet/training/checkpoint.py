@@ -96,13 +96,22 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """
     content = read_torch_file(Path(path))
     if not isinstance(content, Mapping) or "state_dict" not in content:
-        raise UserError(f"--resume {path}: holds no training state; for weights use --pretrained-from-file {path}")
+        raise UserError(
+            f"--resume {path}: holds no training state; for weights use --pretrained-from-file {path}"
+        )
     return content
 
 
 # What a resumed run takes over from the checkpoint; where it runs and what it writes belongs to each command.
 _INHERITED_GROUPS = ("model", "data", "optimizer", "schedule", "compute")
-_NOT_INHERITED = {"pretrained", "pretrained_source", "pretrained_from_file", "run_epochs", "device", "workers"}
+_NOT_INHERITED = {
+    "pretrained",
+    "pretrained_source",
+    "pretrained_from_file",
+    "run_epochs",
+    "device",
+    "workers",
+}
 
 
 def inherited_settings(path: str | Path) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def resolve(recipe: Recipe, *, num_classes: int, world_size: int = 1) -> Recipe:
     base_lr = optimizer.base_lr or defaults.base_lr
     step_size = accumulation_steps(recipe, world_size) * optimizer.batch_size * world_size
     weight_decay = defaults.weight_decay if optimizer.weight_decay is None else optimizer.weight_decay
-    warmup = min(WARMUP_EPOCHS, WARMUP_SHARE * schedule.epochs) if schedule.warmup is None else schedule.warmup
+    warmup = (
+        min(WARMUP_EPOCHS, WARMUP_SHARE * schedule.epochs) if schedule.warmup is None else schedule.warmup
+    )
     return recipe.replace(
         {
             "num_classes": given.num_classes or num_classes,

@@ -68,7 +68,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no GPU here; use --device cpu, or check the driver with nvidia-smi")
+        raise UserError(
+            "--device cuda: PyTorch sees no GPU here; use --device cpu, or check the driver with nvidia-smi"
+        )
     if local_rank >= torch.cuda.device_count():
         raise UserError(
             f"--device {name}: process {local_rank} has no GPU, there are {torch.cuda.device_count()}; "

@@ -60,7 +60,9 @@ class RunLog:
             # Markup would swallow brackets in file names.
             self._console.print(line, markup=False)
 
-    def record(self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None) -> None:
+    def record(
+        self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None
+    ) -> None:
         """Write one line of the JSON log."""
         if self._file is not None:
             line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
@@ -70,7 +72,11 @@ class RunLog:
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal."""
         if self._is_main and sys.stdout.isatty():
-            columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+            )
             self._progress = Progress(
                 *columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}"), console=self._console
             )
@@ -80,9 +86,8 @@ class RunLog:
     def iteration(self, data: Mapping[str, float], *, epoch: int, step: int, steps: int) -> None:
         """Record a step of `steps` and show it."""
         self.record("iteration", data, epoch=epoch, step=step)
-        state = (
-            f"loss {data['train.loss']:.4f}  lr {data['train.lr']:.3g}  {data.get('train.total_ips', 0.0):.0f} images/s"
-        )
+        rate = data.get("train.total_ips", 0.0)
+        state = f"loss {data['train.loss']:.4f}  lr {data['train.lr']:.3g}  {rate:.0f} images/s"
         if self._progress is not None:
             self._progress.update(self._task, completed=step, state=state)
         else:

@@ -42,7 +42,7 @@ class FlatGroup:
 
     def gather_gradients(self) -> None:
         """Copy the parameters' gradients into the flat one and release them."""
-        gradients = [parameter.grad for parameter in self.parameters]
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         torch._foreach_copy_(self.gradient_views, gradients)
         for parameter in self.parameters:
             parameter.grad = None
@@ -63,7 +63,9 @@ class FlatOptimizer:
         if settings.optimizer == "rmsprop" and settings.nesterov:
             raise UserError("--nesterov goes with --optimizer sgd")
         self.groups = _flatten(model, settings)
-        self._state_names = _STATES[settings.optimizer] if settings.momentum else _STATES[settings.optimizer][:-1]
+        self._state_names = (
+            _STATES[settings.optimizer] if settings.momentum else _STATES[settings.optimizer][:-1]
+        )
         self._optimizer = _build(self.groups, settings)
         self._allocate_state()
 
@@ -112,7 +114,9 @@ class FlatOptimizer:
         """
         ours = self.state_dict()
         if ours.keys() != state.keys() or any(ours[name].keys() != state[name].keys() for name in ours):
-            raise UserError("the checkpoint's optimizer state is of another model or optimizer; see --pretrained-from-file")
+            raise UserError(
+                "the checkpoint's optimizer state is of another model or optimizer; see --pretrained-from-file"
+            )
         for name, kinds in ours.items():
             for kind, view in kinds.items():
                 view.copy_(state[name][kind])

@@ -8,6 +8,7 @@ import torch
 
 from effnet.data import DataSource, Loader, open_data, read_classes
 from effnet.data.preprocessing import Preprocessing
+from effnet.data.workers import worker_count
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
@@ -85,6 +86,13 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         classes=classes,
     )
     metadata = metadata_of(model, preprocessing, data.classes)
+    recipe = recipe.replace(
+        {
+            "resize": preprocessing.resize,
+            "interpolation": preprocessing.interpolation,
+            "workers": worker_count(recipe.data.workers, processes.world_size),
+        }
+    )
     return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
 
 

@@ -9,7 +9,14 @@ import torch
 from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.weights import IMAGENET, WeightsMetadata, class_list, create_model, published_tag, read_metadata
+from effnet.models.weights import (
+    IMAGENET,
+    WeightsMetadata,
+    class_list,
+    create_model,
+    published_tag,
+    read_metadata,
+)
 from effnet.recipe import Recipe
 from effnet.training.checkpoint import read_checkpoint
 
@@ -56,14 +63,18 @@ def find_origin(recipe: Recipe) -> Origin:
     if recipe.run.resume:
         checkpoint = read_checkpoint(recipe.run.resume)
         if (arch := checkpoint.get("arch", recipe.model.arch)) != recipe.model.arch:
-            raise UserError(f"--resume {recipe.run.resume} is a checkpoint of {arch}, not of --arch {recipe.model.arch}")
+            raise UserError(
+                f"--resume {recipe.run.resume} is a checkpoint of {arch}, not of --arch {recipe.model.arch}"
+            )
         metadata = checkpoint.get("metadata")
         return Origin(None, checkpoint, WeightsMetadata.from_dict(metadata) if metadata else None)
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} contradict each other; give one")
     if not given:
         return Origin(None, None, None)
-    weights = recipe.model.pretrained_from_file or published_tag(recipe.model.arch, recipe.model.pretrained_source)
+    weights = recipe.model.pretrained_from_file or published_tag(
+        recipe.model.arch, recipe.model.pretrained_source
+    )
     return Origin(weights, None, read_metadata(weights))
 
 
@@ -88,7 +99,11 @@ def preprocessing_of(recipe: Recipe, origin: Origin) -> Preprocessing:
     size = recipe.model.image_size
     assert size is not None, "the recipe is to be resolved"
     resize = recipe.data.resize or min(size + RESIZE_MARGIN, round(size * LARGEST_RESIZE))
-    base = Preprocessing.from_dict(origin.metadata.preprocessing) if origin.metadata else Preprocessing(size, resize)
+    base = (
+        Preprocessing.from_dict(origin.metadata.preprocessing)
+        if origin.metadata
+        else Preprocessing(size, resize)
+    )
     return replace(
         base, image_size=size, resize=resize, interpolation=recipe.data.interpolation or base.interpolation
     )
@@ -101,6 +116,7 @@ def build_model(recipe: Recipe, origin: Origin, device: torch.device) -> Efficie
         ModelError: weights that don't fit.
     """
     settings = recipe.model
+    assert settings.num_classes is not None, "the recipe is to be resolved"
     padding = origin.metadata.padding if origin.metadata else None
     model = create_model(
         settings.arch,

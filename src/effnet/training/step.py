@@ -15,9 +15,14 @@ class Normalise(nn.Module):
     Shapes: (N, 3, H, W) uint8 -> the same, float32.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
+        )
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 

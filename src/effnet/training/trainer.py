@@ -128,7 +128,9 @@ class Trainer:
             if self.validator is not None:
                 metrics |= self.validate()
             self._finish_epoch(metrics)
-        self.log.record("summary", {**metrics, "best_top1": self.progress.best_top1}, epoch=self.progress.epoch)
+        self.log.record(
+            "summary", {**metrics, "best_top1": self.progress.best_top1}, epoch=self.progress.epoch
+        )
         return metrics
 
     def train_epoch(self) -> dict[str, float]:
@@ -178,7 +180,8 @@ class Trainer:
         # The whole epoch's at once: a copy to the device in every step could wait for it.
         settings = self.recipe
         weights = [
-            mixup_weight(settings.data.mixup, settings.compute.seed, epoch, step) for step in range(self.steps_per_epoch)
+            mixup_weight(settings.data.mixup, settings.compute.seed, epoch, step)
+            for step in range(self.steps_per_epoch)
         ]
         return torch.from_numpy(np.array(weights, dtype=np.float32)).to(self.processes.device)
 
@@ -210,7 +213,10 @@ class Trainer:
             where = f"epoch {self.progress.epoch + 1} step {first + offset}"
             self.log.print(f"{where}: the loss is {loss}; the step was left out")
             self.log.record(
-                "event", {"event": "non-finite loss", "loss": loss}, epoch=self.progress.epoch, step=first + offset
+                "event",
+                {"event": "non-finite loss", "loss": loss},
+                epoch=self.progress.epoch,
+                step=first + offset,
             )
             if self.progress.bad_steps >= self.recipe.compute.max_bad_steps:
                 raise UserError(

@@ -1,0 +1,7 @@
+"""`python -m effnet` is `effnet`."""
+
+import sys
+
+from effnet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,132 @@
+"""Flags are the recipe's settings, under the reference's names."""
+
+import argparse
+
+import pytest
+
+from effnet.cli.flags import Parser, add_recipe_flags, field_docs, given_settings
+from effnet.errors import UserError
+from effnet.recipe import Recipe, settings
+
+
+def parse(*arguments: str) -> dict[str, object]:
+    parser = Parser(prog="effnet train")
+    parser.add_argument("dir", nargs="?")
+    add_recipe_flags(parser)
+    return given_settings(parser.parse_args(arguments))
+
+
+# Every flag of the document and of the reference's scripts, with the setting it becomes.
+REFERENCE_FLAGS = [
+    ("--arch efficientnet-b4", {"arch": "efficientnet-b4"}),
+    ("-a efficientnet-b4", {"arch": "efficientnet-b4"}),
+    ("--data-backend synthetic", {"data_backend": "synthetic"}),
+    ("--data-backends synthetic", {"data_backend": "synthetic"}),
+    ("--interpolation bilinear", {"interpolation": "bilinear"}),
+    ("-j 3", {"workers": 3}),
+    ("--workers 3", {"workers": 3}),
+    ("--prefetch 4", {"prefetch": 4}),
+    ("--epochs 5", {"epochs": 5}),
+    ("--run-epochs 5", {"run_epochs": 5}),
+    ("--early-stopping-patience 5", {"early_stopping_patience": 5}),
+    ("--image-size 96", {"image_size": 96}),
+    ("-b 7", {"batch_size": 7}),
+    ("--batch-size 7", {"batch_size": 7}),
+    ("--batch_size 7", {"batch_size": 7}),
+    ("--optimizer-batch-size 4096", {"optimizer_batch_size": 4096}),
+    ("--lr 0.5", {"lr": 0.5}),
+    ("--learning-rate 0.5", {"lr": 0.5}),
+    ("--lr-schedule linear", {"lr_schedule": "linear"}),
+    ("--end-lr 1e-5", {"end_lr": 1e-5}),
+    ("--warmup 8", {"warmup": 8.0}),
+    ("--label-smoothing 0.1", {"label_smoothing": 0.1}),
+    ("--mixup 0.2", {"mixup": 0.2}),
+    ("--optimizer sgd", {"optimizer": "sgd"}),
+    ("--momentum 0.8", {"momentum": 0.8}),
+    ("--weight-decay 1e-4", {"weight_decay": 1e-4}),
+    ("--wd 1e-4", {"weight_decay": 1e-4}),
+    ("--bn-weight-decay", {"bn_weight_decay": True}),
+    ("--rmsprop-alpha 0.8", {"rmsprop_alpha": 0.8}),
+    ("--rmsprop-eps 1e-2", {"rmsprop_eps": 1e-2}),
+    ("--nesterov", {"nesterov": True}),
+    ("-p 20", {"print_freq": 20}),
+    ("--print-freq 20", {"print_freq": 20}),
+    ("--resume c.pth.tar", {"resume": "c.pth.tar"}),
+    ("--static-loss-scale 256", {"static_loss_scale": 256.0}),
+    ("--prof 100", {"prof": 100}),
+    ("--amp", {"precision": "amp"}),
+    ("--seed 3", {"seed": 3}),
+    ("--gather-checkpoints 5", {"gather_checkpoints": 5}),
+    ("--raport-file r.json", {"report_file": "r.json"}),
+    ("--report-file r.json", {"report_file": "r.json"}),
+    ("--evaluate", {"evaluate": True}),
+    ("--training-only", {"training_only": True}),
+    ("--no-checkpoints", {"no_checkpoints": True}),
+    ("--checkpoint-filename c", {"checkpoint_filename": "c"}),
+    ("--workspace w", {"workspace": "w"}),
+    ("--memory-format nchw", {"memory_format": "nchw"}),
+    ("--use-ema 0.999", {"use_ema": 0.999}),
+    ("--augmentation autoaugment", {"augmentation": "autoaugment"}),
+    ("--gpu-affinity none", {"gpu_affinity": "none"}),
+    ("--topk 3", {"topk": 3}),
+    ("--pretrained", {"pretrained": True}),
+    ("--pretrained-from-file w.pth", {"pretrained_from_file": "w.pth"}),
+    ("--num-classes 10", {"num_classes": 10}),
+    ("--num_classes 10", {"num_classes": 10}),
+    ("--dropout 0.3", {"dropout": 0.3}),
+    ("--survival-prob 0.9", {"survival_prob": 0.9}),
+    ("--bn-momentum 0.1", {"bn_momentum": 0.1}),
+    ("--bn-epsilon 1e-5", {"bn_epsilon": 1e-5}),
+    ("--conv-init fan_out", {"conv_init": "fan_out"}),
+    ("--jit script", {}),
+    ("--device cpu", {"device": "cpu"}),
+    ("--precision bf16", {"precision": "bf16"}),
+    ("--compile", {"compile": True}),
+    ("--crop-scale 0.2 1", {"crop_scale": [0.2, 1.0]}),
+]
+
+
+@pytest.mark.parametrize(("flags", "expected"), REFERENCE_FLAGS)
+def test_reference_flags(flags: str, expected: dict[str, object]) -> None:
+    assert parse(*flags.split(), "DIR") == expected
+    Recipe().replace(expected)
+
+
+def test_every_setting_has_a_flag_and_a_docstring() -> None:
+    parser = Parser()
+    add_recipe_flags(parser)
+    destinations = {action.dest for action in parser._actions}
+    for _, cls, leaf in settings():
+        assert leaf.name in destinations
+        assert field_docs(cls)[leaf.name], leaf.name
+
+
+def test_help_shows_groups_defaults_and_units() -> None:
+    parser = Parser(prog="effnet train")
+    add_recipe_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for words in ("Optimizer and loss", "[default: 0.2]", "--image-size PIXELS", "[default: the model's"):
+        assert words in text
+
+
+def test_leaf_names_are_unique() -> None:
+    names = [leaf.name for _, _, leaf in settings()]
+    assert len(names) == len(set(names))
+
+
+def test_settings_that_are_not_given_are_absent() -> None:
+    assert parse("DIR") == {}
+    assert given_settings(argparse.Namespace(dir="x", lr=1.0)) == {"lr": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optimzer", "sgd"], "did you mean --optimizer"),
+        (["--epochs", "many"], "--epochs"),
+        (["--optimizer", "adam"], "--optimizer"),
+    ],
+)
+def test_errors_name_the_flag(arguments: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse(*arguments)
