@@ -13,6 +13,9 @@ from effnet.errors import UserError
 
 from .conftest import Opened, photograph
 
+# three workers on two cores are what the tests are about
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
 
 def train(data: DataSource) -> Loader:
     assert data.train is not None

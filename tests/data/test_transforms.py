@@ -93,7 +93,9 @@ def test_the_centre_of_a_long_image_stays_the_centre(tmp_path: Path, length: int
 def test_resizing_is_pillows(interpolation: str, size: tuple[int, int]) -> None:
     pixels = np.array(photograph(90, 120))
     pillow = Image.fromarray(pixels).resize(size[::-1], Image.Resampling[interpolation.upper()])
-    assert np.abs(resized(pixels, *size, interpolation).astype(int) - np.asarray(pillow)).max() <= 1
+    difference = np.abs(resized(pixels, *size, interpolation).astype(int) - np.asarray(pillow))
+    assert difference.max() <= 2
+    assert difference.mean() < 0.1  # that is, off by one in some pixels
 
 
 def test_the_whole_image_as_crop(tmp_path: Path) -> None:

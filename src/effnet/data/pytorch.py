@@ -1,6 +1,7 @@
 """Folders of images through PyTorch's DataLoader."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class FolderLoader(Position):
         self.num_images, self.batch_size = len(data.images), recipe.optimizer.batch_size
         self._device, self._contiguous = device, recipe.compute.memory_format == "nchw"
         self._batches = _Batches(order)
-        self._loader = DataLoader(
+        self._open_workers = partial(
+            DataLoader,
             data,
             batch_sampler=self._batches,
             collate_fn=_as_it_is,
@@ -113,6 +115,7 @@ class FolderLoader(Position):
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else each epoch draws a seed from the training process's generator
         )
+        self._workers = self._open_workers()
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -132,11 +135,17 @@ class FolderLoader(Position):
         self._next_epoch()
 
     def _read(self) -> Iterator[Batch]:
-        for read in self._loader:
+        failure = None
+        for read in self._workers:
             if isinstance(read, BadImageError):
-                raise UserError(str(read))
+                failure = read
+                break
             pixels, targets, indices = read
             yield Batch(pixels.permute(0, 3, 1, 2), targets, indices)
+        if failure is not None:
+            # ends the workers now; the garbage collector would close their queues first and wait 5 s for each
+            self._workers = self._open_workers()
+            raise UserError(str(failure))
 
 
 def _as_it_is(read: Any) -> Any:

@@ -1,8 +1,8 @@
 """From an encoded image to the network's input size, in uint8.
 
 Resizing is PyTorch's antialiased interpolation on uint8, three times as fast as Pillow's and within 0.03 of
-255 of it on average; automatic augmentation runs on Pillow images, twice as fast as on tensors (medians, one
-core).
+255 of it on average over photographs; automatic augmentation runs on Pillow images, twice as fast as on
+tensors (one core).
 """
 
 import math
