@@ -68,7 +68,9 @@ class ModelSettings:
 class DataSettings:
     """Data and augmentation"""
 
-    data_backend: Literal["pytorch", "synthetic"] = setting("pytorch", "--data-backends")
+    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu", "synthetic"] = setting(
+        "pytorch", "--data-backends"
+    )
     """input pipeline"""
     workers: int | None = setting(None, "-j", low=0)
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
