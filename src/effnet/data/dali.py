@@ -130,7 +130,7 @@ class DaliLoader(Position):
         self._images, self._order, self._device, self._skip_bad = images, order, device, skip_bad
         self._contiguous = recipe.compute.memory_format == "nchw"
         self._files = _Files(images, order)
-        self._build = partial(
+        self._define = partial(
             _prepared,
             transform=transform,
             to_gpu=device.type == "cuda",
@@ -158,9 +158,10 @@ class DaliLoader(Position):
     def _until_failure(self) -> Iterator[Batch]:
         """Batches to the epoch's end, or to one with a file that DALI can't decode."""
         if self._pipeline is None or self._reached != (self.epoch, self.step):
-            # DALI's own policies use names that it has deprecated, and it says so past any filter
+            # DALI warns, past any filter, of its own policies' use of what it deprecated
             with warnings.catch_warnings(record=True):
-                self._pipeline = self._build(self._files.batches(self.epoch, self.step))
+                self._pipeline = self._define(self._files.batches(self.epoch, self.step))
+                self._pipeline.build()
         for indices in self._order.batches(self.epoch, self.step):
             try:
                 images = self._next_images()
