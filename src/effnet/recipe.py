@@ -68,12 +68,15 @@ class ModelSettings:
 class DataSettings:
     """Data and augmentation"""
 
-    data_backend: Literal["pytorch", "synthetic"] = setting("pytorch", "--data-backends")
+    data_backend: Literal["pytorch", "packed", "synthetic"] = setting("pytorch", "--data-backends")
     """input pipeline"""
     workers: int | None = setting(None, "-j", low=0)
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
+    on_bad_image: Literal["stop", "skip"] = setting("stop")
+    """a file that can't be decoded stops the run, or is left out (a training batch repeats another image instead) and
+    listed in the report"""
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     """interpolation of every resize [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
