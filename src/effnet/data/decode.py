@@ -122,6 +122,12 @@ class EncodedImage:
         width, height = reversed(self._image.size) if self._sideways else self._image.size
         self.height, self.width = height, width
 
+    @property
+    def plain_jpeg(self) -> bytes | None:
+        """The file's content if it is a JPEG in RGB or grey that needs no turning, else None."""
+        is_plain = self._image.format == "JPEG" and self._image.mode in ("RGB", "L") and self._turn is None
+        return self._data if is_plain else None
+
     def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
         """The whole image."""
         return self._decode(min_height, min_width)

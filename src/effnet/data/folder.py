@@ -1,5 +1,7 @@
 """Data sets as folders: ``<root>/<split>/<class>/<image>``."""
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +48,13 @@ class ImageFolder:
         first = self._ends[index - 1] if index else 0
         name = os.fsdecode(self._names[first : self._ends[index]].tobytes())
         return self.root / self.classes[self.targets[index]] / name
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the class list and of every image's class and name."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for part in (self.targets, self._names, self._ends):
+            digest.update(part.data)
+        return digest.hexdigest()
 
     def read(self, indices: Sequence[int]) -> Iterator[Callable[[], EncodedImage]]:
         """See `effnet.data.loader.Images`."""

@@ -92,8 +92,13 @@ class _Work(Dataset[Any]):
         self.full = full
         """keep a batch's size, by repeating an image in the place of a bad one"""
 
-    def __getitems__(self, wanted: tuple[int, Indices]) -> _Prepared | BadImageError:
-        epoch, indices = wanted
+    def __getitems__(self, wanted: tuple[int, Indices]) -> _Prepared | BadImageError | UserError:
+        try:
+            return self._prepared(*wanted)
+        except (BadImageError, UserError) as error:
+            return error
+
+    def _prepared(self, epoch: int, indices: Indices) -> _Prepared:
         pixels = torch.empty((len(indices), self.side, self.side, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
             pixels.share_memory_()  # written where the training process will read it
@@ -105,12 +110,12 @@ class _Work(Dataset[Any]):
                 rows[row] = self.transform(open_image(), epoch, index)
             except BadImageError as error:
                 if not self.skip_bad:
-                    return error
+                    raise
                 bad[row] = error
         if bad:
             good = [row for row in range(len(indices)) if row not in bad]
             if self.full and not good:
-                return BadImageError(bad[0].name, f"{bad[0].reason}; nor can any other image of its batch")
+                raise BadImageError(bad[0].name, f"{bad[0].reason}; nor can any other image of its batch")
             kept = _filled(len(indices), good) if self.full else np.array(good, dtype=np.int64)
             pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
         targets = torch.from_numpy(self.images.targets[indices].astype("int64"))
@@ -183,7 +188,7 @@ class ImageLoader(Position):
     def _read(self) -> Iterator[Batch]:
         failure = None
         for read in self._workers:
-            if isinstance(read, BadImageError):
+            if isinstance(read, BadImageError | UserError):
                 failure = read
                 break
             pixels, targets, indices, bad = read
@@ -192,7 +197,9 @@ class ImageLoader(Position):
         if failure is not None:
             # ends the workers now; the garbage collector would close their queues first and wait 5 s for each
             self._workers = self._open_workers()
-            raise UserError(f"{failure}; mend or remove it, or leave such images out by --on-bad-image skip")
+            if isinstance(failure, BadImageError):
+                failure = UserError(f"{failure}; mend or remove it, or give --on-bad-image skip")
+            raise failure
 
 
 def _as_it_is(read: Any) -> Any:

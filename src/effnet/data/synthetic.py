@@ -16,7 +16,7 @@ NUM_CLASSES = 1000
 
 def open_synthetic(
     recipe: Recipe,
-    path: Path | None,
+    path: Path | str | None,
     preprocessing: Preprocessing,
     device: torch.device,
     *,
