@@ -37,7 +37,7 @@ class Opener(Protocol):
     def __call__(
         self,
         recipe: Recipe,
-        path: Path | str,
+        path: Path,
         preprocessing: Preprocessing,
         device: torch.device,
         *,
@@ -89,7 +89,14 @@ def open_data(
     """
     backend = BACKENDS[recipe.data.data_backend]
     return backend(
-        recipe, path, preprocessing, device, rank=rank, world_size=world_size, splits=splits, classes=classes
+        recipe,
+        Path(path),
+        preprocessing,
+        device,
+        rank=rank,
+        world_size=world_size,
+        splits=splits,
+        classes=classes,
     )
 
 

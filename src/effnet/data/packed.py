@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 def open_packed(
     recipe: Recipe,
-    path: Path | str,
+    path: Path,
     preprocessing: Preprocessing,
     device: torch.device,
     *,

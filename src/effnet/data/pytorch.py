@@ -14,7 +14,7 @@ from effnet.recipe import Recipe
 
 def open_pytorch(
     recipe: Recipe,
-    path: Path | str,
+    path: Path,
     preprocessing: Preprocessing,
     device: torch.device,
     *,
@@ -24,7 +24,6 @@ def open_pytorch(
     classes: Sequence[str] | None,
 ) -> DataSource:
     """Open ``path/train`` and ``path/val``; see `effnet.data.open_data`."""
-    path = Path(path)
     if classes is None:
         train_absent = "train" not in splits and path.is_dir() and not (path / "train").is_dir()
         classes = read_classes(path, "val" if train_absent else "train")

@@ -16,7 +16,7 @@ NUM_CLASSES = 1000
 
 def open_synthetic(
     recipe: Recipe,
-    path: Path | str | None,
+    path: Path | None,
     preprocessing: Preprocessing,
     device: torch.device,
     *,
