@@ -73,8 +73,6 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
     model = build_model(recipe, origin, processes.device)
-    if recipe.compute.gpu_affinity == "auto":
-        bind_to_gpu(processes.device)
     data = open_data(
         recipe,
         path or Path(),
@@ -85,6 +83,9 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         splits=splits,
         classes=classes,
     )
+    # After the data is open: its share of the cores is counted among all that this machine lends.
+    if recipe.compute.gpu_affinity == "auto":
+        bind_to_gpu(processes.device)
     metadata = metadata_of(model, preprocessing, data.classes)
     recipe = recipe.replace(
         {
