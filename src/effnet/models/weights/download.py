@@ -47,8 +47,8 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
     """The file at `path`, downloaded from `url` unless it is there and intact.
 
     Its SHA-256 is recorded beside it in `<path>.sha256` with the first download, or when a file put there by
-    hand is first met, and checked every time. An interrupted download leaves `<path>.part`, which the next one
-    resumes. Processes that start at once wait for one of them.
+    hand is first met, and checked every time. An interrupted download leaves `<path>.part`, which the next
+    one resumes. Processes that start at once wait for one of them.
 
     Args:
         url: https address; redirections must stay on https.
@@ -107,7 +107,7 @@ class _Target:
         return f"fetch {self.url} by hand and put it at {self.path}"
 
     def problem(self, file: Path) -> str:
-        """What is wrong with `file` if it is to be this one, empty if nothing. Records a hash not yet known."""
+        """What is wrong with `file` if it is to be this one, empty if nothing. Records its hash."""
         if not file.is_file():
             return "not there"
         if self.size not in (None, actual := file.stat().st_size):

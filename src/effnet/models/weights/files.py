@@ -98,8 +98,8 @@ def read_torch_file(path: Path) -> object:
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ModelError(
-                f"{path}: refused, its pickle asks for {found.group(1)} and no pickle's code is run here; ask "
-                "for a .safetensors file, or for the state dict alone"
+                f"{path}: refused, its pickle asks for {found.group(1)} and no pickle's code is run here; "
+                "ask for a .safetensors file, or for the state dict alone"
             ) from None
         raise _damaged(path, "a PyTorch file") from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file

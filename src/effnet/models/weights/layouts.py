@@ -1,8 +1,8 @@
 """How publishers name the same tensors: one row a layout, translated in both directions.
 
 Every implementation keeps PyTorch's names inside a module (`weight`, `running_mean`, ...), so a layout is the
-list of pairs (our module, their module), and a key is translated by the longest of its dotted prefixes that is in
-the list.
+list of pairs (our module, their module), and a key is translated by the longest of its dotted prefixes that
+is in the list.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ class Layout:
         name: ``effnet`` (ours, which is the reference's), ``ngc``, ``torchvision``, ``timm`` or ``google``.
         marker: a key that every file of this layout has, and no file of another.
         pairs: (our module, their module) for all of a model.
-        squeezes_by_kernel: squeeze-and-excitation weights are kernels (out, in, 1, 1), not matrices (out, in).
+        squeezes_by_kernel: squeeze-and-excitation weights are kernels (out, in, 1, 1), else matrices.
     """
 
     name: str

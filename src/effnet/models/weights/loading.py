@@ -66,7 +66,7 @@ def create_model(
         weights: None; a publisher (``ngc``, ``torchvision``, ``timm``, ``google``) or one of its sets
             (``timm/tf_efficientnet_b0.ap_in1k``); or a path (.pth, .pth.tar, .safetensors).
         num_classes: number of logits. A classifier for another number is left out, with a warning.
-        overrides: fields of `ModelConfig`. BatchNorm's epsilon and the padding follow the weights unless given.
+        overrides: fields of `ModelConfig`. BatchNorm's epsilon and padding follow the weights unless given.
 
     Returns:
         The model in training mode on the CPU. Its `metadata` is what is known about the weights, or None.

@@ -96,7 +96,7 @@ _NGC = (
 _TORCHVISION_ADDRESS = "https://download.pytorch.org/models/{}"
 
 # fmt: off
-# name, end of the file's name (first digits of its SHA-256), crop, resize, interpolation, epsilon, top-1, top-5
+# name, end of the file's name (start of its SHA-256), crop, resize, interpolation, epsilon, top-1, top-5
 _TORCHVISION = (
     ("efficientnet_b0.IMAGENET1K_V1", "rwightman-7f5810bc", 224, 256, "bicubic", 1e-5, 77.692, 93.532),
     ("efficientnet_b1.IMAGENET1K_V2", "c27df63c", 240, 255, "bilinear", 1e-5, 79.838, 94.934),
