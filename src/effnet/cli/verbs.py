@@ -17,7 +17,7 @@ def run(argv: Sequence[str], prog: str | None = None) -> int:
     """Parse and run; gives the exit code."""
     parser = Parser(prog="effnet", description="Train, quantize and deploy EfficientNet image classifiers.")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
-    for add in (_add_train, _add_evaluate, _add_export, _add_prepare, _add_models):
+    for add in (_add_train, _add_evaluate, _add_export, _add_prepare, _add_models, _add_benchmark):
         add(verbs, prog)
     namespace = parser.parse_args(argv)
     verb: Verb = namespace.verb
@@ -119,4 +119,29 @@ def _models(namespace: argparse.Namespace) -> int:
     from effnet.cli.models import print_models
 
     print_models(as_json=namespace.json)
+    return 0
+
+
+def _add_benchmark(verbs: Verbs, prog: str | None) -> None:
+    parser = verbs.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
+    forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
+    train = forms.add_parser("train", help="training steps on synthetic images")
+    train.add_argument("--json", metavar="FILE", help="write the result here")
+    train.add_argument("--no-peers", dest="peers", action="store_false", help="this project alone")
+    train.add_argument(
+        "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
+    )
+    train.add_argument("--steps", type=int, default=5, help="steps of each contender in a round [default: 5]")
+    add_recipe_flags(train)
+    train.set_defaults(verb=_benchmark_train)
+
+
+def _benchmark_train(namespace: argparse.Namespace) -> int:
+    from effnet.benchmark.train import TrainBenchmark, benchmark_train, print_table, write
+
+    recipe = Recipe().replace(given_settings(namespace))
+    result = benchmark_train(TrainBenchmark(recipe, namespace.peers, namespace.rounds, namespace.steps))
+    print_table(result)
+    if namespace.json:
+        write(result, Path(namespace.json))
     return 0

@@ -19,7 +19,7 @@ from effnet.training.distributed import Processes, joined_processes
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
 from effnet.training.setup import Origin, build_model, find_origin, metadata_of, preprocessing_of, with_origin
-from effnet.training.trainer import Trainer
+from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
 
 SYNTHETIC_CLASSES = 1000
@@ -141,7 +141,7 @@ def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
                 trainer.load_state_dict(opened.origin.checkpoint)
             _announce(opened, log)
             metrics = trainer.run()
-            _conclude(log, log_path, files, metrics, trainer.progress.best_top1)
+            _conclude(log, log_path, files, metrics, trainer.progress)
     return metrics
 
 
@@ -178,13 +178,14 @@ def _shown(value: object) -> str:
 
 
 def _conclude(
-    log: RunLog, log_path: Path, files: CheckpointFiles | None, metrics: dict[str, float], best_top1: float
+    log: RunLog, log_path: Path, files: CheckpointFiles | None, metrics: dict[str, float], progress: Progress
 ) -> None:
     """Say what the run left behind and what to do with it."""
     if "val.top1" in metrics:
-        log.print(f"validation top-1: {metrics['val.top1']:.2f} % (best {best_top1:.2f} %)")
+        log.print(f"validation top-1: {metrics['val.top1']:.2f} %, best so far {progress.best_top1:.2f} %")
     log.print(f"log: {log_path}")
     if files is not None:
         best = files.best if files.best.exists() else files.latest
-        log.print(f"checkpoint: {files.latest}, best: {best}")
-        log.print(f"classify an image: effnet classify --pretrained-from-file {best} IMAGE")
+        ema = " --ema" if progress.best_is_ema else ""
+        log.print(f"checkpoint: {files.latest}; the best: {best}")
+        log.print(f"classify an image: effnet classify --pretrained-from-file {best}{ema} IMAGE")
