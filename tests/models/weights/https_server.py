@@ -49,7 +49,7 @@ def serve(certificate: Path) -> Iterator[Publisher]:
     authority.issue_cert("localhost").configure_cert(context)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the base class's name)
+        def do_GET(self) -> None:
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 _answer(self, publisher)
             self.close_connection = True

@@ -78,7 +78,9 @@ def test_resumes_after_an_interruption(publisher: Publisher, served: Served, pat
     assert [asked for _, asked in publisher.requests] == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_truncation_keeps_the_part_for_the_next_call(publisher: Publisher, served: Served, path: Path) -> None:
+def test_truncation_keeps_the_part_for_the_next_call(
+    publisher: Publisher, served: Served, path: Path
+) -> None:
     served.cuts = [400_000, 0]
     with pytest.raises(ModelError, match=r"interrupted after 400000 bytes .*600000 bytes early"):
         download(publisher.url("w.pth"), path)
@@ -180,12 +182,14 @@ def test_an_unknown_authority_is_not_trusted(
     publisher: Publisher, served: Served, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(ModelError, match="can't be reached .*certificate"):
+    with pytest.raises(ModelError, match=r"can't be reached .*certificate"):
         download(publisher.url("w.pth"), path)
     assert kept(path) == set()
 
 
-@pytest.mark.parametrize("url", ["http://localhost/w.pth", "file:///etc/passwd", "ftp://localhost/w.pth", "w.pth"])
+@pytest.mark.parametrize(
+    "url", ["http://localhost/w.pth", "file:///etc/passwd", "ftp://localhost/w.pth", "w.pth"]
+)
 def test_only_https(path: Path, url: str) -> None:
     with pytest.raises(ModelError, match="only https"):
         download(url, path)
@@ -220,7 +224,9 @@ def test_damage_in_the_cache_is_mended(
     assert path.read_bytes() == BODY
 
 
-def test_another_file_than_the_first_time_is_refused(publisher: Publisher, served: Served, path: Path) -> None:
+def test_another_file_than_the_first_time_is_refused(
+    publisher: Publisher, served: Served, path: Path
+) -> None:
     download(publisher.url("w.pth"), path)
     path.unlink()
     publisher.files["w.pth"] = Served(BODY[::-1], etag='"v2"')
