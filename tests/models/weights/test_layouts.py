@@ -58,7 +58,7 @@ def test_same_logits_both_ways(
     randomise(theirs)
     save_weights(tmp_path / file_name, theirs.state_dict())
     ours = create_model(f"efficientnet-{member}", weights=tmp_path / file_name)
-    # Odd sizes tell the paddings apart. The google implementation fixes its padding to sizes like Lite0's 224.
+    # An odd and an even side: padding differs by them. Google's is fixed for sizes such as 224.
     x = images(64, 96) if layout == "google" else images(67, 96)
     assert relative_difference(ours, theirs, x) <= TOLERANCE
 

@@ -115,8 +115,9 @@ def misfit(path: Path, name: str = "efficientnet-b0") -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("layout", ["effnet", "ngc", "torchvision", "timm"])
-@pytest.mark.parametrize("classes", [1000, 7])
+@pytest.mark.parametrize(
+    ("layout", "classes"), [("effnet", 7), ("ngc", 1000), ("torchvision", 7), ("timm", 1000)]
+)
 def test_weights_of_another_model(tmp_path: Path, layout: str, classes: int) -> None:
     other = build_model("efficientnet-b1", num_classes=classes)
     path = tmp_path / "w.pth"
