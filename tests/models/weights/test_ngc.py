@@ -137,3 +137,15 @@ def test_our_weights_in_their_layout(name: str, shapes: dict[str, dict[str, list
     theirs = LAYOUTS["ngc"].from_ours(ours.state_dict(), ours.config)
     written = {key: list(tensor.shape) for key, tensor in theirs.items()}
     assert written == {published_name(key): shape for key, shape in shapes[name].items()}
+
+
+def test_matrices_into_a_model_of_kernels(tmp_path: Path) -> None:
+    ours = build_model("efficientnet-b0")
+    save_weights(tmp_path / "w.pth", ours.state_dict())
+    quantized = build_model("efficientnet-b0")
+    squeeze = quantized.get_submodule("layers.0.block0.se")
+    squeeze.register_module("squeeze", torch.nn.Conv2d(32, 8, 1))
+    load_weights(quantized, tmp_path / "w.pth")
+    loaded = quantized.state_dict()["layers.0.block0.se.squeeze.weight"]
+    assert loaded.shape == (8, 32, 1, 1)
+    assert torch.equal(loaded.flatten(1), ours.state_dict()["layers.0.block0.se.squeeze.weight"])
