@@ -6,8 +6,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from .https_server import Publisher, serve
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small models gain nothing from threads that wait for each other, least of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

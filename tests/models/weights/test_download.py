@@ -182,7 +182,7 @@ def test_an_unknown_authority_is_not_trusted(
     publisher: Publisher, served: Served, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(ModelError, match="can't be reached .*certificate"):
+    with pytest.raises(ModelError, match=r"can't be reached .*certificate"):
         download(publisher.url("w.pth"), path)
     assert kept(path) == set()
 
