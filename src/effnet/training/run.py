@@ -18,7 +18,15 @@ from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
-from effnet.training.setup import Origin, build_model, find_origin, metadata_of, preprocessing_of, with_origin
+from effnet.training.setup import (
+    Origin,
+    build_model,
+    find_origin,
+    metadata_of,
+    preprocessing_of,
+    read_class_map,
+    with_origin,
+)
 from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
 
@@ -66,13 +74,15 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     """
     origin = find_origin(recipe)
     recipe = with_origin(recipe, origin)
-    classes = origin.classes
+    # Only training may give the weights a new classifier.
+    keeps_classifier = "train" not in splits
+    classes = _classes(recipe, origin, keeps_classifier=keeps_classifier)
     found = len(classes) if classes else _count_classes(recipe, path, splits)
     recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
     preprocessing = preprocessing_of(recipe, origin)
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
-    model = build_model(recipe, origin, processes.device)
+    model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
     data = open_data(
         recipe,
         path or Path(),
@@ -95,6 +105,14 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         }
     )
     return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
+
+
+def _classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:
+    if recipe.data.data_backend == "synthetic":
+        return None
+    if recipe.data.class_map is not None:
+        return read_class_map(recipe.data.class_map)
+    return origin.classes(keeps_classifier=keeps_classifier)
 
 
 def _count_classes(recipe: Recipe, path: Path | None, splits: Sequence[str]) -> int:

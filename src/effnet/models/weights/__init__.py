@@ -2,7 +2,7 @@
 
 from effnet.models.weights.files import WeightsFile, read_weights, save_weights
 from effnet.models.weights.layouts import LAYOUTS, Layout, detect_layout
-from effnet.models.weights.loading import LoadReport, create_model, load_weights, read_metadata
+from effnet.models.weights.loading import LoadReport, create_model, load_model, load_weights, read_metadata
 from effnet.models.weights.metadata import IMAGENET, WeightsMetadata, class_list
 from effnet.models.weights.published import (
     PUBLISHERS,
@@ -25,6 +25,7 @@ __all__ = [
     "detect_layout",
     "find_weights",
     "list_weights",
+    "load_model",
     "load_weights",
     "published_tag",
     "publishers_of",

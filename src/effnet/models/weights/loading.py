@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,57 @@ def create_model(
         return build_model(name, num_classes=num_classes, **overrides)
     config = model_config(name, num_classes=num_classes, **overrides)
     file, layout, metadata = _open(weights, config, ema=False)
+    return _build(config, overrides, file, layout, metadata)
+
+
+def load_model(
+    source: Source, *, name: str | None = None, ema: bool = False, **overrides: Any
+) -> EfficientNet:
+    """The model that weights are of, with their number of classes.
+
+    Args:
+        source: a publisher's set, ``publisher/name``, or a path, as for `create_model`.
+        name: the model; None for what the weights say or look like.
+        ema: take the averaged weights of a training checkpoint.
+        overrides: as for `create_model`.
+
+    Returns:
+        The model in training mode on the CPU, with `metadata`.
+
+    Raises:
+        ModelError: weights that can't be found, downloaded or read, or are of none of the models.
+    """
+    if _is_published(source):
+        found = metadata_of_tag(str(source))
+        return create_model(name or found.model, weights=source, **overrides)
+    file = read_weights(source, ema=ema)
+    layout = _layout(file)
+    metadata = file.metadata or _guess_metadata(file, layout)
+    arch = name or (metadata.model if metadata else _recognised(file, layout))
+    bias = layout.to_ours(file.state_dict, model_config(arch)).get(_HEAD[1])
+    num_classes = None if bias is None else bias.shape[0]
+    return _build(model_config(arch, num_classes=num_classes, **overrides), overrides, file, layout, metadata)
+
+
+def _recognised(file: WeightsFile, layout: Layout) -> str:
+    for config in MODEL_CONFIGS.values():
+        if _fits(layout, file.state_dict, config):
+            return config.name
+    raise ModelError(f"{file.path}: weights of none of the models that `effnet models` lists")
+
+
+def _build(
+    config: ModelConfig,
+    overrides: Mapping[str, Any],
+    file: WeightsFile,
+    layout: Layout,
+    metadata: WeightsMetadata | None,
+) -> EfficientNet:
+    """The model of `config` with a file's weights, built with the weights' BatchNorm epsilon and padding."""
     if metadata is not None:
-        built_as = {"bn_epsilon": metadata.bn_epsilon, "padding": metadata.padding}
-        overrides = {**built_as, **{key: value for key, value in overrides.items() if value is not None}}
-    model = build_model(name, num_classes=num_classes, **overrides)
+        built_as: dict[str, Any] = {"bn_epsilon": metadata.bn_epsilon, "padding": metadata.padding}
+        config = replace(config, **{key: v for key, v in built_as.items() if overrides.get(key) is None})
+    model = EfficientNet(config)
     model.metadata = _load(model, file, layout, metadata).metadata
     return model
 
