@@ -149,7 +149,7 @@ def build_model(
     """
     settings = recipe.model
     assert settings.num_classes is not None, "the recipe is to be resolved"
-    overrides = {
+    overrides: dict[str, Any] = {
         "image_size": settings.image_size,
         "dropout": settings.dropout,
         "survival_prob": settings.survival_prob,

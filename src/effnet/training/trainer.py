@@ -138,7 +138,7 @@ class Trainer:
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training set; gives `loss`, `lr` and the metrics of `Rates`."""
-        self.step.train()
+        self._train_mode()
         epoch = self.progress.epoch
         self.log.begin_epoch(epoch, self.recipe.schedule.epochs, self.steps_per_epoch)
         mix_weights = self._mix_weights(epoch)
@@ -153,6 +153,13 @@ class Trainer:
                 losses.clear()
         self.log.end_epoch()
         return {"loss": total / self.steps_per_epoch, "lr": self._lr(self.steps_per_epoch), **rates.summary()}
+
+    def _train_mode(self) -> None:
+        self.step.train()
+        if self.recipe.model.freeze == "backbone":
+            # A frozen backbone's BatchNorm keeps its statistics, and dropping its blocks would teach nothing.
+            for name, part in self.model.named_children():
+                part.train(name == "classifier")
 
     def _batches(self) -> Iterator[Batch]:
         # Only a run to its end takes the loader on to the next epoch; --prof is not resumed.
