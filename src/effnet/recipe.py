@@ -68,14 +68,20 @@ class ModelSettings:
 class DataSettings:
     """Data and augmentation"""
 
-    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu", "synthetic"] = setting(
+    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"] = setting(
         "pytorch", "--data-backends"
     )
     """input pipeline"""
+    class_map: str | None = setting(None, metavar="FILE")
+    """class folders in the order of the model's classes, one a line, for data that holds only some of them
+    [default: the classes that the weights name, else the folders found]"""
     workers: int | None = setting(None, "-j", low=0)
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
+    on_bad_image: Literal["stop", "skip"] = setting("stop")
+    """a file that can't be decoded stops the run, or is left out (a training batch repeats another image instead) and
+    listed in the report"""
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     """interpolation of every resize [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
@@ -192,6 +198,10 @@ class RunSettings:
     """write no checkpoints"""
     print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
     """steps between two lines of progress, the only points at which training waits for the device"""
+    per_class: str | None = setting(None, metavar="FILE")
+    """evaluation: write the accuracy of each class to this CSV file"""
+    confusion: str | None = setting(None, metavar="FILE")
+    """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
     topk: int = setting(5, low=1, metavar="K")
     """validate top-K accuracy beside top-1"""
 

@@ -210,12 +210,33 @@ def test_a_file_that_is_gone(opened_dali: Opened, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["3.jpg", "3.gif"])
 def test_a_broken_image_is_left_out_if_asked_for(opened_dali: Opened, tmp_path: Path, name: str) -> None:
     path = broken(tmp_path, name, "val")
-    loader = of(opened_dali(path=tmp_path, batch_size=2).val)
-    loader._skip_bad = True
+    loader = of(opened_dali(path=tmp_path, batch_size=2, on_bad_image="skip").val)
     for _ in range(2):
         seen = [batch.indices.tolist() for batch in loader if batch.indices is not None]
         assert seen == [[0, 1], [2], [4, 5]]
-    assert [str(path) in message for message in loader.bad_images.values()] == [True]
+    assert list(loader.bad_images) == [str(path)]
+    assert "can't be decoded" in loader.bad_images[str(path)]
+
+
+def test_training_repeats_an_image_in_the_place_of_a_broken_one(
+    opened: Opened, opened_dali: Opened, tmp_path: Path
+) -> None:
+    path = broken(tmp_path, "3.png", "train")
+    settings = {"path": tmp_path, "batch_size": 3, "on_bad_image": "skip", "augmentation": "none"}
+    ours, theirs = of(opened_dali(**settings).train), of(opened(**settings).train)
+    for _ in range(2):
+        assert_same(ours, theirs, tolerance=2)
+    assert list(ours.bad_images) == list(theirs.bad_images) == [str(path)]
+
+
+def test_a_batch_of_nothing_but_broken_images(opened_dali: Opened, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        broken(tmp_path / split, "3.png", split)
+    data = opened_dali(path=tmp_path / "train", batch_size=1, on_bad_image="skip")
+    with pytest.raises(UserError, match=r"3\.png: no image of its batch can be decoded"):
+        list(of(data.train))
+    loader = of(opened_dali(path=tmp_path / "val", batch_size=1, on_bad_image="skip").val)
+    assert len(list(loader)) == 5
 
 
 @pytest.mark.parametrize("name", ["autoaugment", "randaugment", "trivialaugment"])

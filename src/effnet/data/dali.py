@@ -27,6 +27,7 @@ import torch
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, EncodedImage
 from effnet.data.folder import ImageFolder, list_images, read_classes
+from effnet.data.loader import REMEDY, filled
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from effnet.data.randomness import Stream, generator
@@ -108,9 +109,8 @@ class DaliLoader(Position):
     """A `Loader` over a folder; its pipeline and threads start with the first iteration and stay.
 
     A file that DALI can't decode ends its pipeline. The batch's files are then tried one by one: what Pillow
-    decodes enters a new pipeline as pixels, then and in later epochs. A broken image ends the run or, with
-    `skip_bad`, is left out. (A training crop above the damage shows none, here as in any decoder that stops
-    when it has the crop.)
+    decodes enters a new pipeline as pixels, then and in later epochs. A broken image ends the run or is left out,
+    as in the ``pytorch`` backend. (A training crop above the damage shows none: decoding stops where the crop does.)
     """
 
     def __init__(
@@ -121,13 +121,12 @@ class DaliLoader(Position):
         recipe: Recipe,
         device: torch.device,
         threads: int,
-        *,
-        skip_bad: bool = False,
     ) -> None:
         self.num_images, self.batch_size = len(images), recipe.optimizer.batch_size
-        self.bad_images: dict[int, str] = {}
-        """broken images that were left out, by index: the file and what is wrong"""
-        self._images, self._order, self._device, self._skip_bad = images, order, device, skip_bad
+        self.bad_images: dict[str, str] = {}
+        self._skip_bad = recipe.data.on_bad_image == "skip"
+        self._bad: set[int] = set()
+        self._images, self._order, self._device = images, order, device
         self._contiguous = recipe.compute.memory_format == "nchw"
         self._files = _Files(images, order)
         self._define = partial(
@@ -172,7 +171,11 @@ class DaliLoader(Position):
             self.step += 1
             last = self.step == len(self)
             self._reached = (self.epoch + 1, 0) if last else (self.epoch, self.step)
-            yield self._batch(images, indices)
+            if not self._bad.isdisjoint(indices.tolist()):
+                kept = self._kept(indices)
+                images, indices = images[torch.from_numpy(kept)], indices[kept]
+            if len(indices):  # else all its images are broken
+                yield self._batch(images, indices)
 
     def _next_images(self) -> torch.Tensor:
         """(N, H, W, 3) on the device, without a copy: DALI keeps the memory until the tensor is gone."""
@@ -180,11 +183,20 @@ class DaliLoader(Position):
         (images,) = self._pipeline.run(torch.cuda.current_stream(self._device) if cuda else None)
         return torch.from_dlpack(images.as_tensor())
 
+    def _kept(self, indices: Indices) -> Indices:
+        """Rows of a batch to hand out, without those of broken images; training repeats others instead.
+
+        Raises:
+            UserError: there is no other.
+        """
+        good = [row for row, index in enumerate(indices.tolist()) if index not in self._bad]
+        if isinstance(self._order, ValOrder):
+            return np.array(good, dtype=np.int64)
+        if not good:
+            raise UserError(f"{self._images.path(indices[0])}: no image of its batch can be decoded")
+        return filled(len(indices), good)
+
     def _batch(self, images: torch.Tensor, indices: Indices) -> Batch:
-        if self.bad_images:
-            good = np.array([index not in self.bad_images for index in indices.tolist()])
-            if not good.all():
-                images, indices = images[torch.from_numpy(good)], indices[good]
         images = images.permute(0, 3, 1, 2)
         targets = torch.from_numpy(self._images.targets[indices].astype("int64"))
         if self._device.type == "cuda":
@@ -209,8 +221,9 @@ class DaliLoader(Position):
                 EncodedImage(self._images.path(index)).decode()
             except BadImageError as bad:
                 if not self._skip_bad:
-                    raise UserError(str(bad)) from None
-                self.bad_images[index] = str(bad)
+                    raise UserError(f"{bad}; {REMEDY}") from None
+                self.bad_images[bad.name] = bad.reason
+                self._bad.add(index)
         self._files.odd.update(unreadable)
 
 
@@ -470,16 +483,24 @@ def _readable(path: Path) -> bool:
 
 
 def documented_pipeline(
-    folder: Path, batch_size: int, threads: int, side: int, *, augment: bool = False, seed: int = 0
+    folder: Path,
+    batch_size: int,
+    threads: int,
+    side: int,
+    *,
+    interpolation: str = "bilinear",
+    augment: bool = False,
+    seed: int = 0,
 ) -> Any:
     """The peer that ``dali-cpu`` is measured against: the training pipeline of DALI's documentation, on the CPU.
 
     After DALI's example "ImageNet training in PyTorch" and, for `augment`, its page on automatic augmentations:
-    its file reader, random crop while decoding, linear resize, flip and normalisation.
+    its file reader, random crop while decoding, resize, flip and normalisation.
 
     Args:
         folder: class folders with images.
         side: of the output in pixels.
+        interpolation: bilinear, as documented, or another for a like comparison.
         augment: AutoAugment with DALI's ImageNet policy.
 
     Returns:
@@ -487,7 +508,14 @@ def documented_pipeline(
     """
     with warnings.catch_warnings(record=True):
         pipeline = _documented(
-            str(folder), side, augment, batch_size=batch_size, num_threads=threads, device_id=None, seed=seed
+            str(folder),
+            side,
+            _INTERPOLATIONS[interpolation],
+            augment,
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=None,
+            seed=seed,
         )
         return DALIClassificationIterator(
             pipeline, reader_name="Reader", last_batch_policy=LastBatchPolicy.PARTIAL, auto_reset=True
@@ -495,12 +523,12 @@ def documented_pipeline(
 
 
 @pipeline_def(enable_conditionals=True)
-def _documented(folder: str, side: int, augment: bool) -> Any:
+def _documented(folder: str, side: int, interpolation: Any, augment: bool) -> Any:
     jpegs, labels = fn.readers.file(file_root=folder, random_shuffle=True, pad_last_batch=True, name="Reader")
     images = fn.decoders.image_random_crop(
         jpegs, random_area=[0.08, 1.0], random_aspect_ratio=[3 / 4, 4 / 3], num_attempts=100
     )
-    images = fn.resize(images, resize_x=side, resize_y=side, interp_type=types.INTERP_LINEAR)
+    images = fn.resize(images, resize_x=side, resize_y=side, interp_type=interpolation)
     mirror = fn.random.coin_flip(probability=0.5)
     if augment:
         images = auto_augment.auto_augment_image_net(fn.flip(images, horizontal=mirror))

@@ -1,7 +1,7 @@
 """What a model expects of its input; it travels with the weights, so that all prepare images alike."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from effnet.errors import UserError
@@ -42,6 +42,12 @@ class Preprocessing:
             raise UserError(
                 f"--interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}"
             )
+
+    def at_size(self, image_size: int | None) -> "Preprocessing":
+        """The same for another input size, with the proportion of crop to image kept; itself for None."""
+        if image_size is None or image_size == self.image_size:
+            return self
+        return replace(self, image_size=image_size, resize=round(image_size * self.resize / self.image_size))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or JSON."""

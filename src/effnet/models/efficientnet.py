@@ -1,12 +1,16 @@
 """The network: stem, seven stages of MBConv blocks, head and classifier."""
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from effnet.models.config import ModelConfig, StageConfig
 from effnet.models.layers import Classifier, ConvBNAct, MBConv
+
+if TYPE_CHECKING:
+    from effnet.models.weights.metadata import WeightsMetadata
 
 
 class EfficientNet(nn.Module):
@@ -21,6 +25,9 @@ class EfficientNet(nn.Module):
         >>> model(torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 1000])
     """
+
+    metadata: "WeightsMetadata | None" = None
+    """What is known about the weights that were loaded; not part of the state dict."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

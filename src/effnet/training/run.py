@@ -18,8 +18,16 @@ from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
-from effnet.training.setup import Origin, build_model, find_origin, metadata_of, preprocessing_of, with_origin
-from effnet.training.trainer import Trainer
+from effnet.training.setup import (
+    Origin,
+    build_model,
+    find_origin,
+    metadata_of,
+    preprocessing_of,
+    read_class_map,
+    with_origin,
+)
+from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
 
 SYNTHETIC_CLASSES = 1000
@@ -66,15 +74,15 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     """
     origin = find_origin(recipe)
     recipe = with_origin(recipe, origin)
-    classes = origin.classes
+    # Only training may give the weights a new classifier.
+    keeps_classifier = "train" not in splits
+    classes = _classes(recipe, origin, keeps_classifier=keeps_classifier)
     found = len(classes) if classes else _count_classes(recipe, path, splits)
     recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
     preprocessing = preprocessing_of(recipe, origin)
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
-    model = build_model(recipe, origin, processes.device)
-    if recipe.compute.gpu_affinity == "auto":
-        bind_to_gpu(processes.device)
+    model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
     data = open_data(
         recipe,
         path or Path(),
@@ -85,6 +93,9 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         splits=splits,
         classes=classes,
     )
+    # After the data is open: its share of the cores is counted among all that this machine lends.
+    if recipe.compute.gpu_affinity == "auto":
+        bind_to_gpu(processes.device)
     metadata = metadata_of(model, preprocessing, data.classes)
     recipe = recipe.replace(
         {
@@ -94,6 +105,14 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         }
     )
     return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
+
+
+def _classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:
+    if recipe.data.data_backend == "synthetic":
+        return None
+    if recipe.data.class_map is not None:
+        return read_class_map(recipe.data.class_map)
+    return origin.classes(keeps_classifier=keeps_classifier)
 
 
 def _count_classes(recipe: Recipe, path: Path | None, splits: Sequence[str]) -> int:
@@ -140,7 +159,7 @@ def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
                 trainer.load_state_dict(opened.origin.checkpoint)
             _announce(opened, log)
             metrics = trainer.run()
-            _conclude(log, log_path, files, metrics, trainer.progress.best_top1)
+            _conclude(log, log_path, files, metrics, trainer.progress)
     return metrics
 
 
@@ -177,13 +196,14 @@ def _shown(value: object) -> str:
 
 
 def _conclude(
-    log: RunLog, log_path: Path, files: CheckpointFiles | None, metrics: dict[str, float], best_top1: float
+    log: RunLog, log_path: Path, files: CheckpointFiles | None, metrics: dict[str, float], progress: Progress
 ) -> None:
     """Say what the run left behind and what to do with it."""
     if "val.top1" in metrics:
-        log.print(f"validation top-1: {metrics['val.top1']:.2f} % (best {best_top1:.2f} %)")
+        log.print(f"validation top-1: {metrics['val.top1']:.2f} %, best so far {progress.best_top1:.2f} %")
     log.print(f"log: {log_path}")
     if files is not None:
         best = files.best if files.best.exists() else files.latest
-        log.print(f"checkpoint: {files.latest}, best: {best}")
-        log.print(f"classify an image: effnet classify --pretrained-from-file {best} IMAGE")
+        ema = " --ema" if progress.best_is_ema else ""
+        log.print(f"checkpoint: {files.latest}; the best: {best}")
+        log.print(f"classify an image: effnet classify --pretrained-from-file {best}{ema} IMAGE")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from effnet.models.weights import (
     WeightsMetadata,
     class_list,
     create_model,
+    load_model,
     published_tag,
     read_metadata,
 )
@@ -39,10 +41,13 @@ class Origin:
     checkpoint: Mapping[str, Any] | None
     metadata: WeightsMetadata | None
 
-    @property
-    def classes(self) -> Sequence[str] | None:
-        """Class folders in the order of a resumed model's logits."""
-        if self.checkpoint is None or self.metadata is None:
+    def classes(self, *, keeps_classifier: bool) -> Sequence[str] | None:
+        """Class folders in the order of the model's logits; None where it is left to the data.
+
+        Args:
+            keeps_classifier: whether the weights are used as they are, not as a start for other classes.
+        """
+        if self.metadata is None or not (keeps_classifier or self.checkpoint is not None):
             return None
         return self.metadata.class_folders() or None
 
@@ -89,7 +94,7 @@ def with_origin(recipe: Recipe, origin: Origin) -> Recipe:
             "image_size": size,
             "bn_epsilon": recipe.model.bn_epsilon or origin.metadata.bn_epsilon,
             "interpolation": recipe.data.interpolation or preprocessing.interpolation,
-            "resize": recipe.data.resize or round(size * preprocessing.resize / preprocessing.image_size),
+            "resize": recipe.data.resize or preprocessing.at_size(size).resize,
         }
     )
 
@@ -109,32 +114,66 @@ def preprocessing_of(recipe: Recipe, origin: Origin) -> Preprocessing:
     )
 
 
-def build_model(recipe: Recipe, origin: Origin, device: torch.device) -> EfficientNet:
+def read_class_map(path: str) -> list[str]:
+    """Class folders in a file, one a line.
+
+    Raises:
+        UserError: it can't be read, is empty, or names a folder twice.
+    """
+    try:
+        classes = Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--class-map {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not classes:
+        raise UserError(f"--class-map {path} names no class; it takes a folder name a line")
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise UserError(f"--class-map {path} names {twice} twice")
+    return classes
+
+
+def build_model(
+    recipe: Recipe, origin: Origin, device: torch.device, *, keeps_classifier: bool = False
+) -> EfficientNet:
     """The model of a resolved recipe on its device, in its memory format, with the origin's weights.
+
+    Args:
+        recipe: resolved settings.
+        origin: the weights.
+        device: where the model goes.
+        keeps_classifier: use the weights' own classifier and its number of classes.
 
     Raises:
         ModelError: weights that don't fit.
+        UserError: a classifier that is to be kept but has another number of classes than the data.
     """
     settings = recipe.model
     assert settings.num_classes is not None, "the recipe is to be resolved"
-    padding = origin.metadata.padding if origin.metadata else None
-    model = create_model(
-        settings.arch,
-        weights=origin.weights,
-        num_classes=settings.num_classes,
-        image_size=settings.image_size,
-        dropout=settings.dropout,
-        survival_prob=settings.survival_prob,
-        bn_momentum=settings.bn_momentum,
-        bn_epsilon=settings.bn_epsilon,
-        conv_init=settings.conv_init,
-        padding=padding,
-    )
+    overrides: dict[str, Any] = {
+        "image_size": settings.image_size,
+        "dropout": settings.dropout,
+        "survival_prob": settings.survival_prob,
+        "bn_momentum": settings.bn_momentum,
+        "bn_epsilon": settings.bn_epsilon,
+        "conv_init": settings.conv_init,
+        "padding": origin.metadata.padding if origin.metadata else None,
+    }
+    if keeps_classifier and origin.weights is not None:
+        model = load_model(origin.weights, name=settings.arch, **overrides)
+        if model.config.num_classes != settings.num_classes:
+            raise UserError(
+                f"{origin.weights} has {model.config.num_classes} classes, the data {settings.num_classes}; "
+                "say with --class-map which folder is which class"
+            )
+    else:
+        model = create_model(
+            settings.arch, weights=origin.weights, num_classes=settings.num_classes, **overrides
+        )
     if settings.freeze == "backbone":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("classifier."))
     layout = torch.channels_last if recipe.compute.memory_format == "nhwc" else torch.contiguous_format
-    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # PyTorch's stub lacks both
+    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def metadata_of(model: EfficientNet, preprocessing: Preprocessing, classes: Sequence[str]) -> WeightsMetadata:

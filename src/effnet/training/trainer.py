@@ -35,14 +35,16 @@ class Progress:
     Attributes:
         epoch: finished epochs.
         step: optimizer steps done.
-        best_top1: best validation top-1 so far, in percent.
+        best_top1: best validation top-1 so far, in percent, of the weights or their average; below 0 for none.
+        best_is_ema: whether the average reached it.
         stale_epochs: epochs since then.
         bad_steps: steps in a row, up to now, whose loss was not finite.
     """
 
     epoch: int = 0
     step: int = 0
-    best_top1: float = 0.0
+    best_top1: float = -1.0
+    best_is_ema: bool = False
     stale_epochs: int = 0
     bad_steps: int = 0
 
@@ -84,6 +86,7 @@ class Trainer:
         self.model = model
         self.loader = train_loader
         self.validator = validator
+        self.preprocessing = preprocessing
         self.precision = precision
         self.processes = processes
         self.files = files
@@ -94,12 +97,12 @@ class Trainer:
         self.steps_per_epoch = min(len(train_loader), recipe.run.prof or len(train_loader))
         self.optimizer = FlatOptimizer(model, recipe.optimizer)
         self.ema = ModelEMA(model, recipe.optimizer.use_ema) if recipe.optimizer.use_ema else None
-        self.step = self._build_step(preprocessing)
+        self.step = self._build_step()
 
-    def _build_step(self, preprocessing: Preprocessing) -> nn.Module:
+    def _build_step(self) -> nn.Module:
         step: nn.Module = TrainStep(
             self.model,
-            preprocessing,
+            self.preprocessing,
             num_classes=self.recipe.model.num_classes or 0,
             label_smoothing=self.recipe.optimizer.label_smoothing,
             precision=self.precision,
@@ -135,7 +138,7 @@ class Trainer:
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training set; gives `loss`, `lr` and the metrics of `Rates`."""
-        self.step.train()
+        self._train_mode()
         epoch = self.progress.epoch
         self.log.begin_epoch(epoch, self.recipe.schedule.epochs, self.steps_per_epoch)
         mix_weights = self._mix_weights(epoch)
@@ -144,19 +147,35 @@ class Trainer:
         total = 0.0
         for number, batch in enumerate(rates.over(self._batches()), start=1):
             with rates.compute():
-                losses.append(self._train_on(batch, mix_weights[number - 1], number))
+                losses.append(self.train_on(batch, mix_weights[number - 1], number))
             if number % self.recipe.run.print_freq == 0 or number == self.steps_per_epoch:
                 total += self._report(losses, rates, number)
                 losses.clear()
         self.log.end_epoch()
         return {"loss": total / self.steps_per_epoch, "lr": self._lr(self.steps_per_epoch), **rates.summary()}
 
+    def _train_mode(self) -> None:
+        self.step.train()
+        if self.recipe.model.freeze == "backbone":
+            # A frozen backbone's BatchNorm keeps its statistics, and dropping its blocks would teach nothing.
+            for name, part in self.model.named_children():
+                part.train(name == "classifier")
+
     def _batches(self) -> Iterator[Batch]:
         # Only a run to its end takes the loader on to the next epoch; --prof is not resumed.
         return islice(iter(self.loader), self.recipe.run.prof)
 
-    def _train_on(self, batch: Batch, mix_weight: Tensor, number: int) -> Tensor:
-        """Accumulate the gradients of the epoch's batch `number`, from 1, and update the weights when due."""
+    def train_on(self, batch: Batch, mix_weight: Tensor, number: int) -> Tensor:
+        """One training step, as the loop does it: accumulate gradients, and update the weights when due.
+
+        Args:
+            batch: uint8 images and int64 targets on the device.
+            mix_weight: share of each image in mixup, a float32 scalar on the device.
+            number: which batch of the epoch it is, from 1.
+
+        Returns:
+            The batch's mean loss, a scalar on the device.
+        """
         updates = number % self.accumulation == 0 or number == self.steps_per_epoch
         if not updates and isinstance(self.step, DistributedDataParallel):
             with self.step.no_sync():
@@ -237,12 +256,12 @@ class Trainer:
     def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
         progress = self.progress
         progress.epoch += 1
-        # What gets deployed decides: with EMA, the averaged weights.
-        top1 = metrics.get("val_ema.top1", metrics.get("val.top1"))
-        is_best = top1 is not None and (top1 > progress.best_top1 or progress.epoch == 1)
+        top1 = max(metrics.get("val.top1", -1.0), metrics.get("val_ema.top1", -1.0))
+        is_best = top1 > progress.best_top1
         progress.stale_epochs = 0 if is_best else progress.stale_epochs + 1
-        if is_best and top1 is not None:
+        if is_best:
             progress.best_top1 = top1
+            progress.best_is_ema = metrics.get("val_ema.top1", -1.0) == top1
         self.log.record("epoch", metrics, epoch=progress.epoch - 1, step=progress.step)
         self.log.print(_epoch_line(progress.epoch, self.recipe.schedule.epochs, metrics))
         if self.files is not None and self.processes.is_main:

@@ -81,4 +81,9 @@ class Validator:
         count = torch.tensor([images], dtype=torch.float64, device=correct.device)
         totals = self.processes.sum(torch.cat([loss_sum[None], correct.double(), count]))
         loss, top1, topk, total = totals.tolist()
-        return {"loss": loss / total, "top1": 100 * top1 / total, f"top{self.topk}": 100 * topk / total}
+        return {
+            "loss": loss / total,
+            "top1": 100 * top1 / total,
+            f"top{self.topk}": 100 * topk / total,
+            "images": total,
+        }

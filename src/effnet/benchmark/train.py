@@ -1,0 +1,173 @@
+"""Training throughput: this project's own step beside other implementations' in the same run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from effnet.benchmark.environment import environment
+from effnet.benchmark.measure import Step, Timing, interleaved
+from effnet.benchmark.peers import peer_model
+from effnet.data import Batch
+from effnet.recipe import Recipe
+from effnet.training.distributed import Processes, choose_device
+from effnet.training.log import RunLog
+from effnet.training.precision import Precision
+from effnet.training.run import open_run
+from effnet.training.step import Normalise
+from effnet.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainBenchmark:
+    """What to measure.
+
+    Attributes:
+        recipe: model, sizes, precision and device; `compile` is measured both ways.
+        peers: whether to run torchvision and timm beside it.
+        rounds, steps, warmup: see `effnet.benchmark.measure.interleaved`.
+    """
+
+    recipe: Recipe
+    peers: bool = True
+    rounds: int = 5
+    steps: int = 5
+    warmup: int = 3
+
+
+def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
+    """Measure; gives what `write` stores: the settings, a row per contender and the environment."""
+    device = choose_device(settings.recipe.compute.device)
+    recipe = settings.recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
+    processes = Processes(0, 0, 1, 1, device)
+    trainer, batch = _trainer(recipe.replace({"compile": False}), processes)
+    contenders = {"effnet": _own_step(trainer, batch)}
+    compiled, _ = _trainer(recipe.replace({"compile": True}), processes)
+    contenders["effnet compiled"] = _own_step(compiled, batch)
+    skipped = {}
+    if settings.peers:
+        for peer in ("torchvision", "timm"):
+            try:
+                contenders[peer] = _peer_step(peer, trainer, batch, compiles=False)
+                contenders[f"{peer} compiled"] = _peer_step(peer, trainer, batch, compiles=True)
+            except ImportError as error:
+                skipped[peer] = str(error)
+    timings = interleaved(
+        contenders,
+        images=len(batch.targets),
+        device=device,
+        rounds=settings.rounds,
+        steps=settings.steps,
+        warmup=settings.warmup,
+    )
+    resolved = trainer.recipe
+    return {
+        "benchmark": "train",
+        "arch": resolved.model.arch,
+        "image_size": resolved.model.image_size,
+        "batch_size": resolved.optimizer.batch_size,
+        "precision": trainer.precision.name,
+        "rows": {name: _row(timing, timings) for name, timing in timings.items()},
+        "skipped": skipped,
+        "environment": environment(),
+    }
+
+
+def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
+    baselines = [name for name in ("torchvision", "torchvision compiled") if name in timings]
+    return {
+        "images_per_second": timing.images_per_second,
+        "rounds": timing.rounds,
+        "latency": timing.latency(),
+        "latency_at95": timing.latency(95),
+        "latency_at99": timing.latency(99),
+        **{
+            f"ratio_to_{name}": timing.images_per_second / timings[name].images_per_second
+            for name in baselines
+        },
+    }
+
+
+def _trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Batch]:
+    opened = open_run(recipe, None, processes, ("train",))
+    assert opened.data.train is not None
+    trainer = Trainer(
+        opened.recipe,
+        opened.model,
+        opened.data.train,
+        None,
+        preprocessing=opened.preprocessing,
+        precision=opened.precision,
+        processes=processes,
+        files=None,
+        log=RunLog(None),
+        metadata={},
+        given_recipe=recipe,
+    )
+    trainer.step.train()
+    return trainer, next(iter(opened.data.train))
+
+
+def _own_step(trainer: Trainer, batch: Batch) -> Step:
+    mix_weight = torch.tensor(0.9, device=trainer.processes.device)
+    return lambda: trainer.train_on(batch, mix_weight, trainer.accumulation)
+
+
+def _peer_step(peer: str, trainer: Trainer, batch: Batch, *, compiles: bool) -> Step:
+    """A plain training loop's step over another project's model: the same images, loss, optimizer and precision."""
+    device, recipe = trainer.processes.device, trainer.recipe
+    model = peer_model(peer, recipe).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    normalise = Normalise(trainer.preprocessing).to(device)
+    # A scaler of its own: the two adapt to different losses.
+    precision = Precision(replace(recipe.compute), device)
+    optimizer = torch.optim.RMSprop(
+        model.parameters(), lr=1e-4, alpha=0.9, eps=1e-3, momentum=0.9, weight_decay=1e-5, foreach=True
+    )
+    forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiles else model
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with precision.autocast():
+            logits = forward(normalise(batch.images))
+        loss = F.cross_entropy(
+            logits.float(), batch.targets, label_smoothing=recipe.optimizer.label_smoothing
+        )
+        precision.scale(loss).backward()
+        precision.scaler.step(optimizer)
+        precision.update_scale()
+
+    return step
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Show a result to people."""
+    title = f"training {result['arch']}, {result['image_size']} px, batch {result['batch_size']}, {result['precision']}"
+    table = Table(title=title, box=None)
+    table.add_column("implementation")
+    headings = ("images/s", "step avg", "95 %", "99 %", "x torchvision", "x compiled")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, row in result["rows"].items():
+        ratios = [row.get(f"ratio_to_{base}") for base in ("torchvision", "torchvision compiled")]
+        table.add_row(
+            name,
+            f"{row['images_per_second']:.1f}",
+            *(f"{1000 * row[key]:.1f} ms" for key in ("latency", "latency_at95", "latency_at99")),
+            *(f"{ratio:.2f}" if ratio else "" for ratio in ratios),
+        )
+    console = Console()
+    console.print(table)
+    for name, reason in result["skipped"].items():
+        console.print(f"{name} left out: {reason}")
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """Store a result as JSON."""
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,95 @@
+"""Which classes a model takes for which."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from effnet.data import Batch
+from effnet.errors import UserError
+from effnet.training.distributed import Processes
+
+
+class ConfusionMatrix:
+    """Counts of images by true class (row) and predicted class (column).
+
+    Args:
+        classes: names in the order of the logits.
+        device: where batches come from.
+    """
+
+    def __init__(self, classes: Sequence[str], device: torch.device) -> None:
+        self.classes = list(classes)
+        self._counts = torch.zeros(len(self.classes) ** 2, dtype=torch.int64, device=device)
+
+    def add(self, batch: Batch, logits: Tensor) -> None:
+        """Count a batch; does not wait for the device."""
+        cells = batch.targets * len(self.classes) + logits.argmax(1)
+        self._counts += torch.bincount(cells, minlength=len(self._counts))
+
+    def sum_over(self, processes: Processes) -> None:
+        """Add up what each process has counted."""
+        processes.sum(self._counts)
+
+    @property
+    def counts(self) -> Tensor:
+        """int64 (classes, classes) on the CPU."""
+        return self._counts.view(len(self.classes), -1).cpu()
+
+    def write_per_class(self, path: Path) -> None:
+        """Write a CSV file with a line per class that has images: images, right ones, accuracy, the usual mistake."""
+        counts = self.counts
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["class", "images", "right", "top1", "mostly_mistaken_for"])
+            for index, row in enumerate(counts):
+                total, right = int(row.sum()), int(row[index])
+                if not total:
+                    continue
+                wrong = row.clone()
+                wrong[index] = 0
+                mistaken = self.classes[int(wrong.argmax())] if int(wrong.max()) else ""
+                writer.writerow([self.classes[index], total, right, f"{100 * right / total:.2f}", mistaken])
+
+    def write(self, path: Path) -> None:
+        """Write the matrix: as CSV, or as a picture in any format that matplotlib knows by its suffix.
+
+        Raises:
+            UserError: matplotlib is missing, or does not know the suffix.
+        """
+        if path.suffix == ".csv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["true \\ predicted", *self.classes])
+                writer.writerows(
+                    [name, *row] for name, row in zip(self.classes, self.counts.tolist(), strict=True)
+                )
+            return
+        self._draw(path)
+
+    def _draw(self, path: Path) -> None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise UserError(
+                "--confusion as a picture needs matplotlib: pip install 'effnet[plots]'"
+            ) from None
+        counts = self.counts
+        present = (counts.sum(0) + counts.sum(1)).nonzero().flatten()
+        shown = counts[present][:, present].double()
+        shares = shown / shown.sum(1, keepdim=True).clamp(min=1)
+        names = [self.classes[int(index)] for index in present]
+        side = min(30.0, max(5.0, 0.3 * len(names)))
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.add_subplot(xlabel="predicted", ylabel="true")
+        picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+        if len(names) <= 100:
+            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.set_yticks(range(len(names)), names)
+        figure.colorbar(picture, label="share of the true class")
+        try:
+            figure.savefig(path, dpi=100)
+        except ValueError as error:
+            raise UserError(f"--confusion {path}: {' '.join(str(error).split())}") from None
