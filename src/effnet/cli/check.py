@@ -44,15 +44,15 @@ def _overview(report: Report) -> Table:
 def _figures(findings: SplitReport) -> dict[str, str]:
     counts = sorted(findings.images_per_class.values())
     spread = {
-        name: " / ".join(f"{value:g}" for value in lengths.values()) or "-"
+        name: " / ".join(f"{lengths[key]:g}" for key in ("min", "median", "max")) if lengths else "-"
         for name, lengths in (("width", findings.width), ("height", findings.height))
     }
     return {
         "images": f"{findings.images:,}",
         "GB": f"{findings.bytes / 1e9:.2f}",
         "classes": f"{len(counts):,}",
-        "images per class: min / median / max": f"{counts[0]:,} / {counts[len(counts) // 2]:,} / {counts[-1]:,}",
-        "width: min / 5% / median / 95% / max": spread["width"],
+        "images per class, min / median / max": f"{counts[0]:,} / {counts[len(counts) // 2]:,} / {counts[-1]:,}",
+        "width in px, the same": spread["width"],
         "height": spread["height"],
         "broken": f"{len(findings.broken):,}",
         "odd": f"{len({file for files in findings.odd.values() for file in files}):,}",

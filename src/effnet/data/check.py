@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effnet.data.decode import BadImageError, EncodedImage
@@ -138,7 +139,9 @@ def _examined(
         for first in range(0, len(of_split), _IMAGES_AT_ONCE)
     ]
     columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not show_progress) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not show_progress
+    ) as progress:
         task = progress.add_task("checking", total=sum(map(len, images.values())))
         for (split, first), (part, flaws) in zip(parts, _mapped(images, parts, workers), strict=True):
             facts[split][first : first + len(part)] = part

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effnet.errors import UserError
@@ -69,7 +70,9 @@ def prepare_imagenet(
         to_do = sum(member.size for member in [*class_tars.values(), *val_images])
         _check_room(out, to_do)
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not show_progress) as progress:
+        with Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not show_progress
+        ) as progress:
             task = progress.add_task("", total=to_do)
             with _opened(train_tar) as train:
                 for name, member in class_tars.items():
