@@ -21,7 +21,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 train: install
 	$(BIN)/effnet prepare sample $(SAMPLE)
-	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(SAMPLE)
+	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(TRAIN_FLAGS) $(SAMPLE)
 
 test: install
 	$(BIN)/python -m pytest
