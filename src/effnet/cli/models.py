@@ -20,10 +20,10 @@ def print_models(*, as_json: bool) -> None:
         )
         return
     table = Table(box=None)
-    table.add_column("model")
-    for heading in ("parameters", "GMAC", "M activations", "image"):
-        table.add_column(heading, justify="right")
-    table.add_column("weights")
+    table.add_column("model", no_wrap=True)
+    for heading in ("parameters", "GMAC", "M act.", "px"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
     for name, (size, weights) in rows.items():
         table.add_row(
             name,

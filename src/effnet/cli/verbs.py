@@ -33,13 +33,19 @@ def run(argv: Sequence[str], prog: str | None = None) -> int:
 
 
 def _add_train(verbs: Verbs, prog: str | None) -> None:
-    parser = verbs.add_parser("train", prog=prog, help="train a model on a folder of images")
+    name = prog or "effnet train"
+    parser = verbs.add_parser(
+        "train", prog=name, usage=f"{name} DIR [options]", help="train a model on a folder of images"
+    )
     _add_data_flags(parser)
     parser.set_defaults(verb=_train)
 
 
 def _add_evaluate(verbs: Verbs, prog: str | None) -> None:
-    parser = verbs.add_parser("evaluate", prog=prog, help="validate a checkpoint or weights")
+    name = prog or "effnet evaluate"
+    parser = verbs.add_parser(
+        "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
+    )
     _add_data_flags(parser)
     parser.set_defaults(verb=_train, evaluate=True)
 
