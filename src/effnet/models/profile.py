@@ -47,7 +47,9 @@ def profile(name: str, image_size: int | None = None) -> Profile:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         for module in list(model.modules()):
             if isinstance(module, ConvBNAct):
-                module.bn = module.act = nn.Identity()  # they keep shapes, and are slow to run on the meta device
+                # These keep shapes, and are slow to run on the meta device.
+                module.act = nn.Identity()
+                module.bn = nn.Identity()  # type: ignore[assignment]
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_hook(count)
         model(torch.empty(1, 3, config.image_size, config.image_size))
