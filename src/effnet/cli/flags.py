@@ -11,7 +11,8 @@ from dataclasses import Field
 from typing import Any, Literal, NoReturn
 
 from effnet.errors import UserError
-from effnet.recipe import flag_name, settings, value_type
+from effnet.recipe import settings
+from effnet.settings import flag_name, value_type
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # What the reference's scripts accept beside the recipe's settings.
