@@ -51,7 +51,7 @@ class ModelSettings:
 class DataSettings:
     """Data and augmentation"""
 
-    data_backend: Literal["pytorch", "synthetic"] = setting("pytorch", "--data-backends")
+    data_backend: Literal["pytorch", "packed", "synthetic"] = setting("pytorch", "--data-backends")
     """input pipeline"""
     class_map: str | None = setting(None, metavar="FILE")
     """class folders in the order of the model's classes, one a line, for data that holds only some of them
@@ -60,6 +60,9 @@ class DataSettings:
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
+    on_bad_image: Literal["stop", "skip"] = setting("stop")
+    """a file that can't be decoded stops the run, or is left out (a training batch repeats another image instead) and
+    listed in the report"""
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     """interpolation of every resize [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")

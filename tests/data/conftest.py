@@ -51,7 +51,7 @@ def opened(folder: Path) -> Opened:
         **settings: object,
     ) -> DataSource:
         recipe = Recipe().replace({"workers": 0, "batch_size": 4, "seed": 3, **settings})
-        preprocessing = Preprocessing(size, size + 8, recipe.data.interpolation)
+        preprocessing = Preprocessing(size, size + 8, recipe.data.interpolation or "bicubic")
         places = {"rank": rank, "world_size": world_size}
         return open_data(recipe, path, preprocessing, CPU, splits=splits, classes=classes, **places)
 

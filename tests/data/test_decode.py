@@ -1,11 +1,14 @@
 import io
+import logging
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from effnet.data.decode import BadImageError, EncodedImage
+from effnet.data import decode as module
+from effnet.data.decode import BadImageError, EncodedImage, Region, tell_decoder
 
 from .conftest import photograph
 
@@ -55,10 +58,139 @@ def test_a_large_jpeg_is_decoded_at_reduced_size(tmp_path: Path, orientation: in
     assert EncodedImage(path).decode(height // 2 + 1, 1).shape == whole.shape
 
 
+@pytest.fixture(params=["simplejpeg", "without simplejpeg"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test with simplejpeg and as on a machine that lacks it."""
+    if request.param == "simplejpeg":
+        pytest.importorskip("simplejpeg")
+    else:
+        monkeypatch.setattr(module, "simplejpeg", None)
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
+def test_a_region_has_the_pixels_it_has_in_the_whole(
+    tmp_path: Path, subsampling: str, options: dict[str, int]
+) -> None:
+    path = tmp_path / "image.jpg"
+    photograph(75, 90).save(path, subsampling=subsampling, **options)
+    pillow = np.asarray(Image.open(path).convert("RGB"))
+    for bottom in range(1, 76):
+        region = Region(bottom // 2, bottom // 3, bottom - bottom // 2, 40)
+        expected = pillow[bottom // 2 : bottom, bottom // 3 : bottom // 3 + 40]
+        np.testing.assert_array_equal(EncodedImage(path).crop(region), expected)
+
+
+@pytest.mark.parametrize("form", ["jpg", "png"])
+def test_a_region_of_a_turned_image(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"image.{form}"
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    photograph(60, 80).save(path, exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    np.testing.assert_array_equal(EncodedImage(path).crop(Region(5, 7, 30, 20)), upright[5:35, 7:27])
+
+
+def test_photographs_have_pillows_pixels_in_a_region(shared_dir: Path) -> None:
+    files = sorted((shared_dir / "data" / "imagenet-sample" / "val").glob("*/*"))[::10]
+    if not files:
+        pytest.skip("no imagenet-sample in shared/data")
+    for path in files:
+        image = EncodedImage(path)
+        height, width = image.height // 3, image.width // 2
+        pillow = np.asarray(Image.open(path).convert("RGB"))[height : 2 * height, width : 2 * width]
+        np.testing.assert_array_equal(image.crop(Region(height, width, height, width)), pillow)
+
+
+def test_the_work_below_a_region_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    photograph(160, 80).save(path)
+    rows: list[int] = []
+
+    def decode_jpeg(data: bytes, *_: object, **__: object) -> np.ndarray:
+        rows.append(Image.open(io.BytesIO(data)).height)
+        return np.zeros((rows[-1], 80, 3), np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "simplejpeg", type("stub", (), {"decode_jpeg": staticmethod(decode_jpeg)}))
+        EncodedImage(path).crop(Region(0, 0, 40, 40))
+        EncodedImage(path).crop(Region(100, 0, 60, 40))
+    assert rows[0] < 50
+    assert rows[1] == 160
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_region_above_the_break_of_a_truncated_file_does_not_hide_it(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "broken.jpg"
+    photograph(300, 300).save(path, quality=95)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(BadImageError, match="truncated"):
+        EncodedImage(path).crop(Region(0, 0, 10, 10))
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xff\xe0\0", b"\xff\xd8\xff\xc0\0"]
+)
+def test_a_header_that_ends_early_has_no_frame(header: bytes) -> None:
+    assert module._plain_frame(header) is None
+
+
+def test_padding_before_a_marker_is_skipped() -> None:
+    comment = b"\xff\xd8\xff\xfe\0\x04ab"
+    frame = module._plain_frame(comment + b"\xff\xff\xff\xc0" + struct.pack(">HBHHB", 17, 8, 480, 640, 3))
+    assert frame is not None
+    assert frame[1:] == (480, 640, True)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"exif": Image.Exif()}, {"keep_rgb": True}], ids=str
+)
+def test_the_quick_header_is_pillows(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+    path = tmp_path / "image.jpg"
+    photograph(20, 30).convert(mode).save(path, **options)
+    image = EncodedImage(path)
+    assert (image.height, image.width) == (20, 30)
+    assert (module._plain_frame(path.read_bytes()) is None) == (mode == "CMYK" or "exif" in options)
+    np.testing.assert_array_equal(image.decode(), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_without_simplejpeg_images_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("simplejpeg")
+    path = tmp_path / "image.jpg"
+    photograph(600, 800).save(path)
+
+    def views() -> list[np.ndarray]:
+        image = EncodedImage(path)
+        return [image.decode(), image.decode(150, 200), image.crop(Region(50, 60, 500, 600), enough=100)]
+
+    expected = views()
+    monkeypatch.setattr(module, "simplejpeg", None)
+    for got, wanted in zip(views(), expected, strict=True):
+        # reduced sizes differ: simplejpeg takes eighths, Pillow halves
+        assert got.shape[0] >= wanted.shape[0]
+        if got.shape == wanted.shape:
+            np.testing.assert_array_equal(got, wanted)
+    tell_decoder.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        tell_decoder()
+        tell_decoder()
+    tell_decoder.cache_clear()
+    assert [r.getMessage() for r in caplog.records if "pip install simplejpeg" in r.getMessage()] == [
+        "simplejpeg can't be imported (pip install simplejpeg): JPEG files are decoded by Pillow, more slowly"
+    ]
+
+
 def gradient(mode: str) -> Image.Image:
     return Image.linear_gradient("L").resize((40, 30)).convert(mode)
 
 
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize(
     ("name", "image"),
     [
@@ -117,6 +249,7 @@ def test_small_flaws_are_read_past(tmp_path: Path) -> None:
     assert decode(path).shape == (64, 64, 3)
 
 
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("form", ["jpg", "png", "gif", "tif", "webp"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
 def test_a_broken_file_is_named(tmp_path: Path, form: str, share: float) -> None:

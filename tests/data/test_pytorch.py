@@ -157,6 +157,63 @@ def test_a_truncated_image_ends_the_run_by_name(
     assert "\n" not in str(raised.value)
 
 
+def break_images(root: Path, *names: str) -> list[Path]:
+    """12 training and 5 validation images in one class, those of `names` truncated."""
+    for split, count in {"train": 12, "val": 5}.items():
+        (root / split / "a").mkdir(parents=True)
+        for n in range(count):
+            photograph(80, 80, seed=n).save(root / split / "a" / f"{n:02d}.jpg")
+    paths = [root / name for name in names]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:700])
+    return paths
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_images_are_left_out_and_listed_once(opened: Opened, tmp_path: Path, workers: int) -> None:
+    names = ["train/a/03.jpg", "train/a/08.jpg", "val/a/01.jpg", "val/a/04.jpg"]
+    bad = break_images(tmp_path, *names)
+    data = opened(path=tmp_path, workers=workers, batch_size=4, on_bad_image="skip")
+    for loader, expected in ((train(data), bad[:2]), (val(data), bad[2:])):
+        epochs = [list(loader) for _ in range(2)]
+        assert loader.state_dict() == {"epoch": 2, "step": 0}
+        assert sorted(loader.bad_images) == [str(path) for path in expected]
+        assert all(r.startswith("can't be decoded: ") for r in loader.bad_images.values())
+        for batches in epochs:
+            assert {len(b.targets) for b in batches} == ({4} if loader is data.train else {3})
+            seen = [i for b in batches if b.indices is not None for i in b.indices.tolist()]
+            assert not {3, 8} & set(seen) if loader is data.train else seen == [0, 2, 3]
+            assert set(seen) >= (set(range(12)) - {3, 8} if loader is data.train else {0})
+
+
+def test_what_stands_in_for_a_bad_image_is_the_same_in_every_run(opened: Opened, tmp_path: Path) -> None:
+    break_images(tmp_path, "train/a/03.jpg", "train/a/08.jpg", "train/a/09.jpg")
+    settings = {"path": tmp_path, "batch_size": 6, "on_bad_image": "skip"}
+    alone = list(train(opened(**settings)))
+    assert_same(train(opened(**settings, workers=3)), alone)
+    for batch in alone:
+        assert batch.indices is not None
+        rows = batch.indices.tolist()
+        repeated = [(rows.index(i), row) for row, i in enumerate(rows) if rows.index(i) < row]
+        for first, again in repeated:
+            assert torch.equal(batch.images[first], batch.images[again])
+
+
+def test_a_training_batch_of_bad_images_alone_ends_the_run(opened: Opened, tmp_path: Path) -> None:
+    paths = break_images(tmp_path, *(f"train/a/{n:02d}.jpg" for n in range(12)))
+    data = opened(path=tmp_path, batch_size=2, on_bad_image="skip")
+    with pytest.raises(UserError, match="nor can any other image of its batch") as raised:
+        list(train(data))
+    assert str(raised.value).split(":")[0] in map(str, paths)
+
+
+def test_a_validation_batch_of_bad_images_alone_is_no_batch(opened: Opened, tmp_path: Path) -> None:
+    break_images(tmp_path, "val/a/00.jpg", "val/a/01.jpg")
+    loader = val(opened(path=tmp_path, batch_size=2, on_bad_image="skip"))
+    assert [len(b.targets) for b in loader] == [2, 1]
+    assert loader.state_dict() == {"epoch": 1, "step": 0}
+
+
 def test_unusual_images_train_and_validate(opened: Opened, tmp_path: Path) -> None:
     upright = Image.Exif()
     upright[0x0112] = 6

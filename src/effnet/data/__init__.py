@@ -9,10 +9,11 @@ import torch
 from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.folder import read_classes
 from effnet.data.mixup import mixup, mixup_weight
+from effnet.data.packed import open_packed, packed_classes
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.pytorch import open_pytorch
 from effnet.data.sample import prepare_sample
-from effnet.data.synthetic import open_synthetic
+from effnet.data.synthetic import NUM_CLASSES, open_synthetic
 from effnet.recipe import Recipe
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "DataSource",
     "Loader",
     "Preprocessing",
+    "find_classes",
     "mixup",
     "mixup_weight",
     "open_data",
@@ -48,13 +50,14 @@ class Opener(Protocol):
 
 BACKENDS: dict[str, Opener] = {
     "pytorch": open_pytorch,
+    "packed": open_packed,
     "synthetic": open_synthetic,
 }
 
 
 def open_data(
     recipe: Recipe,
-    path: Path,
+    path: Path | str,
     preprocessing: Preprocessing,
     device: torch.device,
     *,
@@ -69,7 +72,8 @@ def open_data(
     validation gives every image exactly once over all processes.
 
     Args:
-        path: folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; ignored by ``synthetic``.
+        path: folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed`` what
+            `effnet prepare pack` wrote, a folder or a URL; ignored by ``synthetic``.
         preprocessing: size and interpolation of the images; normalising them is left to the consumer.
         device: where batches are to lie.
         rank, world_size: this process among those of the run.
@@ -79,10 +83,32 @@ def open_data(
             opened and there is no ``train/``].
 
     Raises:
-        UserError: a folder that is missing or empty, a class of ``val/`` that ``train/`` lacks, or fewer
-            training images than a global batch has. Iterating raises it for an image that can't be decoded.
+        UserError: a folder that is missing or empty, a packed set that can't be reached or is damaged, a class of
+            ``val/`` that ``train/`` lacks, or fewer training images than a global batch has. Iterating raises it
+            for an image that can't be decoded.
     """
     backend = BACKENDS[recipe.data.data_backend]
     return backend(
-        recipe, path, preprocessing, device, rank=rank, world_size=world_size, splits=splits, classes=classes
+        recipe,
+        Path(path),
+        preprocessing,
+        device,
+        rank=rank,
+        world_size=world_size,
+        splits=splits,
+        classes=classes,
     )
+
+
+def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("train", "val")) -> list[str]:
+    """Class names as `open_data` would give them, without opening the images; the arguments are its own.
+
+    Raises:
+        UserError: there are none to be found.
+    """
+    split = "train" if "train" in splits else splits[0]
+    if recipe.data.data_backend == "synthetic":
+        return [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
+    if recipe.data.data_backend == "packed":
+        return packed_classes(path, split)
+    return read_classes(Path(path), split)

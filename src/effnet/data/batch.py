@@ -30,6 +30,8 @@ class Loader(Protocol):
     """images of the split over all processes"""
     batch_size: int
     """images in a full batch of this process"""
+    bad_images: dict[str, str]
+    """images left out so far because they can't be decoded (``--on-bad-image skip``): name and reason"""
 
     def __len__(self) -> int:
         """Batches in an epoch for this process."""

@@ -1,14 +1,18 @@
 """Data sets as folders: ``<root>/<split>/<class>/<image>``."""
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from effnet.data.decode import EncodedImage
 from effnet.errors import UserError
 
 # as bytes, since file names stay bytes: that is how the index keeps them
@@ -44,6 +48,17 @@ class ImageFolder:
         first = self._ends[index - 1] if index else 0
         name = os.fsdecode(self._names[first : self._ends[index]].tobytes())
         return self.root / self.classes[self.targets[index]] / name
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the class list and of every image's class and name."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for part in (self.targets, self._names, self._ends):
+            digest.update(part.data)
+        return digest.hexdigest()
+
+    def read(self, indices: Sequence[int]) -> Iterator[Callable[[], EncodedImage]]:
+        """See `effnet.data.loader.Images`."""
+        return (partial(EncodedImage, self.path(index)) for index in indices)
 
 
 def read_classes(path: Path, split: str = "train") -> list[str]:

@@ -44,6 +44,7 @@ class SyntheticLoader(Position):
 
     def __init__(self, batch: Batch, order: TrainOrder | ValOrder, num_images: int) -> None:
         self.num_images, self.batch_size = num_images, len(batch.targets)
+        self.bad_images: dict[str, str] = {}
         self._batch, self._steps = batch, len(order)
         self._last = (
             len(order.mine) - (len(order) - 1) * self.batch_size if isinstance(order, ValOrder) else None

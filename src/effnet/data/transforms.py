@@ -15,14 +15,13 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, v2
 
-from effnet.data.decode import EncodedImage, Pixels
+from effnet.data.decode import Pixels, Readable, Region
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.randomness import Stream, generator
 from effnet.recipe import DataSettings
 
-# Decoding at reduced size leaves this many times the pixels that the resize then needs: training tolerates
-# what that changes, validation stays within rounding of decoding in full.
-_TRAIN_MARGIN = 1.0
+# Decoding at reduced size leaves this many times the side that the resize then needs, so that validation stays
+# within rounding of decoding in full. Training tolerates what no margin changes.
 _VAL_MARGIN = 2.0
 # The centre crop sees only the middle of a long image; without its ends, no file can ask for gigabytes.
 _MAX_ASPECT = 4
@@ -57,7 +56,7 @@ class TrainTransform:
     seed: int
     augment: Augmentation | None
 
-    def __call__(self, image: EncodedImage, epoch: int, index: int) -> Pixels:
+    def __call__(self, image: Readable, epoch: int, index: int) -> Pixels:
         """Pixels (image_size, image_size, 3).
 
         Raises:
@@ -65,19 +64,12 @@ class TrainTransform:
         """
         random = generator(Stream.SAMPLE, self.seed, epoch, index)
         settings, side = self.settings, self.preprocessing.image_size
-        top, left, height, width = crop_box(
-            image.height, image.width, settings.crop_scale, settings.crop_ratio, random
-        )
+        region = crop_box(image.height, image.width, settings.crop_scale, settings.crop_ratio, random)
         flip = random.random() < settings.hflip
-        pixels = image.decode(
-            math.ceil(image.height * _TRAIN_MARGIN * side / height),
-            math.ceil(image.width * _TRAIN_MARGIN * side / width),
-        )
-        rows = _scaled(top, height, pixels.shape[0] / image.height)
-        columns = _scaled(left, width, pixels.shape[1] / image.width)
-        pixels = resized(pixels[rows, columns], side, side, self.preprocessing.interpolation)
+        pixels = image.crop(region, enough=side)
+        pixels = resized(pixels, side, side, self.preprocessing.interpolation)
         if flip:
-            pixels = pixels[:, ::-1]
+            pixels = torch.from_numpy(pixels).flip(1).numpy()  # 20 times as fast as NumPy's
         if self.augment is None:
             return pixels
         return _seeded(self.augment, int(random.integers(2**63)), Image.fromarray(pixels))
@@ -89,7 +81,7 @@ class ValTransform:
 
     preprocessing: Preprocessing
 
-    def __call__(self, image: EncodedImage, epoch: int = 0, index: int = 0) -> Pixels:
+    def __call__(self, image: Readable, epoch: int = 0, index: int = 0) -> Pixels:
         """Pixels (image_size, image_size, 3), the same whatever the epoch and index.
 
         Raises:
@@ -110,8 +102,8 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     random: np.random.Generator,
-) -> tuple[int, int, int, int]:
-    """A random crop of an image: top, left, height, width in pixels, at least 1 by 1.
+) -> Region:
+    """A random crop of an image, at least 1 by 1.
 
     Its share of the area is uniform in `scale`, its aspect ratio (width by height) log-uniform in `ratio`.
     After ten crops that do not fit, the largest centred one whose aspect ratio is within `ratio`.
@@ -124,17 +116,21 @@ def crop_box(
         if 0 < crop_width <= width and 0 < crop_height <= height:
             top = int(random.integers(height - crop_height + 1))
             left = int(random.integers(width - crop_width + 1))
-            return top, left, crop_height, crop_width
+            return Region(top, left, crop_height, crop_width)
     crop_width = max(1, min(width, round(height * ratio[1])))
     crop_height = max(1, min(height, round(width / ratio[0])))
-    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return Region(top, left, crop_height, crop_width)
 
 
 def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     """`pixels` (H, W, 3) at another size, antialiased as Pillow does it."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    if not pixels.flags.writeable:  # memory-mapped: PyTorch warns of a tensor on it
+        pixels = pixels.copy()
+    # permuted last, lest the strides of the one-image batch hide from PyTorch that this is channels-last
+    image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     smooth = interpolation != "nearest"
     mode = interpolation if smooth else "nearest-exact"  # the one of the two that agrees with Pillow
     out: Pixels = (
@@ -151,12 +147,6 @@ def _limited(length: int, longest: int) -> int:
 def _centre(pixels: Pixels, height: int, width: int) -> Pixels:
     top, left = (round((n - wanted) / 2) for n, wanted in zip(pixels.shape, (height, width), strict=False))
     return pixels[top : top + height, left : left + width]
-
-
-def _scaled(first: int, length: int, factor: float) -> slice:
-    """The same stretch of an image decoded at `factor` times its size."""
-    start = round(first * factor)
-    return slice(start, max(start + 1, round((first + length) * factor)))
 
 
 def _seeded(augment: Augmentation, seed: int, image: Image.Image) -> Pixels:

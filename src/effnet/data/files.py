@@ -1,0 +1,253 @@
+"""Files of a data set by name, whole or in parts: in a folder, behind HTTP(S), or wherever fsspec reaches."""
+
+import http.client
+import mmap
+import os
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from effnet.errors import UserError
+
+_CONNECTIONS = 16  # of a worker: what hides the delay of an object storage's answers
+_ATTEMPTS = 4
+_FIRST_PAUSE_S = 0.5
+_TIMEOUT_S = 30
+_REDIRECTIONS = 5
+_MOVED = {301, 302, 303, 307, 308}
+_AGAIN = {408, 429, 500, 502, 503, 504}
+
+# two letters at least: C:/ is a drive. One slash is what pathlib leaves of two.
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
+
+
+class Part(NamedTuple):
+    """Bytes `start` to `stop` of a file, the latter excluded."""
+
+    name: str
+    start: int
+    stop: int
+
+
+class Files(Protocol):
+    """Files under one place. What goes wrong is a `UserError` that names the file."""
+
+    def where(self, name: str) -> str:
+        """What to call a file in a message."""
+
+    def whole(self, name: str) -> bytes:
+        """Content of a file."""
+
+    def parts(self, wanted: Sequence[Part]) -> Iterator[Callable[[], bytes | memoryview]]:
+        """For each part what gives it; those of a remote place are on their way by then."""
+
+
+def open_files(place: Path | str, *below: str) -> Files:
+    """The files in the folder `below` of a folder or a URL.
+
+    A URL's query, such as a signature that holds for all files under it, goes with every request.
+    """
+    match = _URL.match(str(place))
+    if not match:
+        return LocalFiles(Path(place, *below))
+    url = f"{match[1].lower()}://{str(place)[match.end() :]}"
+    head, _, query = url.partition("?")
+    head = "/".join((head.rstrip("/"), *below))
+    remote = _Http if match[1].lower() in ("http", "https") else _Fsspec
+    return RemoteFiles(remote, head, f"?{query}" if query else "")
+
+
+class LocalFiles:
+    """Files in a folder; parts are views of memory-mapped files, which workers share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._maps: dict[str, memoryview] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalFiles, (self.root,)
+
+    def where(self, name: str) -> str:
+        """See `Files`."""
+        return str(self.root / name)
+
+    def whole(self, name: str) -> bytes:
+        """See `Files`."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.where(name)}: {error.strerror}") from None
+
+    def parts(self, wanted: Sequence[Part]) -> Iterator[Callable[[], bytes | memoryview]]:
+        """See `Files`."""
+        for part in wanted:
+            yield partial(self._part, part)
+
+    def _part(self, part: Part) -> memoryview:
+        return self._mapped(part.name)[part.start : part.stop]
+
+    def _mapped(self, name: str) -> memoryview:
+        if name not in self._maps:
+            try:
+                with (self.root / name).open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{self.where(name)}: {error}") from None
+            self._maps[name] = memoryview(mapped)
+        return self._maps[name]
+
+
+class _RefusedError(OSError):
+    """An answer that will not change."""
+
+
+_FINAL = (_RefusedError, FileNotFoundError, PermissionError)
+
+
+class Remote(Protocol):
+    """How to read from one kind of remote place; an instance belongs to one thread."""
+
+    def get(self, url: str, start: int, stop: int | None) -> bytes:
+        """Bytes of a file, to its end where `stop` is None. Raises OSError where trying again may help."""
+
+
+class RemoteFiles:
+    """Files under a URL; parts come over several connections at once, ahead of their use."""
+
+    def __init__(self, remote: Callable[[], Remote], head: str, tail: str) -> None:
+        self._remote, self._head, self._tail = remote, head, tail
+        self._process = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteFiles, (self._remote, self._head, self._tail)
+
+    def where(self, name: str) -> str:
+        """See `Files`; without the query, which may be a secret."""
+        return f"{self._head}/{name}"
+
+    def whole(self, name: str) -> bytes:
+        """See `Files`."""
+        return self._get(self._remote(), name, 0, None)
+
+    def parts(self, wanted: Sequence[Part]) -> Iterator[Callable[[], bytes | memoryview]]:
+        """See `Files`."""
+        if self._process != os.getpid():  # a worker inherits neither threads nor connections
+            self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="effnet-fetch")
+            self._of_thread = threading.local()
+            self._process = os.getpid()
+        for future in [self._pool.submit(self._get_part, part) for part in wanted]:
+            yield future.result
+
+    def _get_part(self, part: Part) -> bytes:
+        if not hasattr(self._of_thread, "remote"):
+            self._of_thread.remote = self._remote()
+        data = self._get(self._of_thread.remote, part.name, part.start, part.stop)
+        if len(data) != part.stop - part.start:
+            raise UserError(f"{self.where(part.name)} is shorter than its index says; pack or copy it anew")
+        return data
+
+    def _get(self, remote: Remote, name: str, start: int, stop: int | None) -> bytes:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return remote.get(f"{self._head}/{name}{self._tail}", start, stop)
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == _ATTEMPTS or isinstance(error, _FINAL):
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    raise UserError(f"{self.where(name)}: {reason}") from None
+                time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
+        raise AssertionError
+
+
+class _Http:
+    """HTTP(S) by range requests on a connection that is kept."""
+
+    def __init__(self) -> None:
+        self._connection: http.client.HTTPConnection | None = None
+        self._host: tuple[str, str] | None = None
+        self._prefix = ""
+
+    def get(self, url: str, start: int, stop: int | None) -> bytes:
+        """See `Remote`."""
+        ranged = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
+        for _ in range(_REDIRECTIONS):
+            try:
+                status, location, data = self._request(url, ranged)
+            except (OSError, http.client.HTTPException):
+                self._close()  # in an unknown state
+                raise
+            if location is None:
+                return self._checked(status, data, ranged=bool(ranged))
+            url = urljoin(url, location)
+        raise UserError(f"{urlsplit(url).hostname}: more than {_REDIRECTIONS} redirections")
+
+    def _request(self, url: str, headers: dict[str, str]) -> tuple[int, str | None, bytes]:
+        target = urlsplit(url)
+        connection = self._connected(target.scheme, target.netloc)
+        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+        connection.request("GET", self._prefix + path, headers={**headers, "Accept-Encoding": "identity"})
+        response = connection.getresponse()
+        if headers and response.status == 200:  # the whole file: do not wait for it
+            self._close()
+            return 200, None, b""
+        moved = response.getheader("Location") if response.status in _MOVED else None
+        return response.status, moved, response.read()
+
+    @staticmethod
+    def _checked(status: int, data: bytes, *, ranged: bool) -> bytes:
+        if status == (206 if ranged else 200):
+            return data
+        if ranged and status == 200:
+            raise _RefusedError("the server answers no range requests, which reading a packed set needs")
+        reason = f"the server answers {status} {http.client.responses.get(status, '')}".rstrip()
+        raise OSError(reason) if status in _AGAIN else _RefusedError(reason)
+
+    def _connected(self, scheme: str, host: str) -> http.client.HTTPConnection:
+        if self._connection is None or self._host != (scheme, host):
+            self._close()
+            self._connection, self._prefix = _connect(scheme, host)
+            self._host = (scheme, host)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _connect(scheme: str, host: str) -> tuple[http.client.HTTPConnection, str]:
+    """A connection to `host`, by way of the proxy that the environment names, and what paths begin with on it."""
+    proxy = "" if proxy_bypass(host) else getproxies().get(scheme, "")
+    through = urlsplit(proxy).netloc.rpartition("@")[2] or host
+    if scheme == "http":
+        return http.client.HTTPConnection(through, timeout=_TIMEOUT_S), f"http://{host}" if proxy else ""
+    connection = http.client.HTTPSConnection(
+        through, timeout=_TIMEOUT_S, context=ssl.create_default_context()
+    )
+    if proxy:
+        connection.set_tunnel(host)
+    return connection, ""
+
+
+class _Fsspec:
+    """Object storage and whatever else fsspec has a file system for."""
+
+    def get(self, url: str, start: int, stop: int | None) -> bytes:
+        """See `Remote`."""
+        try:
+            import fsspec  # type: ignore[import-untyped]
+        except ImportError:
+            raise UserError(f"{url.split('://')[0]}:// needs fsspec: pip install fsspec") from None
+        try:
+            files, path = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:  # of the package for this kind of place, or of the kind
+            raise UserError(f"{url.split('?')[0]}: {' '.join(str(error).split())}") from None
+        data: bytes = files.cat_file(path, start=start, end=stop)
+        return data

@@ -1,0 +1,206 @@
+"""Images of a split through PyTorch's DataLoader, wherever they lie."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from effnet.data.batch import Batch, DataSource
+from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
+from effnet.data.position import Indices, Position, TrainOrder, ValOrder
+from effnet.data.prefetch import to_device
+from effnet.data.preprocessing import Preprocessing
+from effnet.data.transforms import TrainTransform, ValTransform, augmentation
+from effnet.data.workers import worker_count
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+
+Transform = Callable[[Readable, int, int], Pixels]
+
+
+class Images(Protocol):
+    """Images of a split in a fixed order, of which any can be had; workers get a copy each."""
+
+    @property
+    def targets(self) -> npt.NDArray[np.int32]:
+        """(N,) position of each image's class in the class list."""
+
+    def __len__(self) -> int:
+        """Images of the split."""
+
+    def read(self, indices: Sequence[int]) -> Iterable[Callable[[], Readable]]:
+        """For each of `indices` what opens it, or raises `BadImageError`."""
+
+
+def open_loaders(
+    recipe: Recipe,
+    images: Mapping[str, Images],
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    rank: int,
+    world_size: int,
+) -> DataSource:
+    """Loaders of splits, by name; the other arguments are those of `effnet.data.open_data`."""
+    tell_decoder()
+    loaders: dict[str, ImageLoader] = {}
+    for split, of_split in images.items():
+        batch_size = recipe.optimizer.batch_size
+        transform: Transform
+        order: TrainOrder | ValOrder
+        if split == "train":
+            order = TrainOrder(len(of_split), batch_size, recipe.compute.seed, rank, world_size)
+            augment = augmentation(recipe.data.augmentation)
+            transform = TrainTransform(preprocessing, recipe.data, recipe.compute.seed, augment)
+        else:
+            order = ValOrder(len(of_split), batch_size, rank, world_size)
+            transform = ValTransform(preprocessing)
+        work = _Work(
+            of_split, transform, preprocessing.image_size, recipe.data.on_bad_image, split == "train"
+        )
+        loaders[split] = ImageLoader(
+            work, order, recipe, device, worker_count(recipe.data.workers, world_size)
+        )
+    return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
+
+
+class _Prepared(NamedTuple):
+    """A batch as it comes from a worker."""
+
+    pixels: torch.Tensor
+    targets: torch.Tensor
+    indices: torch.Tensor
+    bad: list[BadImageError]
+
+
+class _Work(Dataset[Any]):
+    """Whole batches of images, prepared in a worker.
+
+    A failure is returned as a value: raised, it would reach the training process as a traceback in a string.
+    """
+
+    def __init__(
+        self, images: Images, transform: Transform, side: int, on_bad_image: str, full: bool
+    ) -> None:
+        self.images, self.transform, self.side = images, transform, side
+        self.skip_bad = on_bad_image == "skip"
+        self.full = full
+        """keep a batch's size, by repeating an image in the place of a bad one"""
+
+    def __getitems__(self, wanted: tuple[int, Indices]) -> _Prepared | BadImageError | UserError:
+        try:
+            return self._prepared(*wanted)
+        except (BadImageError, UserError) as error:
+            return error
+
+    def _prepared(self, epoch: int, indices: Indices) -> _Prepared:
+        pixels = torch.empty((len(indices), self.side, self.side, 3), dtype=torch.uint8)
+        if get_worker_info() is not None:
+            pixels.share_memory_()  # written where the training process will read it
+        rows, bad = pixels.numpy(), {}
+        for row, (index, open_image) in enumerate(
+            zip(indices.tolist(), self.images.read(indices.tolist()), strict=True)
+        ):
+            try:
+                rows[row] = self.transform(open_image(), epoch, index)
+            except BadImageError as error:
+                if not self.skip_bad:
+                    raise
+                bad[row] = error
+        if bad:
+            good = [row for row in range(len(indices)) if row not in bad]
+            if self.full and not good:
+                raise BadImageError(bad[0].name, f"{bad[0].reason}; nor can any other image of its batch")
+            kept = _filled(len(indices), good) if self.full else np.array(good, dtype=np.int64)
+            pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
+        targets = torch.from_numpy(self.images.targets[indices].astype("int64"))
+        return _Prepared(pixels, targets, torch.from_numpy(indices.copy()), list(bad.values()))
+
+
+def _filled(size: int, good: list[int]) -> Indices:
+    """The rows of a batch, where in the place of each bad one stands a good one, all of them in turn."""
+    rows = np.arange(size)
+    bad = np.setdiff1d(rows, good)
+    rows[bad] = np.resize(good, len(bad))
+    return rows
+
+
+class _Batches(Sampler[Any]):
+    """What the workers are to prepare: the epoch goes along, since they outlive it."""
+
+    def __init__(self, order: TrainOrder | ValOrder) -> None:
+        self.order, self.epoch, self.step = order, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[int, Indices]]:
+        for indices in self.order.batches(self.epoch, self.step):
+            yield self.epoch, indices
+
+
+class ImageLoader(Position):
+    """A `Loader` of images; its workers start with the first iteration and stay."""
+
+    def __init__(
+        self, work: _Work, order: TrainOrder | ValOrder, recipe: Recipe, device: torch.device, workers: int
+    ) -> None:
+        self.num_images, self.batch_size = len(work.images), recipe.optimizer.batch_size
+        self.bad_images: dict[str, str] = {}
+        self._device, self._contiguous = device, recipe.compute.memory_format == "nchw"
+        self._batches = _Batches(order)
+        self._open_workers = partial(
+            DataLoader,
+            work,
+            batch_sampler=self._batches,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            prefetch_factor=recipe.data.prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else each epoch draws a seed from the training process's generator
+        )
+        self._workers = self._open_workers()
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the present epoch.
+
+        Raises:
+            UserError: an image that can't be decoded, unless the recipe says to leave it out; it is named.
+        """
+        self._batches.epoch, self._batches.step = self.epoch, self.step
+        for batch in to_device(self._read(), self._device):
+            if self._contiguous:
+                batch.images = batch.images.contiguous()
+            self.step += 1
+            if len(batch.targets):  # else all its images are bad
+                yield batch
+        self._next_epoch()
+
+    def _read(self) -> Iterator[Batch]:
+        failure = None
+        for read in self._workers:
+            if isinstance(read, BadImageError | UserError):
+                failure = read
+                break
+            pixels, targets, indices, bad = read
+            self.bad_images |= {error.name: error.reason for error in bad}
+            yield Batch(pixels.permute(0, 3, 1, 2), targets, indices)
+        if failure is not None:
+            # ends the workers now; the garbage collector would close their queues first and wait 5 s for each
+            self._workers = self._open_workers()
+            if isinstance(failure, BadImageError):
+                failure = UserError(f"{failure}; mend or remove it, or give --on-bad-image skip")
+            raise failure
+
+
+def _as_it_is(read: Any) -> Any:
+    return read

@@ -1,0 +1,233 @@
+"""Packed data sets: images of one size in a few large files, on a local disk or streamed.
+
+`effnet.data.pack` writes them. Each split is a folder of tar shards in WebDataset's form: per image a member
+``<number>.jpg``, or ``<number>.npy`` with the pixels, and ``<number>.cls`` with the target. Beside each shard
+lies the index that DALI's ``readers.webdataset`` takes. Members of a tar are not compressed, so pixels are used
+where they lie, in memory-mapped files. ``index.json`` holds the class list and every shard's size and SHA-256,
+``index.npy`` one record an image: any image can be had by itself, so the order of an epoch, and what happens to
+an image in it, are those of a folder, whatever the number of workers and processes, streamed or not. Streaming
+takes one range request an image, 16 at a time for each worker.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from effnet.data.batch import DataSource
+from effnet.data.decode import EncodedImage, Pixels, Readable, Region
+from effnet.data.files import Files, LocalFiles, Part, open_files
+from effnet.data.loader import open_loaders
+from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+
+INDEX, RECORDS = "index.json", "index.npy"
+FORMAT, VERSION = "effnet packed images", 1
+RECORD = np.dtype(
+    [
+        ("shard", "<u4"),
+        ("target", "<i4"),
+        ("offset", "<u8"),  # of the encoded image or the pixels in the shard, in bytes
+        ("size", "<u4"),  # in bytes
+        ("height", "<u4"),  # in pixels
+        ("width", "<u4"),
+    ]
+)
+
+_log = logging.getLogger(__name__)
+
+
+def open_packed(
+    recipe: Recipe,
+    path: Path,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    rank: int,
+    world_size: int,
+    splits: Sequence[str],
+    classes: Sequence[str] | None,
+) -> DataSource:
+    """Open the packed splits under `path`, a folder or a URL; see `effnet.data.open_data`."""
+    opened = {split: PackedImages.open(open_files(path, split)) for split in splits}
+    if classes is None:
+        classes = opened.get("train", opened[splits[0]]).classes
+    images = {split: of_split.with_classes(classes) for split, of_split in opened.items()}
+    for of_split in images.values():
+        if of_split.side < preprocessing.image_size:
+            _log.warning(
+                "%s holds images of %d px, which are enlarged to %d px",
+                of_split.files.where(INDEX),
+                of_split.side,
+                preprocessing.image_size,
+            )
+    return open_loaders(recipe, images, classes, preprocessing, device, rank=rank, world_size=world_size)
+
+
+def packed_classes(path: Path | str, split: str = "train") -> list[str]:
+    """Class names of a packed data set in the order of its targets."""
+    classes: list[str] = read_index(open_files(path, split))["classes"]
+    return classes
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """Index of a packed split: some 30 bytes an image, which forked workers share."""
+
+    files: Files
+    classes: list[str]
+    """class names in the order of the targets"""
+    targets: npt.NDArray[np.int32]
+    """(N,) position of each image's class in `classes`"""
+    side: int
+    """most pixels of an image's shorter side"""
+    is_raw: bool
+    """pixels instead of JPEG"""
+    _records: npt.NDArray[Any]
+    _shards: list[str]
+
+    @classmethod
+    def open(cls, files: Files) -> "PackedImages":
+        """Read the index.
+
+        Raises:
+            UserError: there is none, it is damaged, or a shard of a local one is missing or has another size.
+        """
+        index = read_index(files)
+        content = files.whole(RECORDS)
+        if hashlib.sha256(content).hexdigest() != index["records_sha256"]:
+            raise UserError(f"{files.where(RECORDS)} is damaged; pack or copy it anew")
+        if isinstance(files, LocalFiles):
+            for shard in index["shards"]:
+                _check_size(files.root / shard["name"], shard["bytes"])
+        records = np.load(io.BytesIO(content))
+        return cls(
+            files=files,
+            classes=index["classes"],
+            targets=records["target"].astype(np.int32),
+            side=index["settings"]["size"],
+            is_raw=index["settings"]["quality"] is None,
+            _records=records,
+            _shards=[shard["name"] for shard in index["shards"]],
+        )
+
+    def with_classes(self, classes: Sequence[str]) -> "PackedImages":
+        """The same images with targets that are positions in `classes`.
+
+        Raises:
+            UserError: there are images of a class that is not in it.
+        """
+        if list(classes) == self.classes:
+            return self
+        positions = {name: position for position, name in enumerate(classes)}
+        present = np.unique(self.targets)
+        for name in (self.classes[target] for target in present):
+            if name not in positions:
+                raise UserError(
+                    f"{self.files.where(INDEX)}: no class {name} among the {len(classes)} the model is trained for"
+                )
+        moved = np.array([positions.get(name, -1) for name in self.classes], dtype=np.int32)
+        return PackedImages(
+            self.files,
+            list(classes),
+            moved[self.targets],
+            self.side,
+            self.is_raw,
+            self._records,
+            self._shards,
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Callable[[], Readable]]:
+        """See `effnet.data.loader.Images`."""
+        records = self._records[np.asarray(indices, dtype=np.int64)].tolist()
+        wanted = [Part(self._shards[r[0]], r[2], r[2] + r[3]) for r in records]
+        for index, part, record, get in zip(indices, wanted, records, self.files.parts(wanted), strict=True):
+            name = f"{self.files.where(part.name)}: image {index}"
+            yield partial(self._opened, get, name, record[4:])
+
+    def _opened(self, get: Callable[[], bytes | memoryview], name: str, shape: tuple[int, int]) -> Readable:
+        data = get()
+        if not self.is_raw:
+            return EncodedImage(name, bytes(data))
+        return RawImage(np.frombuffer(data, dtype=np.uint8).reshape(*shape, 3))
+
+
+class RawImage:
+    """An image whose pixels are at hand; see `effnet.data.decode.Readable`."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self.height, self.width = pixels.shape[:2]
+
+    def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
+        """The whole image, at full size."""
+        return self._pixels.copy()  # what is mapped can't be written, which PyTorch would warn of
+
+    def crop(self, region: Region, enough: int = 0) -> Pixels:
+        """A part, at full size."""
+        top, left, height, width = region
+        return self._pixels[top : top + height, left : left + width].copy()
+
+
+def read_index(files: Files) -> dict[str, Any]:
+    """Content of ``index.json``.
+
+    Raises:
+        UserError: there is none that this version reads.
+    """
+    try:
+        index = json.loads(files.whole(INDEX))
+    except ValueError:
+        index = {}
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise UserError(f"{files.where(INDEX)} is no index of a packed data set")
+    if index.get("version") != VERSION:
+        raise UserError(
+            f"{files.where(INDEX)} is of version {index.get('version')}, this program reads {VERSION}; "
+            "pack the images anew"
+        )
+    return index
+
+
+def verify(path: Path) -> dict[str, int]:
+    """Compare every shard of a packed data set on a local disk with its checksum.
+
+    Returns:
+        number of images per split.
+
+    Raises:
+        UserError: a shard that is missing or damaged, or no packed data set.
+    """
+    counts = {}
+    for split in sorted(entry.parent.name for entry in path.glob(f"*/{INDEX}")):
+        files = LocalFiles(path / split)
+        counts[split] = len(PackedImages.open(files))
+        for shard in read_index(files)["shards"]:
+            with (files.root / shard["name"]).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                    raise UserError(f"{files.where(shard['name'])} is damaged; pack or copy it anew")
+    if not counts:
+        raise UserError(f"{path} holds no packed data set; effnet prepare pack DIR {path} makes one")
+    return counts
+
+
+def _check_size(path: Path, expected: int) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; pack or copy it anew") from None
+    if found != expected:
+        raise UserError(f"{path} has {found} bytes instead of {expected}; pack or copy it anew")
