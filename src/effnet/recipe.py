@@ -51,7 +51,9 @@ class ModelSettings:
 class DataSettings:
     """Data and augmentation"""
 
-    data_backend: Literal["pytorch", "packed", "synthetic"] = setting("pytorch", "--data-backends")
+    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"] = setting(
+        "pytorch", "--data-backends"
+    )
     """input pipeline"""
     class_map: str | None = setting(None, metavar="FILE")
     """class folders in the order of the model's classes, one a line, for data that holds only some of them

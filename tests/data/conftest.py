@@ -48,11 +48,12 @@ def opened(folder: Path) -> Opened:
         world_size: int = 1,
         splits: tuple[str, ...] = ("train", "val"),
         classes: list[str] | None = None,
+        device: torch.device = CPU,
         **settings: object,
     ) -> DataSource:
         recipe = Recipe().replace({"workers": 0, "batch_size": 4, "seed": 3, **settings})
         preprocessing = Preprocessing(size, size + 8, recipe.data.interpolation or "bicubic")
         places = {"rank": rank, "world_size": world_size}
-        return open_data(recipe, path, preprocessing, CPU, splits=splits, classes=classes, **places)
+        return open_data(recipe, path, preprocessing, device, splits=splits, classes=classes, **places)
 
     return open_it

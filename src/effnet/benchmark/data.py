@@ -38,6 +38,7 @@ from effnet.errors import UserError
 from effnet.recipe import Recipe
 
 PEER = "ImageFolder, PIL"
+DALI_PEER = "DALI, documented"
 AUGMENTATIONS = ("none", "autoaugment")
 SPLIT = "train"
 
@@ -176,12 +177,39 @@ _NORMALISED = (
     transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD),
 )
 
+
+def _documented_dali(setup: Setup) -> Pass:
+    """The training pipeline of DALI's documentation, on the CPU."""
+    try:
+        from effnet.data.dali import documented_pipeline
+    except UserError as error:
+        raise UnavailableError(str(error)) from None
+    loader = documented_pipeline(
+        setup.root / SPLIT,
+        setup.recipe.optimizer.batch_size,
+        max(1, setup.workers),
+        setup.preprocessing.image_size,
+        interpolation=setup.preprocessing.interpolation,
+        augment=setup.recipe.data.augmentation == "autoaugment",
+    )
+
+    def once() -> Iterator[int]:
+        for (batch,) in loader:
+            batch["data"].to(setup.device, non_blocking=True)
+            yield len(batch["label"].to(setup.device, non_blocking=True))
+
+    return once
+
+
 CONTENDERS: dict[str, Callable[[Setup], Pass]] = {
     "decoding alone": _decoding,
     # torchvision's references normalise in the workers, timm after the copy to the device
     PEER: partial(_image_folder, _NORMALISED),
     f"{PEER}, uint8": partial(_image_folder, ()),
     "pytorch": partial(_backend, "pytorch"),
+    "dali-cpu": partial(_backend, "dali-cpu"),
+    "dali-gpu": partial(_backend, "dali-gpu"),
+    DALI_PEER: _documented_dali,
     "packed, JPEG": partial(_packed, "jpeg"),
     "packed, raw": partial(_packed, "raw"),
 }

@@ -1,8 +1,9 @@
 """Images from a folder to batches on the device. A new backend is an opener and a row in `BACKENDS`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -48,8 +49,16 @@ class Opener(Protocol):
     ) -> DataSource: ...
 
 
+def _open_dali(decoder: Any, *args: Any, **options: Any) -> DataSource:
+    from effnet.data.dali import open_dali  # optional, and slow to import
+
+    return open_dali(decoder, *args, **options)
+
+
 BACKENDS: dict[str, Opener] = {
     "pytorch": open_pytorch,
+    "dali-cpu": partial(_open_dali, "cpu"),
+    "dali-gpu": partial(_open_dali, "mixed"),
     "packed": open_packed,
     "synthetic": open_synthetic,
 }

@@ -81,12 +81,15 @@ def read_classes(path: Path, split: str = "train") -> list[str]:
     return names
 
 
-def list_images(path: Path, split: str, classes: Sequence[str] | None = None) -> ImageFolder:
+def list_images(
+    path: Path, split: str, classes: Sequence[str] | None = None, *, allow_empty: bool = False
+) -> ImageFolder:
     """Index the images of ``path/split``.
 
     Args:
         classes: class names in the order of the targets; the split may lack some of them [default: its
             folders].
+        allow_empty: class folders without images are no error.
 
     Raises:
         UserError: a folder that is missing, empty, or of no class in `classes`; it is named.
@@ -102,7 +105,7 @@ def list_images(path: Path, split: str, classes: Sequence[str] | None = None) ->
             )
     root = path / split
     with ThreadPoolExecutor(max_workers=16) as pool:  # network file systems answer in parallel
-        listings = list(pool.map(_image_names, [root / name for name in folders]))
+        listings = list(pool.map(partial(_image_names, allow_empty), [root / name for name in folders]))
     counts = [len(ends) for _, ends in listings]
     # ends count from the start of a class folder's names: shift them to the start of all names
     starts = np.cumsum([0] + [len(names) for names, _ in listings[:-1]])
@@ -115,14 +118,14 @@ def list_images(path: Path, split: str, classes: Sequence[str] | None = None) ->
     )
 
 
-def _image_names(folder: Path) -> tuple[bytes, npt.NDArray[np.int64]]:
+def _image_names(allow_empty: bool, folder: Path) -> tuple[bytes, npt.NDArray[np.int64]]:
     """Sorted names of the images in a folder, end to end, and where each ends."""
     try:
         with os.scandir(os.fsencode(folder)) as entries:
             names = sorted(e.name for e in entries if _is_image(e))
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from None
-    if not names:
+    if not names and not allow_empty:
         raise UserError(f"{folder}: a class folder without images; add some or remove it")
     return b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64)
 

@@ -21,6 +21,9 @@ from effnet.recipe import Recipe
 
 Transform = Callable[[Readable, int, int], Pixels]
 
+REMEDY = "mend or remove it, or give --on-bad-image skip"
+"""what to do about a broken image"""
+
 
 class Images(Protocol):
     """Images of a split in a fixed order, of which any can be had; workers get a copy each."""
@@ -116,13 +119,13 @@ class _Work(Dataset[Any]):
             good = [row for row in range(len(indices)) if row not in bad]
             if self.full and not good:
                 raise BadImageError(bad[0].name, f"{bad[0].reason}; nor can any other image of its batch")
-            kept = _filled(len(indices), good) if self.full else np.array(good, dtype=np.int64)
+            kept = filled(len(indices), good) if self.full else np.array(good, dtype=np.int64)
             pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
         targets = torch.from_numpy(self.images.targets[indices].astype("int64"))
         return _Prepared(pixels, targets, torch.from_numpy(indices.copy()), list(bad.values()))
 
 
-def _filled(size: int, good: list[int]) -> Indices:
+def filled(size: int, good: list[int]) -> Indices:
     """The rows of a batch, where in the place of each bad one stands a good one, all of them in turn."""
     rows = np.arange(size)
     bad = np.setdiff1d(rows, good)
@@ -198,7 +201,7 @@ class ImageLoader(Position):
             # ends the workers now; the garbage collector would close their queues first and wait 5 s for each
             self._workers = self._open_workers()
             if isinstance(failure, BadImageError):
-                failure = UserError(f"{failure}; mend or remove it, or give --on-bad-image skip")
+                failure = UserError(f"{failure}; {REMEDY}")
             raise failure
 
 

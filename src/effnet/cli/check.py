@@ -1,0 +1,71 @@
+"""Output of `effnet prepare check`."""
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from effnet.data.check import ODDITIES, Report, SplitReport
+
+_SHOWN = 10  # of each kind of finding; --json has all
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """Print what a check found: a table and lists, or everything as one JSON object."""
+    if as_json:
+        print(json.dumps({"problems": report.problems, **asdict(report)}))
+        return
+    console = Console()
+    console.print(_overview(report))
+    for split, findings in report.splits.items():
+        _print_list(console, f"{split}: broken", [f"{file}: {why}" for file, why in findings.broken.items()])
+        _print_list(console, f"{split}: class folders without images", findings.empty_classes)
+        _print_list(console, f"{split}: the same file", [" = ".join(group) for group in findings.duplicates])
+        for name, files in findings.odd.items():
+            _print_list(console, f"{split}: {name}, {ODDITIES[name]}", files)
+    _print_list(console, "classes in val/ that train/ lacks", report.unknown_classes)
+    _print_list(console, "classes without validation images", report.classes_without_val)
+    _print_list(console, "in both train/ and val/", [" = ".join(group) for group in report.leakage])
+    print("problems: " + "; ".join(report.problems) if report.problems else "no problems")
+
+
+def _overview(report: Report) -> Table:
+    table = Table(box=None)
+    table.add_column("")
+    for split in report.splits:
+        table.add_column(split, justify="right")
+    columns = [_figures(findings) for findings in report.splits.values()]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
+    return table
+
+
+def _figures(findings: SplitReport) -> dict[str, str]:
+    counts = sorted(findings.images_per_class.values())
+    spread = {
+        name: " / ".join(f"{value:g}" for value in lengths.values()) or "-"
+        for name, lengths in (("width", findings.width), ("height", findings.height))
+    }
+    return {
+        "images": f"{findings.images:,}",
+        "GB": f"{findings.bytes / 1e9:.2f}",
+        "classes": f"{len(counts):,}",
+        "images per class: min / median / max": f"{counts[0]:,} / {counts[len(counts) // 2]:,} / {counts[-1]:,}",
+        "width: min / 5% / median / 95% / max": spread["width"],
+        "height": spread["height"],
+        "broken": f"{len(findings.broken):,}",
+        "odd": f"{len({file for files in findings.odd.values() for file in files}):,}",
+        "duplicates": f"{sum(len(group) - 1 for group in findings.duplicates):,}",
+    }
+
+
+def _print_list(console: Console, heading: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    console.print(f"{heading}: {len(lines):,}", highlight=False, markup=False)
+    for line in lines[:_SHOWN]:
+        text = line.encode(errors="replace").decode()  # names need not be UTF-8
+        console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > _SHOWN:
+        console.print(f"  and {len(lines) - _SHOWN:,} more, which --json lists")

@@ -1,0 +1,277 @@
+"""What is wrong or odd with a data set, told before it costs a night of training."""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from effnet.data.decode import BadImageError, EncodedImage
+from effnet.data.folder import LAYOUT, ImageFolder, list_images
+from effnet.data.workers import worker_count
+from effnet.errors import UserError
+
+SMALL = 32
+"""shorter side in pixels below which an image is odd"""
+LARGE = 25_000_000
+"""pixels above which an image is odd"""
+LONG = 4.0
+"""longer by shorter side above which an image is odd: validation's centre crop sees little of it"""
+
+_IMAGES_AT_ONCE = 64  # what a worker is given at a time
+
+# Oddities, none of which hinders training. An image has a bit for each in this order.
+ODDITIES = {
+    "grayscale": "one channel, which is repeated",
+    "cmyk": "printing colours, converted without a profile",
+    "palette": "colours from a table",
+    "transparent": "has transparent parts, whose colours are taken as they are",
+    "16-bit": "more than 8 bits a channel, of which the upper 8 are taken",
+    "animated": "several frames, of which the first is taken",
+    "rotated": "stored on its side or mirrored, turned upright by its EXIF tag",
+    "small": f"shorter side below {SMALL} px",
+    "large": f"more than {LARGE // 10**6} million pixels",
+    "long": f"longer side more than {LONG:g} times the shorter one",
+    "wrong extension": "of another format than its name says",
+}
+_FIELDS = [("digest", "S32"), ("height", "i4"), ("width", "i4"), ("bytes", "i8"), ("odd", "u2")]
+_Facts = npt.NDArray[Any]
+"""of an image each: SHA-256 and size of the file, size of the image (0 if it is broken), oddities"""
+
+
+@dataclass
+class SplitReport:
+    """Findings about one split. Files are named by their paths."""
+
+    images: int
+    bytes: int
+    images_per_class: dict[str, int]
+    broken: dict[str, str]
+    """files that can't be decoded, and why"""
+    odd: dict[str, list[str]]
+    """files by oddity, see `ODDITIES`"""
+    duplicates: list[list[str]]
+    """files with the same content"""
+    width: dict[str, float]
+    """smallest, 5 %, median, 95 % and largest in pixels"""
+    height: dict[str, float]
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """Class folders without images."""
+        return [name for name, count in self.images_per_class.items() if not count]
+
+
+@dataclass
+class Report:
+    """Findings about a data set."""
+
+    splits: dict[str, SplitReport]
+    leakage: list[list[str]]
+    """files of which both ``train/`` and ``val/`` have the content"""
+    unknown_classes: list[str] = field(default_factory=list)
+    """class folders in ``val/`` that ``train/`` lacks"""
+    classes_without_val: list[str] = field(default_factory=list)
+    """class folders in ``train/`` without images in ``val/``; no problem, but not measured either"""
+
+    @property
+    def problems(self) -> list[str]:
+        """What is to be mended before training, in words."""
+        counts = {
+            "broken images": sum(len(split.broken) for split in self.splits.values()),
+            "class folders without images": sum(len(split.empty_classes) for split in self.splits.values()),
+            "classes in val/ that train/ lacks": len(self.unknown_classes),
+            "images in both train/ and val/": len(self.leakage),
+        }
+        return [f"{what}: {count}" for what, count in counts.items() if count]
+
+
+def check(path: Path, *, workers: int | None = None, show_progress: bool = False) -> Report:
+    """Decode every image of a data set, and compare them all.
+
+    Args:
+        path: folder with ``train/<class>/`` and ``val/<class>/``, or one of them.
+        workers: processes [default: the cores there are, at most 16]; 0 for none but this.
+        show_progress: draw a progress bar.
+
+    Raises:
+        UserError: no such folder, none of the two in it, or one without class folders.
+    """
+    splits = [split for split in ("train", "val") if (path / split).is_dir()]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder")
+    if not splits:
+        raise UserError(f"{path} has no train/ and no val/ folder; {LAYOUT}")
+    images = {split: list_images(path, split, allow_empty=True) for split in splits}
+    facts, broken = _examined(images, worker_count(workers), show_progress)
+    report = Report(
+        {split: _split_report(images[split], facts[split], broken[split]) for split in splits},
+        leakage=_leakage(images, facts),
+    )
+    if len(splits) == 2:
+        train, val = (report.splits[split].images_per_class for split in splits)
+        report.unknown_classes = [name for name in val if name not in train]
+        report.classes_without_val = [name for name in train if not val.get(name)]
+    return report
+
+
+def _examined(
+    images: dict[str, ImageFolder], workers: int, show_progress: bool
+) -> tuple[dict[str, _Facts], dict[str, dict[int, str]]]:
+    """Facts about every image by split, and the broken ones' flaws."""
+    facts = {split: np.zeros(len(of_split), _FIELDS) for split, of_split in images.items()}
+    broken: dict[str, dict[int, str]] = {split: {} for split in images}
+    parts = [
+        (split, first)
+        for split, of_split in images.items()
+        for first in range(0, len(of_split), _IMAGES_AT_ONCE)
+    ]
+    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not show_progress) as progress:
+        task = progress.add_task("checking", total=sum(map(len, images.values())))
+        for (split, first), (part, flaws) in zip(parts, _mapped(images, parts, workers), strict=True):
+            facts[split][first : first + len(part)] = part
+            broken[split] |= flaws
+            progress.advance(task, len(part))
+    return facts, broken
+
+
+def _mapped(
+    images: dict[str, ImageFolder], parts: list[tuple[str, int]], workers: int
+) -> Iterator[tuple[_Facts, dict[int, str]]]:
+    if not workers:
+        yield from map(partial(_examine, images), parts)
+        return
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(images,)) as pool:
+        try:
+            yield from pool.map(_examine_in_worker, parts)
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that checks images was killed, maybe for want of memory; take fewer with --workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_of_worker: dict[str, ImageFolder] = {}
+
+
+def _start_worker(images: dict[str, ImageFolder]) -> None:
+    torch.set_num_threads(1)
+    _of_worker.update(images)
+
+
+def _examine_in_worker(part: tuple[str, int]) -> tuple[_Facts, dict[int, str]]:
+    return _examine(_of_worker, part)
+
+
+def _examine(images: dict[str, ImageFolder], part: tuple[str, int]) -> tuple[_Facts, dict[int, str]]:
+    split, first = part
+    indices = range(first, min(first + _IMAGES_AT_ONCE, len(images[split])))
+    facts, flaws = np.zeros(len(indices), _FIELDS), {}
+    for row, index in zip(facts, indices, strict=True):
+        path = images[split].path(index)
+        try:
+            data = path.read_bytes()
+            row["bytes"] = len(data)
+            row["digest"] = (
+                hashlib.sha256(data).digest() if data else b""
+            )  # empty files are broken, not equal
+            image = EncodedImage(path, data)
+            image.decode()
+        except BadImageError as error:
+            flaws[index] = error.reason
+        except OSError as error:
+            flaws[index] = f"can't be read: {error.strerror}"
+        else:
+            row["height"], row["width"] = image.height, image.width
+            row["odd"] = sum(1 << bit for bit, name in enumerate(ODDITIES) if name in _oddities(path, data))
+    return facts, flaws
+
+
+def _oddities(path: Path, data: bytes) -> set[str]:
+    """Oddities of an image that can be decoded."""
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        mode, (width, height) = image.mode, image.size
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        except Exception:  # malformed EXIF says nothing
+            turned = False
+        found = {
+            "grayscale": mode in ("1", "L", "LA") or mode.startswith(("I", "F")),
+            "cmyk": mode == "CMYK",
+            "palette": mode in ("P", "PA"),
+            "transparent": image.has_transparency_data,
+            "16-bit": mode.startswith(("I", "F")),
+            "animated": getattr(image, "is_animated", False) and image.format != "MPO",
+            "rotated": turned,
+            "small": min(width, height) < SMALL,
+            "large": width * height > LARGE,
+            "long": max(width, height) > LONG * min(width, height),
+            "wrong extension": _format_of_name(path)
+            not in (image.format, {"MPO": "JPEG"}.get(image.format or "")),
+        }
+    return {name for name, applies in found.items() if applies}
+
+
+def _format_of_name(path: Path) -> str | None:
+    """Pillow's name of the format that goes by the file's extension."""
+    return Image.registered_extensions().get(path.suffix.lower())
+
+
+def _split_report(images: ImageFolder, facts: _Facts, broken: dict[int, str]) -> SplitReport:
+    counts = np.bincount(images.targets, minlength=len(images.classes))
+    sound = facts[facts["height"] > 0]
+    return SplitReport(
+        images=len(images),
+        bytes=int(facts["bytes"].sum()),
+        images_per_class=dict(zip(images.classes, counts.tolist(), strict=True)),
+        broken={str(images.path(index)): flaw for index, flaw in sorted(broken.items())},
+        odd={
+            name: [str(images.path(index)) for index in np.flatnonzero(facts["odd"] & (1 << bit)).tolist()]
+            for bit, name in enumerate(ODDITIES)
+            if (facts["odd"] & (1 << bit)).any()
+        },
+        duplicates=[[str(images.path(i)) for i in group] for group in _groups(facts["digest"])],
+        width=_spread(sound["width"]),
+        height=_spread(sound["height"]),
+    )
+
+
+def _spread(lengths: npt.NDArray[np.int32]) -> dict[str, float]:
+    shares = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
+    return (
+        {name: float(np.quantile(lengths, share)) for name, share in shares.items()} if len(lengths) else {}
+    )
+
+
+def _groups(digests: npt.NDArray[Any]) -> list[list[int]]:
+    """Positions of equal digests, where there are at least two; those of files without content do not count."""
+    order = np.argsort(digests, kind="stable")
+    starts = np.flatnonzero(np.append(True, digests[order][1:] != digests[order][:-1]))
+    groups = np.split(order, starts[1:]) if len(order) else []
+    return sorted(group.tolist() for group in groups if len(group) > 1 and digests[group[0]])
+
+
+def _leakage(images: dict[str, ImageFolder], facts: dict[str, _Facts]) -> list[list[str]]:
+    """For each content that several splits have, all its files."""
+    splits = list(images)
+    digests = np.concatenate([facts[split]["digest"] for split in splits])
+    owner = np.repeat(np.arange(len(splits)), [len(facts[split]) for split in splits])
+    place = np.concatenate([np.arange(len(facts[split])) for split in splits])
+    return [
+        [str(images[splits[owner[n]]].path(int(place[n]))) for n in group]
+        for group in _groups(digests)
+        if len(set(owner[group])) > 1
+    ]
