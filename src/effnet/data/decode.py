@@ -77,6 +77,8 @@ class Readable(Protocol):
     height: int
     width: int
     """size of the upright image in pixels"""
+    original: tuple[int, int]
+    """height and width before it was packed, whose exact proportions validation keeps"""
 
     def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
         """Pixels (height, width, 3), RGB, upright.
@@ -125,6 +127,7 @@ class EncodedImage:
                 self.height, self.width = height, width
         except Exception as error:  # Pillow raises nearly anything on malformed files
             raise self._bad(error) from None
+        self.original = self.height, self.width
         self._turn = _UPRIGHT.get(orientation)
         self._sideways = orientation >= 5
 
@@ -167,6 +170,7 @@ class EncodedImage:
     def _decode_jpeg(self, min_height: int, min_width: int, rows: int | None) -> Pixels | None:
         if self._sideways:
             min_height, min_width = min_width, min_height
+        pixels: Pixels | None
         if simplejpeg is None:
             pixels = _decode_by_pillow(self._data, min_height, min_width)
         else:
