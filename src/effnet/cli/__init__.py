@@ -1,6 +1,5 @@
 """The command line: `effnet <verb>`. It parses, calls and prints; the logic is in the packages it calls."""
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -37,16 +36,6 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
         # The reader, such as `head`, has gone; so that Python does not complain at exit as well:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def show_log(level: int = logging.INFO) -> None:
-    """Show what the package logs on standard error; of several processes the first says it for all."""
-    logger = logging.getLogger("effnet")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-    logger.setLevel(level if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 
 def _can_be_mended(error: ValueError) -> bool:

@@ -8,7 +8,7 @@ import textwrap
 import typing
 from collections.abc import Sequence
 from dataclasses import Field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from effnet.errors import UserError
 from effnet.recipe import settings
@@ -17,6 +17,10 @@ from effnet.settings import flag_name, value_type
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # What the reference's scripts accept beside the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""what a verb's parser is added to"""
 
 
 class Parser(argparse.ArgumentParser):
