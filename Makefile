@@ -24,7 +24,7 @@ train: install
 	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(TRAIN_FLAGS) $(SAMPLE)
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: install
 	$(BIN)/ruff check .
