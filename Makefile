@@ -21,10 +21,10 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 train: install
 	$(BIN)/effnet prepare sample $(SAMPLE)
-	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(SAMPLE)
+	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(TRAIN_FLAGS) $(SAMPLE)
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: install
 	$(BIN)/ruff check .

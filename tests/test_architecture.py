@@ -22,8 +22,8 @@ ORDER = [
     "report",
     "cli",
 ]
-# Errors that bad input leads to stand below everything but the models, which stand alone.
-FOUNDATION = {"errors"}
+# What settings and errors are stands below everything but the models, which stand alone.
+FOUNDATION = {"errors", "settings"}
 
 
 def imported(path: Path) -> set[str]:

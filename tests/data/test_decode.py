@@ -131,16 +131,31 @@ def test_a_region_above_the_break_of_a_truncated_file_does_not_hide_it(tmp_path:
         EncodedImage(path).crop(Region(0, 0, 10, 10))
 
 
-@pytest.mark.parametrize("header", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xff\xe0\0"])
-def test_a_header_that_ends_early_has_no_height(header: bytes) -> None:
-    assert module._height_place(header) is None
+@pytest.mark.parametrize(
+    "header", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xff\xe0\0", b"\xff\xd8\xff\xc0\0"]
+)
+def test_a_header_that_ends_early_has_no_frame(header: bytes) -> None:
+    assert module._plain_frame(header) is None
 
 
 def test_padding_before_a_marker_is_skipped() -> None:
-    frame = b"\xff\xff\xff\xc0" + struct.pack(">HBHH", 17, 8, 480, 640)
-    place = module._height_place(b"\xff\xd8\xff\xfe\0\x04ab" + frame)
-    assert place is not None
-    assert (b"\xff\xd8\xff\xfe\0\x04ab" + frame)[place : place + 2] == struct.pack(">H", 480)
+    comment = b"\xff\xd8\xff\xfe\0\x04ab"
+    frame = module._plain_frame(comment + b"\xff\xff\xff\xc0" + struct.pack(">HBHHB", 17, 8, 480, 640, 3))
+    assert frame is not None
+    assert frame[1:] == (480, 640, True)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"exif": Image.Exif()}, {"keep_rgb": True}], ids=str
+)
+def test_the_quick_header_is_pillows(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+    path = tmp_path / "image.jpg"
+    photograph(20, 30).convert(mode).save(path, **options)
+    image = EncodedImage(path)
+    assert (image.height, image.width) == (20, 30)
+    assert (module._plain_frame(path.read_bytes()) is None) == (mode == "CMYK" or "exif" in options)
+    np.testing.assert_array_equal(image.decode(), np.asarray(Image.open(path).convert("RGB")))
 
 
 def test_without_simplejpeg_images_are_the_same(
@@ -167,7 +182,7 @@ def test_without_simplejpeg_images_are_the_same(
         tell_decoder()
     tell_decoder.cache_clear()
     assert [r.getMessage() for r in caplog.records if "pip install simplejpeg" in r.getMessage()] == [
-        "simplejpeg can't be imported (pip install simplejpeg): JPEG files are decoded by torchvision, whole"
+        "simplejpeg can't be imported (pip install simplejpeg): JPEG files are decoded by Pillow, more slowly"
     ]
 
 

@@ -3,7 +3,6 @@
 from copy import deepcopy
 from dataclasses import replace
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-# What a small CPU job needs of OpenMP is decided by PyTorch; nothing here may import it before a verb asks.
+# PyTorch takes seconds to import, so nothing here does before a verb asks for it.
 from effnet.errors import UserError
 
 
@@ -20,12 +20,13 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
         Exit code: 0, 2 for bad input (told in one line), 130 when interrupted.
     """
     from effnet.cli.verbs import run
-    from effnet.models.errors import ModelError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run([verb, *arguments] if verb else arguments, prog=prog)
-    except (UserError, ModelError) as error:
+    except ValueError as error:
+        if not _can_be_mended(error):
+            raise
         sys.stdout.flush()
         print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
         return 2
@@ -35,3 +36,9 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
         # The reader, such as `head`, has gone; so that Python does not complain at exit as well:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _can_be_mended(error: ValueError) -> bool:
+    """Whether an error is the user's to mend; any other is a bug and shows its traceback."""
+    models = sys.modules.get("effnet.models")  # which has an error of its own, if it is there at all
+    return isinstance(error, UserError) or (models is not None and isinstance(error, models.ModelError))

@@ -8,13 +8,19 @@ import textwrap
 import typing
 from collections.abc import Sequence
 from dataclasses import Field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from effnet.errors import UserError
-from effnet.recipe import flag_name, settings, value_type
+from effnet.recipe import settings
+from effnet.settings import flag_name, value_type
 
+_METAVARS = {int: "N", float: "X", str: "NAME"}
 # What the reference's scripts accept beside the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""what a verb's parser is added to"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,7 +101,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> None:
-    names = (*leaf.metadata.get("flags", ()), flag_name(leaf))
+    names = (flag_name(leaf), *leaf.metadata.get("flags", ()))
     short_first = sorted(names, key=lambda name: name.startswith("--"))
     kind, _ = value_type(leaf)
     options: dict[str, Any] = {
@@ -115,7 +121,7 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
     elif typing.get_origin(kind) is Literal:
         options["choices"] = typing.get_args(kind)
     else:
-        options |= {"type": kind, "metavar": leaf.metadata.get("metavar") or kind.__name__.upper()}
+        options |= {"type": kind, "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
     group.add_argument(*short_first, **options)
 
 

@@ -1,29 +1,47 @@
-"""Output of `effnet models`."""
+"""`effnet models`."""
 
+import argparse
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from effnet.models import list_models
-from effnet.models.profile import profile
-from effnet.models.weights import publishers_of
+from effnet.cli.flags import Verbs
+
+if TYPE_CHECKING:
+    from effnet.models.profile import Profile
 
 
-def print_models(*, as_json: bool) -> None:
-    """Print every model with its size, work per image and the publishers of its weights."""
+def add_models(verbs: Verbs, prog: str | None) -> None:
+    """Add `effnet models`."""
+    parser = verbs.add_parser("models", prog=prog, help="list the models")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.set_defaults(verb=_models)
+
+
+def _models(namespace: argparse.Namespace) -> int:
+    from effnet.models import list_models
+    from effnet.models.profile import profile
+    from effnet.models.weights import publishers_of
+
     rows = {name: (profile(name), publishers_of(name)) for name in list_models()}
-    if as_json:
+    if namespace.json:
         print(
             json.dumps({name: {**asdict(size), "weights": weights} for name, (size, weights) in rows.items()})
         )
-        return
+    else:
+        _print_table(rows)
+    return 0
+
+
+def _print_table(rows: "dict[str, tuple[Profile, tuple[str, ...]]]") -> None:
     table = Table(box=None)
-    table.add_column("model")
-    for heading in ("parameters", "GMAC", "M activations", "image"):
-        table.add_column(heading, justify="right")
-    table.add_column("weights")
+    table.add_column("model", no_wrap=True)
+    for heading in ("parameters", "GMAC", "M act.", "px"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
     for name, (size, weights) in rows.items():
         table.add_row(
             name,

@@ -1,10 +1,11 @@
 """Any image file to upright RGB.
 
-Pillow reads the header; JPEG pixels come from libjpeg-turbo through simplejpeg, everything else from Pillow.
-Over photographs of 500 x 375 px simplejpeg takes 1.09 ms, torchvision 1.08, OpenCV 1.11, Pillow 1.34, with
-identical pixels (one core, 2026); of these simplejpeg alone also decodes at reduced size, as Pillow does: a
-photograph of 3000 x 2250 px at 3/8 takes 8 ms, against 10 in Pillow at half size and 13 to 19 in full. None of
-them decodes a region; see `EncodedImage.crop` for what is done instead.
+JPEG pixels come from libjpeg-turbo through simplejpeg, everything else, and all where simplejpeg is missing,
+from Pillow. Over photographs of 500 x 375 px simplejpeg takes 1.09 ms, torchvision (deprecated) 1.08, OpenCV
+1.11, Pillow 1.34, with identical pixels (one core, 2026); of these simplejpeg alone also decodes at reduced size,
+as Pillow does: a photograph of 3000 x 2250 px at 3/8 takes 8 ms, against 10 in Pillow at half size and 13 to 19
+in full. None of them decodes a region: nvImageCodec does, in 0.81 of simplejpeg's time for the whole, but needs
+CUDA's libraries; what `EncodedImage.crop` does instead takes 0.85.
 """
 
 import functools
@@ -18,9 +19,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image
-from torchvision.io import ImageReadMode, decode_jpeg
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
@@ -40,11 +39,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MAY_HOLD_ORIENTATION = {"exif", "xmp"}  # where Pillow looks for it
 
-_END_OF_IMAGE = b"\xff\xd9"
-_BASELINE_FRAMES = (0xC0, 0xC1)
-_OTHER_FRAMES = (*range(0xC2, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xDA)
+_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
+_PROGRESSIVE = 0xC2
+_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
+# the rarer kinds of frames, the scan, and the segment that holds EXIF and XMP
+_NOT_PLAIN = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xDA, 0xE1)
 # rows below those wanted, for the interpolation of colours, which have half the rows
 _UPSAMPLING_ROWS = 2
 
@@ -77,6 +77,8 @@ class Readable(Protocol):
     height: int
     width: int
     """size of the upright image in pixels"""
+    original: tuple[int, int]
+    """height and width before it was packed, whose exact proportions validation keeps"""
 
     def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
         """Pixels (height, width, 3), RGB, upright.
@@ -108,32 +110,44 @@ class EncodedImage:
 
     def __init__(self, path: Path | str, data: bytes | None = None) -> None:
         self.path = path
+        orientation = 1
         try:
             self._data = Path(path).read_bytes() if data is None else data
-            with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
-                self._image: Image.Image = Image.open(io.BytesIO(self._data))
-                if self._image.format not in _JPEG:
-                    self._image.load()  # Pillow itself turns a TIFF upright as it loads it
+            self._frame = _plain_frame(self._data)
+            if self._frame is not None:
+                self._is_jpeg = True
+                self.height, self.width = self._frame.height, self._frame.width
+            else:
+                image = self._image
+                self._is_jpeg = image.format in _JPEG and image.mode in ("RGB", "L")
+                if image.format not in _JPEG:
+                    image.load()  # Pillow itself turns a TIFF upright as it loads it
+                orientation = _orientation(image)
+                width, height = reversed(image.size) if orientation >= 5 else image.size
+                self.height, self.width = height, width
         except Exception as error:  # Pillow raises nearly anything on malformed files
             raise self._bad(error) from None
-        orientation = _orientation(self._image)
+        self.original = self.height, self.width
         self._turn = _UPRIGHT.get(orientation)
-        self._sideways = 5 <= orientation <= 8
-        width, height = reversed(self._image.size) if self._sideways else self._image.size
-        self.height, self.width = height, width
+        self._sideways = orientation >= 5
+
+    @functools.cached_property
+    def _image(self) -> Image.Image:
+        with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
+            return Image.open(io.BytesIO(self._data))
 
     @property
     def plain_jpeg(self) -> bytes | None:
         """The file's content if it is a JPEG in RGB or grey that needs no turning, else None."""
-        is_plain = self._image.format == "JPEG" and self._image.mode in ("RGB", "L") and self._turn is None
-        return self._data if is_plain else None
+        is_plain = self._is_jpeg and self._turn is None
+        return self._data if is_plain and (self._frame or self._image.format == "JPEG") else None
 
     def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
         """The whole image."""
         return self._decode(min_height, min_width)
 
     def crop(self, region: Region, enough: int = 0) -> Pixels:
-        """A part. A JPEG is decoded from the top down to the part's end, half of the work or more in most."""
+        """A part. Of a baseline JPEG, only what is above the part's lower edge is decoded."""
         top, left, height, width = region
         needed = (math.ceil(self.height * enough / height), math.ceil(self.width * enough / width))
         if not enough or self.height < 2 * needed[0] or self.width < 2 * needed[1]:
@@ -145,22 +159,22 @@ class EncodedImage:
     def _decode(self, min_height: int = 0, min_width: int = 0, rows: int | None = None) -> Pixels:
         """All pixels, or at least the upper `rows`."""
         try:
+            pixels = self._decode_jpeg(min_height, min_width, rows) if self._is_jpeg else None
+            if pixels is not None:
+                return pixels
             with warnings.catch_warnings(action="ignore"):
-                pixels = self._decode_jpeg(min_height, min_width, rows)
-                return self._decode_other() if pixels is None else pixels
+                return self._decode_other()
         except Exception as error:
             raise self._bad(error) from None
 
     def _decode_jpeg(self, min_height: int, min_width: int, rows: int | None) -> Pixels | None:
-        image = self._image
-        if image.format not in _JPEG or image.mode not in ("RGB", "L"):
-            return None
         if self._sideways:
             min_height, min_width = min_width, min_height
+        pixels: Pixels | None
         if simplejpeg is None:
-            pixels = _decode_without_simplejpeg(self._data, image, min_height, min_width)
+            pixels = _decode_by_pillow(self._data, min_height, min_width)
         else:
-            upper = _upper_part(self._data, rows) if rows and self._turn is None and not min_height else None
+            upper = _upper_part(self._data, self._frame, rows) if self._frame and rows else None
             pixels = _decode_by_simplejpeg(self._data, upper, min_height, min_width)
         if pixels is not None and self._turn is not None:
             return np.array(Image.fromarray(pixels).transpose(self._turn))
@@ -191,7 +205,7 @@ def tell_decoder() -> None:
     """Log a warning, once, if JPEG files are decoded without simplejpeg."""
     if simplejpeg is None:
         _log.warning(
-            "simplejpeg can't be imported (pip install simplejpeg): JPEG files are decoded by torchvision, whole"
+            "simplejpeg can't be imported (pip install simplejpeg): JPEG files are decoded by Pillow, more slowly"
         )
 
 
@@ -210,53 +224,60 @@ def _decode_by_simplejpeg(
         return None  # simplejpeg is strict about small flaws that Pillow reads past
 
 
-def _decode_without_simplejpeg(
-    data: bytes, image: Image.Image, min_height: int, min_width: int
-) -> Pixels | None:
-    if min_height and image.height >= 2 * min_height and image.width >= 2 * min_width:
-        image.draft("RGB", (min_width, min_height))  # Pillow's reduced sizes are not below this either
-        return None
-    encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+def _decode_by_pillow(data: bytes, min_height: int, min_width: int) -> Pixels:
+    with warnings.catch_warnings(action="ignore"):
+        image: Image.Image = Image.open(io.BytesIO(data))
+        if min_height and image.height >= 2 * min_height and image.width >= 2 * min_width:
+            image.draft("RGB", (min_width, min_height))  # nor are Pillow's reduced sizes below this
+        return np.array(image.convert("RGB"))
+
+
+class _Frame(NamedTuple):
+    """What the frame header of a JPEG says (ISO 10918-1, B.2.2)."""
+
+    height_at: int
+    """where the height stands in the file, in bytes"""
+    height: int
+    width: int
+    is_baseline: bool
+
+
+def _plain_frame(data: bytes) -> _Frame | None:
+    """The frame of a JPEG that is grey or of three colours and surely upright, None for all other files.
+
+    That is most photographs, and all of ImageNet but a few; it takes a tenth of the time in which Pillow reads
+    a header.
+    """
+    position = 2
     try:
-        # contiguous: (3, H, W) in memory as (H, W, 3) is what it gives
-        pixels: Pixels = decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy()
-        return pixels
-    except RuntimeError:
-        return None
+        while data[:2] == _START_OF_IMAGE and data[position] == 0xFF:
+            marker = data[position + 1]
+            if marker in _FRAMES:
+                bits, height, width, colours = struct.unpack_from(">BHHB", data, position + 4)
+                if bits != 8 or colours not in (1, 3) or not height or not width:
+                    return None
+                return _Frame(position + 5, height, width, marker != _PROGRESSIVE)
+            if marker in _NOT_PLAIN:
+                return None
+            position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4])
+    except (IndexError, struct.error):
+        pass
+    return None
 
 
-def _upper_part(data: bytes, rows: int) -> bytearray | None:
+def _upper_part(data: bytes, frame: _Frame, rows: int) -> bytearray | None:
     """A JPEG whose decoding ends below its upper `rows`; None where there is nothing to gain.
 
     A baseline JPEG is coded from the top down, so where its header gives a smaller height, decoding stops
     there, with the same pixels: the entropy decoding of the rest, most of the work, is saved. A truncated
     file must not pass as whole by this: without an end marker there is no short cut.
     """
-    if not data.endswith(_END_OF_IMAGE):
-        return None
-    place = _height_place(data)
     wanted = rows + _UPSAMPLING_ROWS
-    if place is None or struct.unpack_from(">H", data, place)[0] <= wanted:
+    if not frame.is_baseline or frame.height <= wanted or not data.endswith(_END_OF_IMAGE):
         return None
     upper = bytearray(data)
-    struct.pack_into(">H", upper, place, wanted)
+    struct.pack_into(">H", upper, frame.height_at, wanted)
     return upper
-
-
-def _height_place(data: bytes) -> int | None:
-    """Where the height stands in a baseline JPEG (ISO 10918-1, B.2.2), None in one of another kind."""
-    position = 2
-    try:
-        while data[position] == 0xFF:
-            marker = data[position + 1]
-            if marker in _BASELINE_FRAMES:
-                return position + 5  # past the marker, the segment's length and the precision
-            if marker in _OTHER_FRAMES:
-                return None
-            position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4])
-    except IndexError:
-        pass
-    return None
 
 
 def _scaled(first: int, length: int, factor: float) -> slice:
@@ -266,8 +287,6 @@ def _scaled(first: int, length: int, factor: float) -> slice:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format in _JPEG and not _MAY_HOLD_ORIENTATION & image.info.keys():
-        return 1  # the quick way out for most files
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # malformed EXIF says nothing about the pixels

@@ -243,6 +243,7 @@ class _Encoded:
     """bytes before the encoded image or the pixels"""
     height: int
     width: int
+    original: tuple[int, int]
 
 
 class _Shard:
@@ -252,7 +253,7 @@ class _Shard:
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self._suffix = suffix
         self.records: list[tuple[int, ...]] = []
-        """per image target, offset, size, height and width"""
+        """per image the fields of `RECORD` but the shard"""
         self._lines: list[str] = []
 
     def add(self, key: str, target: int, image: _Encoded) -> None:
@@ -260,7 +261,7 @@ class _Shard:
         members = {self._suffix: image.content, "cls": str(target).encode()}
         starts = {suffix: self._append(f"{key}.{suffix}", content) for suffix, content in members.items()}
         start, size = starts[self._suffix] + image.pixels_at, len(image.content) - image.pixels_at
-        self.records.append((target, start, size, image.height, image.width))
+        self.records.append((target, start, size, image.height, image.width, *image.original))
         parts = (f"{s} {starts[s]} {len(content)} {key}.{s}" for s, content in members.items())
         self._lines.append(" ".join(parts))
 
@@ -282,16 +283,16 @@ class _Shard:
 
 def _encoded(path: Path, settings: PackSettings) -> _Encoded:
     image = EncodedImage(path)
+    original = image.height, image.width
     pixels = image.decode(_MARGIN * settings.size, _MARGIN * settings.size)
-    shorter = min(pixels.shape[:2])
-    if shorter > settings.size:
-        height, width = (settings.size * n // shorter for n in pixels.shape[:2])
+    if min(original) > settings.size:
+        height, width = (settings.size * n // min(original) for n in original)
         pixels = resized(pixels, height, width, "bicubic")
     elif settings.quality is not None and (content := image.plain_jpeg) is not None:
-        return _Encoded(content, 0, *pixels.shape[:2])  # encoding it again could only lose
+        return _Encoded(content, 0, *original, original)  # encoding it again could only lose
     content = _as_npy(pixels) if settings.quality is None else _as_jpeg(path, pixels, settings.quality)
     pixels_at = 0 if settings.quality is not None else len(content) - pixels.nbytes
-    return _Encoded(content, pixels_at, *pixels.shape[:2])
+    return _Encoded(content, pixels_at, pixels.shape[0], pixels.shape[1], original)
 
 
 def _as_npy(pixels: Pixels) -> bytes:
@@ -312,11 +313,7 @@ def _as_jpeg(path: Path, pixels: Pixels, quality: int) -> bytes:
 def _write_index(plan: _Plan) -> None:
     """Gather what the workers left about their shards; from then on the split is complete."""
     written = [_read_json(plan.unfinished / f"{number:06d}.json") for number in range(len(plan))]
-    rows = [
-        (number, target, offset, size, height, width)
-        for number, facts in enumerate(written)
-        for target, offset, size, height, width in facts["records"]
-    ]
+    rows = [(number, *record) for number, facts in enumerate(written) for record in facts["records"]]
     if not rows:
         raise UserError(f"{plan.images.root} holds no image that can be decoded")
     records = io.BytesIO()

@@ -41,6 +41,8 @@ RECORD = np.dtype(
         ("size", "<u4"),  # in bytes
         ("height", "<u4"),  # in pixels
         ("width", "<u4"),
+        ("original_height", "<u4"),
+        ("original_width", "<u4"),
     ]
 )
 
@@ -82,7 +84,7 @@ def packed_classes(path: Path | str, split: str = "train") -> list[str]:
 
 @dataclass(frozen=True)
 class PackedImages:
-    """Index of a packed split: some 30 bytes an image, which forked workers share."""
+    """Index of a packed split: 40 bytes an image, which forked workers share."""
 
     files: Files
     classes: list[str]
@@ -156,13 +158,23 @@ class PackedImages:
         wanted = [Part(self._shards[r[0]], r[2], r[2] + r[3]) for r in records]
         for index, part, record, get in zip(indices, wanted, records, self.files.parts(wanted), strict=True):
             name = f"{self.files.where(part.name)}: image {index}"
-            yield partial(self._opened, get, name, record[4:])
+            yield partial(self._opened, get, name, record[4:6], record[6:])
 
-    def _opened(self, get: Callable[[], bytes | memoryview], name: str, shape: tuple[int, int]) -> Readable:
+    def _opened(
+        self,
+        get: Callable[[], bytes | memoryview],
+        name: str,
+        shape: tuple[int, int],
+        original: tuple[int, int],
+    ) -> Readable:
         data = get()
-        if not self.is_raw:
-            return EncodedImage(name, bytes(data))
-        return RawImage(np.frombuffer(data, dtype=np.uint8).reshape(*shape, 3))
+        image: Readable
+        if self.is_raw:
+            image = RawImage(np.frombuffer(data, dtype=np.uint8).reshape(*shape, 3))
+        else:
+            image = EncodedImage(name, bytes(data))
+        image.original = original
+        return image
 
 
 class RawImage:
@@ -170,7 +182,7 @@ class RawImage:
 
     def __init__(self, pixels: Pixels) -> None:
         self._pixels = pixels
-        self.height, self.width = pixels.shape[:2]
+        self.height, self.width = self.original = pixels.shape[:2]
 
     def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
         """The whole image, at full size."""
@@ -188,8 +200,9 @@ def read_index(files: Files) -> dict[str, Any]:
     Raises:
         UserError: there is none that this version reads.
     """
+    content = files.whole(INDEX)
     try:
-        index = json.loads(files.whole(INDEX))
+        index = json.loads(content)
     except ValueError:
         index = {}
     if not isinstance(index, dict) or index.get("format") != FORMAT:

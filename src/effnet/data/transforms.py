@@ -92,7 +92,9 @@ class ValTransform:
         pixels = image.decode(enough, enough)
         shorter = min(pixels.shape[:2])
         pixels = _centre(pixels, *(_limited(n, _MAX_ASPECT * shorter) for n in pixels.shape[:2]))
-        height, width = (resize * n // shorter for n in pixels.shape[:2])
+        # of the original: pixels that were decoded at a reduced size, or packed, had their sides rounded
+        shorter = min(image.original)
+        height, width = (resize * min(n, _MAX_ASPECT * shorter) // shorter for n in image.original)
         return _centre(resized(pixels, height, width, self.preprocessing.interpolation), side, side)
 
 

@@ -36,6 +36,8 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
         with RunLog(workspace / recipe.run.report_file, append=True, is_main=processes.is_main) as log:
             log.record("parameters", {"recipe": opened.recipe.to_dict()})
             log.record("summary", metrics)
+            if opened.data.val is not None and (left_out := processes.merge(opened.data.val.bad_images)):
+                log.bad_images("val", left_out)
             if matrix is not None:
                 _write_matrix(recipe, matrix, opened)
             if as_json:

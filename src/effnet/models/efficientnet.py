@@ -84,6 +84,8 @@ class EfficientNet(nn.Module):
     @torch.no_grad()
     def _initialise(self, config: ModelConfig) -> None:
         """He initialisation (arXiv 1502.01852) of convolutions; zero biases; the rest as PyTorch does it."""
+        if self.stem.conv.weight.is_meta:
+            return  # nothing to fill, and pretending takes seconds for the large models
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode=config.conv_init, nonlinearity="relu")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.models.efficientnet import EfficientNet
+from effnet.models.layers import ConvBNAct
 from effnet.models.registry import model_config
 
 
@@ -43,9 +44,13 @@ def profile(name: str, image_size: int | None = None) -> Profile:
 
     with torch.device("meta"), torch.no_grad():
         model = EfficientNet(config).eval()
-        for module in model.modules():
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        for module in list(model.modules()):
+            if isinstance(module, ConvBNAct):
+                # These keep shapes, and are slow to run on the meta device.
+                module.act = nn.Identity()
+                module.bn = nn.Identity()  # type: ignore[assignment]
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_hook(count)
         model(torch.empty(1, 3, config.image_size, config.image_size))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return Profile(parameters, macs, activations, config.image_size)

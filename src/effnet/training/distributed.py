@@ -1,7 +1,7 @@
 """This process among the others: who it is, where it computes, and sums over all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,6 +40,14 @@ class Processes:
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
+
+    def merge(self, named: Mapping[str, str]) -> dict[str, str]:
+        """Entries of all processes together, in every one of them."""
+        if self.world_size == 1:
+            return dict(named)
+        gathered: list[Mapping[str, str]] = [{}] * self.world_size
+        dist.all_gather_object(gathered, dict(named))
+        return {name: value for each in gathered for name, value in each.items()}
 
     def average_buffers(self, model: nn.Module) -> None:
         """Replace BatchNorm's running statistics, which each process gathers alone, by their mean over all."""

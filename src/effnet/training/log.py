@@ -93,6 +93,12 @@ class RunLog:
         else:
             self.print(f"epoch {epoch + 1} step {step}/{steps}  {state}")
 
+    def bad_images(self, split: str, reasons: Mapping[str, str]) -> None:
+        """Report images that were left out, by file, with what is wrong with each."""
+        for name, reason in reasons.items():
+            self.print(f"{split}: left out {name}: {reason}")
+        self.record("event", {"event": "bad images", "split": split, "images": dict(reasons)})
+
     def end_epoch(self) -> None:
         """Take the progress bar away."""
         if self._progress is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from effnet.data import DataSource, Loader, open_data, read_classes
+from effnet.data import DataSource, Loader, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.models.efficientnet import EfficientNet
@@ -29,8 +29,6 @@ from effnet.training.setup import (
 )
 from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
-
-SYNTHETIC_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     # Only training may give the weights a new classifier.
     keeps_classifier = "train" not in splits
     classes = _classes(recipe, origin, keeps_classifier=keeps_classifier)
-    found = len(classes) if classes else _count_classes(recipe, path, splits)
+    found = len(classes or find_classes(recipe, path or Path(), splits))
     recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
     preprocessing = preprocessing_of(recipe, origin)
     precision = Precision(recipe.compute, processes.device)
@@ -113,12 +111,6 @@ def _classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Seque
     if recipe.data.class_map is not None:
         return read_class_map(recipe.data.class_map)
     return origin.classes(keeps_classifier=keeps_classifier)
-
-
-def _count_classes(recipe: Recipe, path: Path | None, splits: Sequence[str]) -> int:
-    if path is None:
-        return recipe.model.num_classes or SYNTHETIC_CLASSES
-    return len(read_classes(path, splits[0]))
 
 
 def train(recipe: Recipe, path: Path | None) -> dict[str, float]:

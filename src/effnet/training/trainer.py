@@ -93,6 +93,7 @@ class Trainer:
         self.log = log
         self.metadata = metadata
         self.progress = Progress()
+        self._bad_images: dict[str, str] = {}
         self.accumulation = accumulation_steps(recipe, processes.world_size)
         self.steps_per_epoch = min(len(train_loader), recipe.run.prof or len(train_loader))
         self.optimizer = FlatOptimizer(model, recipe.optimizer)
@@ -262,11 +263,22 @@ class Trainer:
         if is_best:
             progress.best_top1 = top1
             progress.best_is_ema = metrics.get("val_ema.top1", -1.0) == top1
+        self._report_bad_images()
         self.log.record("epoch", metrics, epoch=progress.epoch - 1, step=progress.step)
         self.log.print(_epoch_line(progress.epoch, self.recipe.schedule.epochs, metrics))
         if self.files is not None and self.processes.is_main:
             self.files.save(self.state_dict(), is_best=is_best)
         self.processes.barrier()
+
+    def _report_bad_images(self) -> None:
+        if self.recipe.data.on_bad_image != "skip":
+            return
+        loaders = {"train": self.loader, **({"val": self.validator.loader} if self.validator else {})}
+        for split, loader in loaders.items():
+            left_out = self.processes.merge(loader.bad_images)
+            if new := {name: reason for name, reason in left_out.items() if name not in self._bad_images}:
+                self._bad_images |= new
+                self.log.bad_images(split, new)
 
     def _stopped_early(self) -> bool:
         patience = self.recipe.schedule.early_stopping_patience

@@ -1,0 +1,135 @@
+"""`effnet prepare`."""
+
+import argparse
+from pathlib import Path
+
+from effnet.cli.flags import Parser, Verbs
+
+
+def add_prepare(verbs: Verbs, prog: str | None) -> None:
+    """Add `effnet prepare`."""
+    parser = verbs.add_parser("prepare", prog=prog, help="make or check a data set")
+    forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
+    sample = forms.add_parser("sample", help="write a small real data set: handwritten digits")
+    sample.add_argument("dir", metavar="DIR", help="folder to write")
+    sample.set_defaults(verb=_prepare_sample)
+    _add_pack(forms)
+    _add_check(forms)
+    _add_imagenet(forms)
+
+
+def _prepare_sample(namespace: argparse.Namespace) -> int:
+    from effnet.data.sample import prepare_sample
+
+    prepare_sample(Path(namespace.dir))
+    return 0
+
+
+def _add_pack(forms: Verbs) -> None:
+    pack = forms.add_parser(
+        "pack", help="resize a data set once, into a few large files that are fast to read"
+    )
+    pack.add_argument("dir", metavar="DIR", help="folder with train/<class>/ and val/<class>/")
+    pack.add_argument("out", metavar="OUT", help="folder to write; an interrupted packing is finished")
+    pack.add_argument(
+        "--size", type=int, default=320, metavar="PIXELS", help="shorter side, never enlarged [default: 320]"
+    )
+    form = pack.add_mutually_exclusive_group()
+    form.add_argument("--quality", type=int, default=95, metavar="Q", help="of JPEG, 1 to 100 [default: 95]")
+    form.add_argument(
+        "--raw", action="store_true", help="pixels as they are: three times as fast, six times as large"
+    )
+    pack.add_argument(
+        "-j", "--workers", type=int, metavar="N", help="processes [default: one a core, at most 16]"
+    )
+    pack.add_argument(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="a file that can't be decoded stops the packing, or is left out and listed [default: stop]",
+    )
+    pack.add_argument("--verify", action="store_true", help="then compare every file with its checksum")
+    pack.set_defaults(verb=_prepare_pack)
+
+
+def _prepare_pack(namespace: argparse.Namespace) -> int:
+    from effnet.data.pack import PackSettings, pack
+    from effnet.data.packed import verify
+
+    out = Path(namespace.out)
+    settings = PackSettings(namespace.size, None if namespace.raw else namespace.quality)
+    counts = pack(
+        Path(namespace.dir),
+        out,
+        settings,
+        workers=namespace.workers,
+        skip_bad=namespace.on_bad_image == "skip",
+        show_progress=True,
+    )
+    print(f"{out}: {', '.join(f'{count} images in {split}' for split, count in counts.items())}")
+    if namespace.verify:
+        verify(out)
+        print(f"{out}: every file has its checksum")
+    return 0
+
+
+def _add_check(forms: Verbs) -> None:
+    check = forms.add_parser(
+        "check",
+        help="decode every image; report broken, equal and odd ones, class balance, sizes and leakage",
+        description="Exit code: 0 without problems, 1 with broken images, empty classes or leakage, 2 for bad input.",
+    )
+    check.add_argument(
+        "dir", metavar="DIR", help="folder with train/<class>/ and val/<class>/, or one of them"
+    )
+    check.add_argument(
+        "-j", "--workers", type=int, metavar="N", help="processes [default: one a core, at most 16]"
+    )
+    check.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    check.set_defaults(verb=_prepare_check)
+
+
+def _prepare_check(namespace: argparse.Namespace) -> int:
+    from effnet.cli.check import print_report
+    from effnet.data.check import check
+
+    report = check(Path(namespace.dir), workers=namespace.workers, show_progress=not namespace.json)
+    print_report(report, as_json=namespace.json)
+    return 1 if report.problems else 0
+
+
+def _add_imagenet(forms: Verbs) -> None:
+    imagenet = forms.add_parser(
+        "imagenet", help="unpack ImageNet's archives into class folders; an interrupted run is finished"
+    )
+    imagenet.add_argument("train_tar", metavar="TRAIN_TAR", help="ILSVRC2012_img_train.tar")
+    imagenet.add_argument("val_tar", metavar="VAL_TAR", help="ILSVRC2012_img_val.tar")
+    imagenet.add_argument("out", metavar="OUT", help="folder to write, with train/<class>/ and val/<class>/")
+    classes = imagenet.add_mutually_exclusive_group(required=True)
+    classes.add_argument(
+        "--devkit",
+        metavar="FILE",
+        help="ILSVRC2012_devkit_t12.tar.gz, which has the validation images' classes",
+    )
+    classes.add_argument(
+        "--val-classes",
+        metavar="FILE",
+        help="class folder of each validation image, one a line, in their order",
+    )
+    imagenet.set_defaults(verb=_prepare_imagenet)
+
+
+def _prepare_imagenet(namespace: argparse.Namespace) -> int:
+    from effnet.data.imagenet import prepare_imagenet, read_devkit, read_val_classes
+
+    if namespace.devkit:
+        val_classes = read_devkit(Path(namespace.devkit))
+    else:
+        val_classes = read_val_classes(Path(namespace.val_classes))
+    out = Path(namespace.out)
+    tars = Path(namespace.train_tar), Path(namespace.val_tar)
+    summary = prepare_imagenet(*tars, out, val_classes, show_progress=True)
+    print(f"{out}: " + ", ".join(f"{images:,} images in {split}" for split, images in summary.images.items()))
+    for warning in summary.warnings:
+        print(f"warning: {warning}")
+    return 0

@@ -1,0 +1,77 @@
+"""`effnet train` and `effnet evaluate`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from effnet.cli.flags import Parser, Verbs, add_recipe_flags, given_settings
+from effnet.cli.messages import show_log
+from effnet.errors import UserError
+from effnet.recipe import Recipe, read_recipe
+
+
+def add_train(verbs: Verbs, prog: str | None) -> None:
+    """Add `effnet train`."""
+    name = prog or "effnet train"
+    parser = verbs.add_parser(
+        "train", prog=name, usage=f"{name} DIR [options]", help="train a model on a folder of images"
+    )
+    _add_data_flags(parser)
+    parser.set_defaults(verb=_train)
+
+
+def add_evaluate(verbs: Verbs, prog: str | None) -> None:
+    """Add `effnet evaluate`."""
+    name = prog or "effnet evaluate"
+    parser = verbs.add_parser(
+        "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
+    )
+    _add_data_flags(parser)
+    parser.set_defaults(verb=_train, evaluate=True)
+
+
+def _add_data_flags(parser: Parser) -> None:
+    parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--recipe", metavar="FILE", help="settings as YAML; flags override them")
+    parser.add_argument(
+        "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
+    )
+    add_recipe_flags(parser)
+
+
+def _train(namespace: argparse.Namespace) -> int:
+    from effnet.inference.evaluate import evaluate
+    from effnet.training.run import train
+
+    show_log()
+    recipe = _recipe(namespace)
+    if hasattr(namespace, "jit"):
+        print("--jit: TorchScript is superseded; use --compile for a compiled training step")
+    if namespace.dir is None and recipe.data.data_backend != "synthetic":
+        raise UserError("name the folder of images, or use --data-backend synthetic")
+    path = Path(namespace.dir) if namespace.dir is not None else None
+    if recipe.run.evaluate:
+        evaluate(recipe, path, as_json=namespace.json)
+    else:
+        train(recipe, path)
+    return 0
+
+
+def _recipe(namespace: argparse.Namespace) -> Recipe:
+    """The recipe of a command: defaults, then what a resumed checkpoint says, then the file, then the flags."""
+    from effnet.training.checkpoint import inherited_settings
+
+    flags = given_settings(namespace)
+    from_file = read_recipe(namespace.recipe) if namespace.recipe else {}
+    resumed = {**from_file, **flags}.get("resume")
+    inherited = inherited_settings(resumed) if resumed else _named_model({**from_file, **flags})
+    return Recipe().replace({**inherited, **from_file, **flags})
+
+
+def _named_model(given: dict[str, Any]) -> dict[str, Any]:
+    """The model that a weight file says it is of, where the command names none."""
+    from effnet.models.weights import read_metadata
+
+    file = given.get("pretrained_from_file")
+    metadata = read_metadata(file) if file and "arch" not in given else None
+    return {"arch": metadata.model} if metadata else {}

