@@ -56,6 +56,7 @@ def test_imports_point_one_way(path: Path) -> None:
 # Each optional package is imported in one module, which names the extra when it is missing.
 OPTIONAL = [
     "sklearn",
+    "scipy",
     "nvidia.dali",
     "modelopt",
     "tensorrt",
