@@ -147,14 +147,14 @@ def test_padding_before_a_marker_is_skipped() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"exif": Image.Exif()}, {"keep_rgb": True}], ids=str
+    "option", [{}, {"progressive": True}, {"exif": b"Exif\0\0"}, {"keep_rgb": True}], ids=str
 )
-def test_the_quick_header_is_pillows(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+def test_the_quick_header_is_pillows(tmp_path: Path, mode: str, option: dict[str, object]) -> None:
     path = tmp_path / "image.jpg"
-    photograph(20, 30).convert(mode).save(path, **options)
+    photograph(20, 30).convert(mode).save(path, **option)
     image = EncodedImage(path)
     assert (image.height, image.width) == (20, 30)
-    assert (module._plain_frame(path.read_bytes()) is None) == (mode == "CMYK" or "exif" in options)
+    assert (module._plain_frame(path.read_bytes()) is None) == (mode == "CMYK" or "exif" in option)
     np.testing.assert_array_equal(image.decode(), np.asarray(Image.open(path).convert("RGB")))
 
 
