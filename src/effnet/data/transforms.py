@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode, v2
 
 from effnet.data.decode import Pixels, Readable, Region
 from effnet.data.preprocessing import Preprocessing
@@ -28,12 +27,11 @@ _MAX_ASPECT = 4
 
 Augmentation = Callable[[Image.Image], Image.Image]
 
-# Operations move pixels by bilinear interpolation and fill with mid-grey, as the published policies' code
-# does.
-_AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
-    "autoaugment": v2.AutoAugment,
-    "randaugment": v2.RandAugment,
-    "trivialaugment": v2.TrivialAugmentWide,
+# Names in torchvision.transforms.v2.
+_AUGMENTATIONS = {
+    "autoaugment": "AutoAugment",
+    "randaugment": "RandAugment",
+    "trivialaugment": "TrivialAugmentWide",
 }
 
 
@@ -41,7 +39,12 @@ def augmentation(name: str) -> Augmentation | None:
     """Automatic augmentation of an RGB image, None for ``none``; draws from torch's default generator."""
     if name == "none":
         return None
-    return _AUGMENTATIONS[name](interpolation=InterpolationMode.BILINEAR, fill=128)
+    # Imported here: whoever only classifies an image need not wait for it, nor workers hold it.
+    from torchvision.transforms import InterpolationMode, v2
+
+    # Operations move pixels by bilinear interpolation and fill with mid-grey, as the published policies' code does.
+    made: Augmentation = getattr(v2, _AUGMENTATIONS[name])(interpolation=InterpolationMode.BILINEAR, fill=128)
+    return made
 
 
 @dataclass(frozen=True)
