@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SAMPLE ?= data/sample
 RUN ?= runs/sample
+BENCH ?= runs/bench
 
-.PHONY: install train test lint format types lock clean
+.PHONY: install train test bench lint format types lock clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +26,12 @@ train: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+bench: install
+	mkdir -p $(BENCH)
+	$(BIN)/effnet benchmark train --image-size 64 --batch-size 32 --json $(BENCH)/train.json
+	$(BIN)/effnet prepare sample $(SAMPLE)
+	$(BIN)/effnet benchmark data $(SAMPLE) --image-size 32 --json $(BENCH)/data.json
 
 lint: install
 	$(BIN)/ruff check .
