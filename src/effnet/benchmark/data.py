@@ -387,15 +387,3 @@ def print_table(result: dict[str, Any]) -> None:
     console.print(table)
     for name, reason in result["skipped"].items():
         console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
-
-
-def write(result: dict[str, Any], path: Path) -> None:
-    """Write as JSON.
-
-    Raises:
-        UserError: the file can't be written.
-    """
-    try:
-        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror}") from None

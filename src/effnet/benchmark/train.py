@@ -1,9 +1,7 @@
 """Training throughput: this project's own step beside other implementations' in the same run."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -166,8 +164,3 @@ def print_table(result: dict[str, Any]) -> None:
     console.print(table)
     for name, reason in result["skipped"].items():
         console.print(f"{name} left out: {reason}")
-
-
-def write(result: dict[str, Any], path: Path) -> None:
-    """Store a result as JSON."""
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

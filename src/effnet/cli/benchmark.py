@@ -24,7 +24,8 @@ def add_benchmark(verbs: Verbs, prog: str | None) -> None:
 
 
 def _benchmark_train(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.train import TrainBenchmark, benchmark_train, print_table, write
+    from effnet.benchmark.results import write
+    from effnet.benchmark.train import TrainBenchmark, benchmark_train, print_table
 
     recipe = Recipe().replace(given_settings(namespace))
     result = benchmark_train(TrainBenchmark(recipe, namespace.peers, namespace.rounds, namespace.steps))
@@ -66,7 +67,8 @@ def _add_benchmark_data(forms: Verbs) -> None:
 
 
 def _benchmark_data(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.data import DataBenchmark, benchmark_data, print_table, write
+    from effnet.benchmark.data import DataBenchmark, benchmark_data, print_table
+    from effnet.benchmark.results import write
 
     settings = DataBenchmark(
         Path(namespace.dir),
