@@ -22,7 +22,7 @@ QUICKER = {
     "effnet train": QUICK,
     "torchrun": QUICK,
     "effnet evaluate": "--batch-size 4 --workers 0 --device cpu",
-    "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --no-peers",
+    "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --eager-only",
     "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1",
 }
 

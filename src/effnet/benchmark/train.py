@@ -30,11 +30,13 @@ class TrainBenchmark:
     Attributes:
         recipe: model, sizes, precision and device; `compile` is measured both ways.
         peers: whether to run torchvision and timm beside it.
+        compiled: whether to run each compiled as well, which takes minutes to prepare on few cores.
         rounds, steps, warmup: see `effnet.benchmark.measure.interleaved`.
     """
 
     recipe: Recipe
     peers: bool = True
+    compiled: bool = True
     rounds: int = 5
     steps: int = 5
     warmup: int = 3
@@ -47,14 +49,16 @@ def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
     processes = Processes(0, 0, 1, 1, device)
     trainer, batch = _trainer(recipe.replace({"compile": False}), processes)
     contenders = {"effnet": _own_step(trainer, batch)}
-    compiled, _ = _trainer(recipe.replace({"compile": True}), processes)
-    contenders["effnet compiled"] = _own_step(compiled, batch)
+    if settings.compiled:
+        compiled, _ = _trainer(recipe.replace({"compile": True}), processes)
+        contenders["effnet compiled"] = _own_step(compiled, batch)
     skipped = {}
     if settings.peers:
         for peer in ("torchvision", "timm"):
             try:
                 contenders[peer] = _peer_step(peer, trainer, batch, compiles=False)
-                contenders[f"{peer} compiled"] = _peer_step(peer, trainer, batch, compiles=True)
+                if settings.compiled:
+                    contenders[f"{peer} compiled"] = _peer_step(peer, trainer, batch, compiles=True)
             except ImportError as error:
                 skipped[peer] = str(error)
     timings = interleaved(

@@ -14,6 +14,7 @@ def add_benchmark(verbs: Verbs, prog: str | None) -> None:
     train = forms.add_parser("train", help="training steps on synthetic images")
     train.add_argument("--json", metavar="FILE", help="write the result here")
     train.add_argument("--no-peers", dest="peers", action="store_false", help="this project alone")
+    train.add_argument("--eager-only", dest="compiled", action="store_false", help="nothing compiled")
     train.add_argument(
         "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
     )
@@ -28,7 +29,15 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.train import TrainBenchmark, benchmark_train, print_table
 
     recipe = Recipe().replace(given_settings(namespace))
-    result = benchmark_train(TrainBenchmark(recipe, namespace.peers, namespace.rounds, namespace.steps))
+    result = benchmark_train(
+        TrainBenchmark(
+            recipe,
+            peers=namespace.peers,
+            compiled=namespace.compiled,
+            rounds=namespace.rounds,
+            steps=namespace.steps,
+        )
+    )
     print_table(result)
     if namespace.json:
         write(result, Path(namespace.json))

@@ -1,0 +1,47 @@
+"""The training benchmark measures the trainer's own step beside its peers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from effnet.benchmark.measure import interleaved
+from effnet.benchmark.peers import peer_model
+from effnet.cli import main
+from effnet.recipe import Recipe
+
+
+def test_rounds_are_interleaved_after_the_warm_up() -> None:
+    order: list[str] = []
+    contenders = {name: lambda name=name: order.append(name) for name in "ab"}
+    timings = interleaved(contenders, images=4, device=torch.device("cpu"), rounds=2, steps=2, warmup=1)
+    assert "".join(order) == "ab" + "aabb" * 2
+    assert {name: len(timing.latencies) for name, timing in timings.items()} == {"a": 4, "b": 4}
+    assert sorted(timings["a"].rounds)[0] <= timings["a"].images_per_second <= sorted(timings["a"].rounds)[1]
+
+
+def test_peers_are_the_same_networks() -> None:
+    recipe = Recipe().replace({"num_classes": 1000})
+    for peer in ("torchvision", "timm"):
+        pytest.importorskip(peer)
+        model = peer_model(peer, recipe)
+        assert sum(parameter.numel() for parameter in model.parameters()) == 5_288_548
+
+
+def test_a_peer_without_the_model_is_named() -> None:
+    with pytest.raises(ImportError, match="torchvision has no efficientnet_widese_b0"):
+        peer_model("torchvision", Recipe().replace({"arch": "efficientnet-widese-b0"}))
+
+
+def test_result_names_machine_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "train.json"
+    flags = (
+        "--arch efficientnet-widese-b0 --image-size 32 -b 2 --rounds 1 --steps 1 --device cpu --eager-only"
+    )
+    assert main(["benchmark", "train", *flags.split(), "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert list(result["rows"]) == ["effnet"]
+    assert result["skipped"]["torchvision"] == "torchvision has no efficientnet_widese_b0"
+    assert {"commit", "command", "cpu", "versions"} <= result["environment"].keys()
+    assert "torchvision left out" in capsys.readouterr().out
