@@ -38,7 +38,9 @@ from effnet.errors import UserError
 from effnet.recipe import Recipe
 
 PEER = "ImageFolder, PIL"
+UINT8_PEER = "ImageFolder, PIL, uint8"
 DALI_PEER = "DALI, documented"
+PEERS = (PEER, UINT8_PEER, DALI_PEER)
 AUGMENTATIONS = ("none", "autoaugment")
 SPLIT = "train"
 
@@ -98,6 +100,16 @@ Pass = Callable[[], Iterator[int]]
 """Goes through the training set once and gives every batch's number of images"""
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A way to read the images."""
+
+    open: Callable[[Setup], Pass]
+    """raises `UnavailableError` where it can't run"""
+    augments: bool = True
+    """whether automatic augmentation makes a difference"""
+
+
 def _backend(name: str, setup: Setup, *, path: Path | None = None) -> Pass:
     """One of this project's backends."""
     recipe = setup.recipe.replace({"data_backend": name})
@@ -154,8 +166,6 @@ class _Decoded(Dataset[Any]):
 
 
 def _decoding(setup: Setup) -> Pass:
-    if setup.recipe.data.augmentation != "none":
-        raise UnavailableError("")  # one row is enough
     loader = _loader(_Decoded(setup.root), setup)
     return lambda: (len(ones) for ones in loader)
 
@@ -201,17 +211,17 @@ def _documented_dali(setup: Setup) -> Pass:
     return once
 
 
-CONTENDERS: dict[str, Callable[[Setup], Pass]] = {
-    "decoding alone": _decoding,
+CONTENDERS: dict[str, Contender] = {
+    "decoding alone": Contender(_decoding, augments=False),
     # torchvision's references normalise in the workers, timm after the copy to the device
-    PEER: partial(_image_folder, _NORMALISED),
-    f"{PEER}, uint8": partial(_image_folder, ()),
-    "pytorch": partial(_backend, "pytorch"),
-    "dali-cpu": partial(_backend, "dali-cpu"),
-    "dali-gpu": partial(_backend, "dali-gpu"),
-    DALI_PEER: _documented_dali,
-    "packed, JPEG": partial(_packed, "jpeg"),
-    "packed, raw": partial(_packed, "raw"),
+    PEER: Contender(partial(_image_folder, _NORMALISED)),
+    UINT8_PEER: Contender(partial(_image_folder, ())),
+    "pytorch": Contender(partial(_backend, "pytorch")),
+    "dali-cpu": Contender(partial(_backend, "dali-cpu")),
+    "dali-gpu": Contender(partial(_backend, "dali-gpu")),
+    DALI_PEER: Contender(_documented_dali),
+    "packed, JPEG": Contender(partial(_packed, "jpeg")),
+    "packed, raw": Contender(partial(_packed, "raw")),
 }
 
 
@@ -229,24 +239,17 @@ def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
     Raises:
         UserError: a folder that can't be used, or an unknown contender.
     """
+    if settings.repeats < 1 or settings.images < 1:
+        raise UserError("--repeats and --images must be at least 1")
     unknown = set(settings.only or ()) - CONTENDERS.keys()
     if unknown:
         raise UserError(f"--only must be of {', '.join(CONTENDERS)}, not {', '.join(sorted(unknown))}")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="effnet-benchmark-")))
         setup = _setup(settings, scratch)
-        passes: dict[tuple[str, str], Pass] = {}
-        skipped: dict[str, str] = {}
-        for augmentation in AUGMENTATIONS:
-            augmented = replace(setup, recipe=setup.recipe.replace({"augmentation": augmentation}))
-            for name in settings.only or CONTENDERS:
-                try:
-                    passes[name, augmentation] = CONTENDERS[name](augmented)
-                except UnavailableError as error:
-                    if str(error):
-                        skipped[name] = str(error)
+        passes, skipped = _opened(setup, settings.only or list(CONTENDERS))
         rounds = _interleaved(passes, settings.repeats)
-    images = len(list_images(setup.root, SPLIT)) if setup.root.exists() else settings.images
+        images = len(list_images(setup.root, SPLIT))
     return {
         "benchmark": "data",
         "images": images,
@@ -260,6 +263,21 @@ def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
         "skipped": skipped,
         "environment": environment(),
     }
+
+
+def _opened(setup: Setup, names: Sequence[str]) -> tuple[dict[tuple[str, str], Pass], dict[str, str]]:
+    """Contenders by name and augmentation, and what can't run and why."""
+    passes, skipped = {}, {}
+    for augmentation in AUGMENTATIONS:
+        augmented = replace(setup, recipe=setup.recipe.replace({"augmentation": augmentation}))
+        for name in names:
+            if augmentation != "none" and not CONTENDERS[name].augments:
+                continue
+            try:
+                passes[name, augmentation] = CONTENDERS[name].open(augmented)
+            except UnavailableError as error:
+                skipped[name] = str(error)
+    return passes, skipped
 
 
 def _setup(settings: DataBenchmark, scratch: Path) -> Setup:
@@ -299,14 +317,14 @@ def _repeat(path: Path, root: Path, wanted: int) -> None:
 def _packs(settings: DataBenchmark, root: Path, scratch: Path) -> dict[str, Path]:
     if settings.packed:
         return {_encoding(path): path for path in settings.packed}
-    packs = {"jpeg": PackSettings(), "raw": PackSettings(quality=None)}
-    wanted = settings.only or CONTENDERS
-    packs = {
-        name: how for name, how in packs.items() if f"packed, {'JPEG' if name == 'jpeg' else name}" in wanted
-    }
-    for name, how in packs.items():
-        pack(root, scratch / name, how, workers=settings.workers, show_progress=True)
-    return {name: scratch / name for name in packs}
+    wanted = settings.only or list(CONTENDERS)
+    packs = {}
+    for name, encoding, quality in (("packed, JPEG", "jpeg", 95), ("packed, raw", "raw", None)):
+        if name in wanted:
+            packs[encoding] = scratch / encoding
+            how = PackSettings(quality=quality)
+            pack(root, packs[encoding], how, workers=settings.workers, show_progress=True)
+    return packs
 
 
 def _encoding(path: Path) -> str:
@@ -355,7 +373,7 @@ def _rows(rounds: dict[tuple[str, str], list[Round]]) -> list[dict[str, Any]]:
             "images_per_second_per_core": sum(r.images for r in of) / busy if busy else None,
             "rounds": [r.images / r.seconds for r in of],
         }
-        for peer in (PEER, f"{PEER}, uint8"):
+        for peer in PEERS:
             if (peer, augmentation) in rates:
                 row[f"ratio_to_{peer}"] = rates[name, augmentation] / rates[peer, augmentation]
         rows.append(row)
@@ -369,13 +387,13 @@ def print_table(result: dict[str, Any]) -> None:
         f"median of {result['repeats']}"
     )
     table = Table(title=title, box=None)
-    table.add_column("input")
+    table.add_column("input", no_wrap=True)
     table.add_column("augmentation")
-    for heading in ("images/s", "per core", f"x {PEER}", "x uint8"):
+    for heading in ("images/s", "per core", "x PIL", "x PIL, uint8", "x DALI"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
         per_core = row["images_per_second_per_core"]
-        ratios = [row.get(f"ratio_to_{peer}") for peer in (PEER, f"{PEER}, uint8")]
+        ratios = [row.get(f"ratio_to_{peer}") for peer in PEERS]
         table.add_row(
             row["name"],
             row["augmentation"],
