@@ -255,14 +255,14 @@ class _Files:
 
     def _file(self, index: int) -> tuple[bytes, bytes]:
         """The file's name, or else contents to take in its place."""
-        path = self.images.path(index)
-        if index not in self.odd and path.suffix.lower() not in _NOT_FOR_DALI:
-            return os.fsencode(path), b""
+        file = self.images.file(index)
+        if index not in self.odd and not file.lower().endswith(_NOT_FOR_DALI):
+            return os.fsencode(file), b""
         try:
-            pixels = EncodedImage(path).decode()
+            pixels = EncodedImage(file).decode()
         except BadImageError:
             if index not in self.odd:
-                return os.fsencode(path), b""  # DALI will refuse it, and then it is looked into
+                return os.fsencode(file), b""  # DALI will refuse it, and then it is looked into
             pixels = np.zeros((1, 1, 3), np.uint8)  # keeps its place in the batch until that is handed out
         return b"", b"P6 %d %d 255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
 

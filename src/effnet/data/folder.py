@@ -45,9 +45,13 @@ class ImageFolder:
 
     def path(self, index: int) -> Path:
         """Path of image `index`."""
+        return Path(self.file(index))
+
+    def file(self, index: int) -> str:
+        """The same as a string, which costs a quarter."""
         first = self._ends[index - 1] if index else 0
         name = os.fsdecode(self._names[first : self._ends[index]].tobytes())
-        return self.root / self.classes[self.targets[index]] / name
+        return f"{self.root}/{self.classes[self.targets[index]]}/{name}"
 
     def fingerprint(self) -> str:
         """SHA-256 of the class list and of every image's class and name."""
