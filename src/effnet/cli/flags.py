@@ -3,6 +3,7 @@
 import argparse
 import ast
 import difflib
+import functools
 import inspect
 import textwrap
 import typing
@@ -84,6 +85,7 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(namespace).items() if name in names}
 
 
+@functools.cache
 def field_docs(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
