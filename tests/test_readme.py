@@ -23,7 +23,7 @@ QUICKER = {
     "torchrun": QUICK,
     "effnet evaluate": "--batch-size 4 --workers 0 --device cpu",
     "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --eager-only",
-    "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1",
+    "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1 --images 32",
 }
 
 

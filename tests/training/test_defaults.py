@@ -60,7 +60,7 @@ def test_everything_that_bears_on_training_is_settled() -> None:
     recipe = resolved("efficientnet-b4").to_dict()
     for group, open_settings in {
         "model": {"pretrained_source", "pretrained_from_file"},
-        "data": {"workers", "interpolation", "resize"},
+        "data": {"workers", "interpolation", "resize", "class_map"},
         "optimizer": {"use_ema"},
         "schedule": {"early_stopping_patience"},
     }.items():
