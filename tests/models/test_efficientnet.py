@@ -112,12 +112,12 @@ def test_features_are_the_stages_outputs() -> None:
 def test_stochastic_depth_drops_samples_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     layer = StochasticDepth(0.8)
-    x = torch.ones(4000, 2, 1, 1)
-    y = layer.train()(x)
-    assert set(y.unique().tolist()) == {0.0, 1.25}
+    shortcut, residual = torch.full((4000, 2, 1, 1), 10.0), torch.ones(4000, 2, 1, 1)
+    y = layer.train()(shortcut, residual)
+    assert set(y.unique().tolist()) == {10.0, 11.25}
     assert torch.equal(y[:, 0], y[:, 1])
-    assert y.mean().item() == pytest.approx(1.0, abs=0.03)
-    assert layer.eval()(x) is x
+    assert y.mean().item() == pytest.approx(11.0, abs=0.03)
+    assert torch.equal(layer.eval()(shortcut, residual), shortcut + residual)
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -102,22 +102,22 @@ class SqueezeExcitation(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drop a sample's residual branch with probability 1 - `survival_prob` in training (arXiv 1603.09382).
+    """Add a residual branch to its shortcut; in training, drop a sample's branch with probability 1 - `survival_prob`.
 
-    What survives is scaled by 1 / `survival_prob`. The choice is a multiplication, not a branch, so that the
-    graph does not depend on it.
+    What survives is scaled by 1 / `survival_prob` (arXiv 1603.09382). The choice is a multiplication, not a branch,
+    so that the graph does not depend on it.
     """
 
     def __init__(self, survival_prob: float) -> None:
         super().__init__()
         self.survival_prob = survival_prob
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape; in eval mode, or with probability 1, `x` itself."""
+    def forward(self, shortcut: Tensor, residual: Tensor) -> Tensor:
+        """(N, C, H, W) twice -> their sum, of the same shape."""
         if not self.training or self.survival_prob == 1.0:
-            return x
-        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < self.survival_prob
-        return x * (kept.to(x.dtype) / self.survival_prob)
+            return shortcut + residual
+        kept = torch.rand(residual.shape[0], 1, 1, 1, device=residual.device) < self.survival_prob
+        return torch.addcmul(shortcut, residual, kept.to(residual.dtype), value=1 / self.survival_prob)
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -151,7 +151,7 @@ class MBConv(nn.Module):
         if self.se is not None:
             y = self.se(y)
         y = self.proj(y)
-        return x + self.stochastic_depth(y) if self.has_shortcut else y
+        return self.stochastic_depth(x, y) if self.has_shortcut else y
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:

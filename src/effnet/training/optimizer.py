@@ -6,7 +6,6 @@ whose gradients are not finite is left out without asking the device.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,34 +15,65 @@ from effnet.errors import UserError
 from effnet.recipe import OptimizerSettings
 
 _STATES = {"rmsprop": ("square_avg", "momentum_buffer"), "sgd": ("momentum_buffer",)}
+# On a CPU an update goes over a megabyte at a time, whose operands stay in the cache from one operation to the next.
+_CPU_CHUNK = 1 << 18
 
 
-@dataclass
 class FlatGroup:
-    """Parameters with common settings, stored one after the other in `flat`; `views` are its parts in their shapes."""
+    """Parameters with common settings, stored one after the other in `flat`.
 
-    names: list[str]
-    parameters: list[nn.Parameter]
-    flat: nn.Parameter
-    weight_decay: float
-    lr_factor: float
+    Args:
+        named: parameters by name; they become views of `flat`.
+        weight_decay: of the group.
+        lr_factor: times the learning rate.
+        state_names: the optimizer's tensors of a parameter's shape; `state` holds them, laid out as `flat`.
+    """
 
-    def __post_init__(self) -> None:
-        self.flat.grad = torch.zeros_like(self.flat)
-        self.gradient_views = self.views(self.flat.grad)
+    def __init__(
+        self,
+        named: dict[str, nn.Parameter],
+        weight_decay: float,
+        lr_factor: float,
+        state_names: tuple[str, ...],
+    ) -> None:
+        self.names, self.parameters = list(named), list(named.values())
+        self.weight_decay, self.lr_factor = weight_decay, lr_factor
+        # In memory order, so that a channels-last kernel stays channels-last.
+        self.flat = torch.cat([_memory(parameter) for parameter in self.parameters])
+        self.gradient = torch.zeros_like(self.flat)
+        self.state = {name: torch.zeros_like(self.flat) for name in state_names}
+        self._gradient_views = self.views(self.gradient)
+        for parameter, view in zip(self.parameters, self.views(self.flat), strict=True):
+            parameter.data = view
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Parts of a tensor laid out as `flat`, with the shapes and strides of the parameters."""
-        parts = flat.detach().split([parameter.numel() for parameter in self.parameters])
+        parts = flat.split([parameter.numel() for parameter in self.parameters])
         return [
             part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
             for part, parameter in zip(parts, self.parameters, strict=True)
         ]
 
+    def chunks(self) -> dict[nn.Parameter, dict[str, Tensor]]:
+        """What PyTorch's optimizer updates: parts of `flat` with their gradients, and their parts of `state`."""
+        size = _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
+        states = [dict(zip(self.state, parts, strict=True)) for parts in zip(*self._split(size), strict=True)]
+        chunks = {}
+        for index, (part, gradient) in enumerate(
+            zip(self.flat.split(size), self.gradient.split(size), strict=True)
+        ):
+            chunk = nn.Parameter(part)
+            chunk.grad = gradient
+            chunks[chunk] = states[index] if states else {}
+        return chunks
+
+    def _split(self, size: int) -> list[tuple[Tensor, ...]]:
+        return [state.split(size) for state in self.state.values()]
+
     def gather_gradients(self) -> None:
         """Copy the parameters' gradients into the flat one and release them."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        torch._foreach_copy_(self.gradient_views, gradients)
+        torch._foreach_copy_(self._gradient_views, gradients)
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -62,12 +92,10 @@ class FlatOptimizer:
     def __init__(self, model: nn.Module, settings: OptimizerSettings) -> None:
         if settings.optimizer == "rmsprop" and settings.nesterov:
             raise UserError("--nesterov goes with --optimizer sgd")
-        self.groups = _flatten(model, settings)
-        self._state_names = (
-            _STATES[settings.optimizer] if settings.momentum else _STATES[settings.optimizer][:-1]
-        )
+        names = _STATES[settings.optimizer]
+        # Without momentum PyTorch keeps no buffer for it.
+        self.groups = _flatten(model, settings, names if settings.momentum else names[:-1])
         self._optimizer = _build(self.groups, settings)
-        self._allocate_state()
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, which each group scales by its factor."""
@@ -83,10 +111,9 @@ class FlatOptimizer:
             group.gather_gradients()
         if scaler.is_enabled():
             scaler.unscale_(self._optimizer)
-        flats = [group.flat.grad for group in self.groups if group.flat.grad is not None]
         # A sum is finite only if every part is; one that overflows though its parts are finite is as useless.
-        finite = torch.stack([flat.sum() for flat in flats]).isfinite().all()
-        if flats[0].device.type == "cpu":
+        finite = torch.stack([group.gradient.sum() for group in self.groups]).isfinite().all()
+        if finite.device.type == "cpu":
             if finite:
                 self._optimizer.step()
             return
@@ -99,9 +126,8 @@ class FlatOptimizer:
         """Optimizer state by the model's parameter names: {name: {"square_avg": ..., "momentum_buffer": ...}}."""
         state: dict[str, dict[str, Tensor]] = {}
         for group in self.groups:
-            for kind in self._state_names:
-                views = group.views(self._optimizer.state[group.flat][kind])
-                for name, view in zip(group.names, views, strict=True):
+            for kind, flat in group.state.items():
+                for name, view in zip(group.names, group.views(flat), strict=True):
                     state.setdefault(name, {})[kind] = view
         return state
 
@@ -122,40 +148,34 @@ class FlatOptimizer:
                 view.copy_(state[name][kind])
 
     def _tensors(self) -> list[Tensor]:
-        states = self._optimizer.state
-        return [
-            tensor
-            for group in self.groups
-            for tensor in (group.flat.detach(), *(states[group.flat][kind] for kind in self._state_names))
-        ]
-
-    def _allocate_state(self) -> None:
-        # PyTorch makes the state in the first step; one that is left out needs it before.
-        for group in self.groups:
-            state: dict[str, Any] = {kind: torch.zeros_like(group.flat) for kind in self._state_names}
-            if "square_avg" in state:
-                state["step"] = torch.zeros((), dtype=torch.float32)
-            self._optimizer.state[group.flat] = state
+        return [tensor for group in self.groups for tensor in (group.flat, *group.state.values())]
 
 
 def _build(groups: list[FlatGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    options = [{"params": [group.flat], "weight_decay": group.weight_decay} for group in groups]
-    lr = settings.lr or 0.0
+    chunks = [group.chunks() for group in groups]
+    options = [
+        {"params": list(of_group), "weight_decay": group.weight_decay}
+        for group, of_group in zip(groups, chunks, strict=True)
+    ]
+    # One call for each operation on a GPU, one chunk after the other on a CPU.
+    common: dict[str, Any] = {"lr": settings.lr or 0.0, "momentum": settings.momentum}
+    common["foreach"] = groups[0].flat.device.type != "cpu"
+    optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            options, lr=lr, momentum=settings.momentum, nesterov=settings.nesterov, foreach=True
+        optimizer = torch.optim.SGD(options, nesterov=settings.nesterov, **common)
+    else:
+        optimizer = torch.optim.RMSprop(
+            options, alpha=settings.rmsprop_alpha, eps=settings.rmsprop_eps, **common
         )
-    return torch.optim.RMSprop(
-        options,
-        lr=lr,
-        alpha=settings.rmsprop_alpha,
-        eps=settings.rmsprop_eps,
-        momentum=settings.momentum,
-        foreach=True,
-    )
+    # PyTorch makes the state in the first step; one that is left out needs it before.
+    for of_group in chunks:
+        for chunk, state in of_group.items():
+            step = {"step": torch.zeros(())} if settings.optimizer == "rmsprop" else {}
+            optimizer.state[chunk] = {**state, **step}
+    return optimizer
 
 
-def _flatten(model: nn.Module, settings: OptimizerSettings) -> list[FlatGroup]:
+def _flatten(model: nn.Module, settings: OptimizerSettings, state_names: tuple[str, ...]) -> list[FlatGroup]:
     members: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     undecayed = set() if settings.bn_weight_decay else set(_batch_norm_parameters(model))
     for name, parameter in model.named_parameters():
@@ -163,17 +183,7 @@ def _flatten(model: nn.Module, settings: OptimizerSettings) -> list[FlatGroup]:
             decay = 0.0 if parameter in undecayed else settings.weight_decay or 0.0
             factor = 1.0 if name.startswith("classifier.") else settings.backbone_lr_factor
             members.setdefault((decay, factor), {})[name] = parameter
-    return [_flat_group(named, decay, factor) for (decay, factor), named in members.items()]
-
-
-def _flat_group(named: dict[str, nn.Parameter], weight_decay: float, lr_factor: float) -> FlatGroup:
-    parameters = list(named.values())
-    # In memory order, so that a channels-last kernel stays channels-last.
-    flat = nn.Parameter(torch.cat([_memory(parameter) for parameter in parameters]))
-    group = FlatGroup(list(named), parameters, flat, weight_decay, lr_factor)
-    for parameter, view in zip(parameters, group.views(flat), strict=True):
-        parameter.data = view
-    return group
+    return [FlatGroup(named, decay, factor, state_names) for (decay, factor), named in members.items()]
 
 
 def _memory(parameter: nn.Parameter) -> Tensor:
