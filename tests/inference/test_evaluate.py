@@ -83,6 +83,18 @@ def test_classes_that_do_not_match_are_refused(
     assert "ant twice" in capsys.readouterr().err
 
 
+def test_the_confusion_matrix_as_a_picture(
+    capsys: pytest.CaptureFixture[str], weights: Path, images: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="extra plots")
+    arguments = [str(images), "--workspace", str(tmp_path), "--pretrained-from-file", str(weights)]
+    evaluated(capsys, *arguments, "--confusion", str(tmp_path / "matrix.png"))
+    with Image.open(tmp_path / "matrix.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+    assert main(["evaluate", *arguments, "--confusion", str(tmp_path / "matrix.xyz")]) == 2
+    assert "matrix.xyz" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_every_image_is_counted_once_over_processes(
     capsys: pytest.CaptureFixture[str], weights: Path, images: Path, tmp_path: Path, processes: int

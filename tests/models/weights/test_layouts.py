@@ -67,6 +67,16 @@ def test_same_logits_both_ways(
     assert relative_difference(ours, theirs, x) <= TOLERANCE
 
 
+@pytest.mark.parametrize("member", [f"b{size}" for size in range(8)])
+def test_torchvision_s_whole_family_has_the_same_logits(member: str) -> None:
+    theirs = torchvision_model(f"efficientnet_{member}")
+    randomise(theirs)
+    epsilon = next(module.eps for module in theirs.modules() if isinstance(module, nn.BatchNorm2d))
+    ours = build_model(f"efficientnet-{member}", bn_epsilon=epsilon)
+    ours.load_state_dict(LAYOUTS["torchvision"].to_ours(theirs.state_dict(), ours.config))
+    assert relative_difference(ours, theirs, images(67, 96)) <= TOLERANCE
+
+
 def published_builds() -> list[tuple[str, str, str]]:
     """(publisher, their name, our name) of every published model whose builder is at hand, once."""
     builds = {
