@@ -1,7 +1,5 @@
 """The models are the reference's: keys, shapes, parameters and logits."""
 
-import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -18,22 +16,6 @@ PARAMETERS = {
     "efficientnet-widese-b4": 34_927_246,
 }
 TOLERANCE = 1e-4  # of the largest logit, on the CPU in float32
-
-
-@pytest.fixture(scope="module")
-def deterministic(shared_dir: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("deterministic", shared_dir / "reference/deterministic.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def shapes(shared_dir: Path) -> dict[str, dict[str, list[int]]]:
-    published = json.loads((shared_dir / "reference/state_dict_shapes.json").read_text())
-    return {name: dict(entries) for name, entries in published.items()}
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())

@@ -1,9 +1,7 @@
 """Weights to try with, and a publisher to download from."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -18,17 +16,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def deterministic(shared_dir: Path) -> ModuleType:
-    """The reference's weights and inputs that anyone can rebuild."""
-    spec = importlib.util.spec_from_file_location("deterministic", shared_dir / "reference/deterministic.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """NGC's files in their published form, rebuilt from the reference's facts, give the reference's logits."""
 
-import json
 import logging
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +23,6 @@ def published_name(key: str) -> str:
         return key
     _, stage, rest = key.split(".", 2)
     return f"layer{int(stage) + 1}.{rest}"
-
-
-@pytest.fixture(scope="session")
-def shapes(shared_dir: Path) -> dict[str, dict[str, list[int]]]:
-    published = json.loads((shared_dir / "reference/state_dict_shapes.json").read_text())
-    return {name: dict(entries) for name, entries in published.items()}
 
 
 @pytest.fixture
