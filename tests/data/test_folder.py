@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effnet.data.folder import list_images, read_classes
+from effnet.data import find_classes
+from effnet.data.folder import list_images, read_classes, split_classes
 from effnet.errors import UserError
+from effnet.recipe import Recipe
 
 
 def touch(*paths: Path) -> None:
@@ -72,3 +74,13 @@ def test_a_folder_in_the_wrong_form(tmp_path: Path, files: list[str], split: str
     with pytest.raises(UserError, match=complaint) as raised:
         list_images(root, split, ["a"])
     assert "\n" not in str(raised.value)
+
+
+def test_a_run_that_only_validates_has_train_s_classes_where_there_are_any(tmp_path: Path) -> None:
+    for folder in ("train/cat", "train/dog", "val/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert split_classes(tmp_path, ("val",)) == ["cat", "dog"]
+    assert find_classes(Recipe(), tmp_path, ("val",)) == ["cat", "dog"]
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    assert split_classes(tmp_path, ("val",)) == ["dog"]
+    assert find_classes(Recipe(), tmp_path, ("val",)) == ["dog"]

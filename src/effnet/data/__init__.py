@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from effnet.data.batch import Batch, DataSource, Loader
-from effnet.data.folder import read_classes
+from effnet.data.folder import read_classes, split_classes
 from effnet.data.mixup import mixup, mixup_weight
 from effnet.data.packed import open_packed, packed_classes
 from effnet.data.preprocessing import Preprocessing
@@ -115,9 +115,8 @@ def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("tra
     Raises:
         UserError: there are none to be found.
     """
-    split = "train" if "train" in splits else splits[0]
     if recipe.data.data_backend == "synthetic":
         return [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
     if recipe.data.data_backend == "packed":
-        return packed_classes(path, split)
-    return read_classes(Path(path), split)
+        return packed_classes(path, "train" if "train" in splits else splits[0])
+    return split_classes(Path(path), splits)

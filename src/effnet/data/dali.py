@@ -26,7 +26,7 @@ import torch
 
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, EncodedImage
-from effnet.data.folder import ImageFolder, list_images, read_classes
+from effnet.data.folder import ImageFolder, list_images, split_classes
 from effnet.data.loader import REMEDY, filled
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -84,8 +84,7 @@ def open_dali(
     if decoder == "mixed" and device.type != "cuda":
         raise UserError("--data-backend dali-gpu needs a GPU; take dali-cpu")
     if classes is None:
-        train_absent = "train" not in splits and path.is_dir() and not (path / "train").is_dir()
-        classes = read_classes(path, "val" if train_absent else "train")
+        classes = split_classes(path, splits)
     stages = _Stages(decoder, preprocessing)
     threads = max(1, worker_count(recipe.data.workers, world_size))
     loaders: dict[str, DaliLoader] = {}

@@ -85,6 +85,16 @@ def read_classes(path: Path, split: str = "train") -> list[str]:
     return names
 
 
+def split_classes(path: Path, splits: Sequence[str]) -> list[str]:
+    """Class names of a data set of which `splits` are opened: train's, or val's own where it stands alone.
+
+    Raises:
+        UserError: as `read_classes`.
+    """
+    train_absent = "train" not in splits and path.is_dir() and not (path / "train").is_dir()
+    return read_classes(path, "val" if train_absent else "train")
+
+
 def list_images(
     path: Path, split: str, classes: Sequence[str] | None = None, *, allow_empty: bool = False
 ) -> ImageFolder:

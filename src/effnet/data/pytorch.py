@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from effnet.data.batch import DataSource
-from effnet.data.folder import list_images, read_classes
+from effnet.data.folder import list_images, split_classes
 from effnet.data.loader import open_loaders
 from effnet.data.preprocessing import Preprocessing
 from effnet.recipe import Recipe
@@ -25,7 +25,6 @@ def open_pytorch(
 ) -> DataSource:
     """Open ``path/train`` and ``path/val``; see `effnet.data.open_data`."""
     if classes is None:
-        train_absent = "train" not in splits and path.is_dir() and not (path / "train").is_dir()
-        classes = read_classes(path, "val" if train_absent else "train")
+        classes = split_classes(path, splits)
     images = {split: list_images(path, split, classes) for split in splits}
     return open_loaders(recipe, images, classes, preprocessing, device, rank=rank, world_size=world_size)
