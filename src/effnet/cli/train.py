@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.cli.flags import Parser, Verbs, add_recipe_flags, given_settings
-from effnet.cli.messages import show_log
+from effnet.cli.messages import shown_log
 from effnet.errors import UserError
 from effnet.recipe import Recipe, read_recipe
 
@@ -43,17 +43,17 @@ def _train(namespace: argparse.Namespace) -> int:
     from effnet.inference.evaluate import evaluate
     from effnet.training.run import train
 
-    show_log()
-    recipe = _recipe(namespace)
-    if hasattr(namespace, "jit"):
-        print("--jit: TorchScript is superseded; use --compile for a compiled training step")
-    if namespace.dir is None and recipe.data.data_backend != "synthetic":
-        raise UserError("name the folder of images, or use --data-backend synthetic")
-    path = Path(namespace.dir) if namespace.dir is not None else None
-    if recipe.run.evaluate:
-        evaluate(recipe, path, as_json=namespace.json)
-    else:
-        train(recipe, path)
+    with shown_log():
+        recipe = _recipe(namespace)
+        if hasattr(namespace, "jit"):
+            print("--jit: TorchScript is superseded; use --compile for a compiled training step")
+        if namespace.dir is None and recipe.data.data_backend != "synthetic":
+            raise UserError("name the folder of images, or use --data-backend synthetic")
+        path = Path(namespace.dir) if namespace.dir is not None else None
+        if recipe.run.evaluate:
+            evaluate(recipe, path, as_json=namespace.json)
+        else:
+            train(recipe, path)
     return 0
 
 
