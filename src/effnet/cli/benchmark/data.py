@@ -1,50 +1,13 @@
-"""`effnet benchmark`."""
+"""`effnet benchmark data`."""
 
 import argparse
 from pathlib import Path
 
-from effnet.cli.flags import Parser, Verbs, add_recipe_flags, given_settings
-from effnet.recipe import Recipe
+from effnet.cli.flags import Verbs
 
 
-def add_benchmark(verbs: Verbs, prog: str | None) -> None:
-    """Add `effnet benchmark`."""
-    parser = verbs.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
-    forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
-    train = forms.add_parser("train", help="training steps on synthetic images")
-    train.add_argument("--json", metavar="FILE", help="write the result here")
-    train.add_argument("--no-peers", dest="peers", action="store_false", help="this project alone")
-    train.add_argument("--eager-only", dest="compiled", action="store_false", help="nothing compiled")
-    train.add_argument(
-        "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
-    )
-    train.add_argument("--steps", type=int, default=5, help="steps of each contender in a round [default: 5]")
-    add_recipe_flags(train)
-    train.set_defaults(verb=_benchmark_train)
-    _add_benchmark_data(forms)
-
-
-def _benchmark_train(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.results import write
-    from effnet.benchmark.train import TrainBenchmark, benchmark_train, print_table
-
-    recipe = Recipe().replace(given_settings(namespace))
-    result = benchmark_train(
-        TrainBenchmark(
-            recipe,
-            peers=namespace.peers,
-            compiled=namespace.compiled,
-            rounds=namespace.rounds,
-            steps=namespace.steps,
-        )
-    )
-    print_table(result)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
-
-
-def _add_benchmark_data(forms: Verbs) -> None:
+def add_data(forms: Verbs) -> None:
+    """Add `effnet benchmark data`."""
     data = forms.add_parser("data", help="input pipelines on a folder of images")
     data.add_argument("dir", metavar="DIR", help="folder with train/<class>/, or with class folders")
     data.add_argument("--json", metavar="FILE", help="write the result here")

@@ -1,0 +1,15 @@
+"""`effnet benchmark`: one module for each thing that is measured."""
+
+from effnet.cli.benchmark.data import add_data
+from effnet.cli.benchmark.train import add_train
+from effnet.cli.flags import Parser, Verbs
+
+FORMS = (add_train, add_data)
+
+
+def add_benchmark(verbs: Verbs, prog: str | None) -> None:
+    """Add `effnet benchmark`."""
+    parser = verbs.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
+    forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
+    for add in FORMS:
+        add(forms)
