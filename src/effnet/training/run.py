@@ -14,6 +14,7 @@ from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
 from effnet.training.affinity import bind_to_gpu
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.cpu_kernels import set_cpu_kernels
 from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
 from effnet.training.log import RunLog
@@ -81,6 +82,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
     model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
+    if "train" in splits:
+        set_cpu_kernels(model, recipe.compute, processes.device)
     data = open_data(
         recipe,
         path or Path(),
