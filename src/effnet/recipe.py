@@ -149,6 +149,8 @@ class ComputeSettings:
     """layout of images and activations; nhwc is channels-last"""
     compile: bool = False
     """compile the training step with torch.compile"""
+    cuda_graphs: Literal["auto", "on", "off"] = setting("auto")
+    """replay compiled steps as CUDA graphs; auto does so in a run of one process"""
     seed: int = setting(0, low=0)
     """seed of every random choice"""
     gpu_affinity: Literal["none", "auto"] = setting("auto")
