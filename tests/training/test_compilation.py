@@ -41,7 +41,6 @@ def test_cuda_graphs_that_can_not_be_had(compile: bool, device: torch.device) ->
 def test_compiled_again_for_another_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_HOME", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    torch.compiler.reset()
     step = compiled(nn.Sequential(nn.Linear(4, 4), nn.SiLU()), cuda_graphs=False)
     recompilations = Recompilations()
     step(torch.zeros(2, 4))
