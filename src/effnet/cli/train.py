@@ -2,12 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from effnet.cli.flags import Parser, Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import Parser, Verbs, add_recipe_flags
 from effnet.cli.messages import shown_log
+from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
 from effnet.errors import UserError
-from effnet.recipe import Recipe, read_recipe
 
 
 def add_train(verbs: Verbs, prog: str | None) -> None:
@@ -32,7 +31,7 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
 
 def _add_data_flags(parser: Parser) -> None:
     parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
-    parser.add_argument("--recipe", metavar="FILE", help="settings as YAML; flags override them")
+    add_recipe_source(parser)
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
     )
@@ -44,7 +43,10 @@ def _train(namespace: argparse.Namespace) -> int:
     from effnet.training.run import train
 
     with shown_log():
-        recipe = _recipe(namespace)
+        recipe, sources = command_recipe(namespace)
+        if namespace.print_recipe:
+            print_recipe(recipe, sources)
+            return 0
         if hasattr(namespace, "jit"):
             print("--jit: TorchScript is superseded; use --compile for a compiled training step")
         if namespace.dir is None and recipe.data.data_backend != "synthetic":
@@ -55,23 +57,3 @@ def _train(namespace: argparse.Namespace) -> int:
         else:
             train(recipe, path)
     return 0
-
-
-def _recipe(namespace: argparse.Namespace) -> Recipe:
-    """The recipe of a command: defaults, then what a resumed checkpoint says, then the file, then the flags."""
-    from effnet.training.checkpoint import inherited_settings
-
-    flags = given_settings(namespace)
-    from_file = read_recipe(namespace.recipe) if namespace.recipe else {}
-    resumed = {**from_file, **flags}.get("resume")
-    inherited = inherited_settings(resumed) if resumed else _named_model({**from_file, **flags})
-    return Recipe().replace({**inherited, **from_file, **flags})
-
-
-def _named_model(given: dict[str, Any]) -> dict[str, Any]:
-    """The model that a weight file says it is of, where the command names none."""
-    from effnet.models.weights import read_metadata
-
-    file = given.get("pretrained_from_file")
-    metadata = read_metadata(file) if file and "arch" not in given else None
-    return {"arch": metadata.model} if metadata else {}
