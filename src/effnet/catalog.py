@@ -7,6 +7,7 @@ one before. A new model or platform is a new file.
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,11 @@ def find_recipe(name: str) -> Published:
     if Path(name).is_file():
         return Published(name, "train", (Layer(name, read_recipe(name)),))
     parts = name.removeprefix("recipes/").split("/")
-    if len(parts) in (3, 4):
-        return published(*parts)
+    if len(parts) in (3, 4) and not name.endswith(".yaml"):
+        try:
+            return published(*parts)
+        except UserError as error:
+            raise UserError(f"--recipe {name}: {error}") from None
     if len(parts) == 1 and (file := f"{parts[0].removesuffix('.yaml')}.yaml") in _single_files():
         return Published(name, "train", (_plain(file),))
     singles = ", ".join(file.removesuffix(".yaml") for file in _single_files())
@@ -116,6 +120,7 @@ def _single_files() -> list[str]:
     return sorted(path.name for path in ROOT.glob("*.yaml") if path.name != "base.yaml")
 
 
+@cache
 def _plain(file: str) -> Layer:
     return Layer(_shown(file), read_recipe(ROOT / file))
 
@@ -124,6 +129,7 @@ def _shown(file: str) -> str:
     return f"recipes/{file}"
 
 
+@cache
 def _part(kind: str, name: str) -> Mapping[str, Any]:
     known = names(kind)
     if name not in known:

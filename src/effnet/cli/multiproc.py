@@ -21,13 +21,17 @@ def multiproc(argv: Sequence[str]) -> int:
         # A free port instead of a fixed one, so that two jobs on a machine don't meet.
         arguments.standalone = True
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(arguments)))
+    # A store that outlives a restart tells the new processes where the old ones listened (pytorch issue 135712).
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     run(arguments)
     return 0
 
 
 def _names_meeting_point(argv: Sequence[str]) -> bool:
-    flags = {argument.partition("=")[0].replace("_", "-") for argument in argv}
-    return any(flag in flags for flag in _MEETING_FLAGS)
+    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    # Kubernetes operators name it in the environment, from which torchrun takes its defaults.
+    named = {f"PET_{flag.removeprefix('--').replace('-', '_').upper()}" for flag in _MEETING_FLAGS}
+    return bool(given & set(_MEETING_FLAGS) or named & os.environ.keys())
 
 
 def _threads(arguments: argparse.Namespace) -> int:

@@ -38,7 +38,14 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     if found and found.verb != verb:
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
     layers = [*(found.layers if found else ()), Layer("flag", given_settings(namespace))]
-    recipe, _ = compose(layers)
+    recipe, sources = compose(layers)
+    if (
+        recipe.compute.device == "cpu"
+        and recipe.compute.precision == "tf32"
+        and sources["precision"] != "flag"
+    ):
+        # A platform's recipe that is told to run on a CPU; TF32 asked for by name is refused where the run starts.
+        layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
     if recipe.run.resume is None:
         return compose([_named_model(layers), *layers])
     resumed = resolve_resume(recipe.run)
