@@ -15,6 +15,7 @@ from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
 from effnet.training.affinity import bind_process
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
+from effnet.training.cpu_kernels import set_cpu_kernels
 from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
 from effnet.training.log import RunLog
@@ -85,6 +86,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
     if recipe.compute.sync_bn and processes.world_size > 1:
         with_sync_batch_norm(model)
+    if "train" in splits:
+        set_cpu_kernels(model, recipe.compute, processes.device)
     data = open_data(
         recipe,
         path or Path(),
