@@ -25,6 +25,8 @@ TRAIN = (
     "--device cpu --image-size 32 --resize 32 --batch-size 2 --workers 0 --prof 1 --workspace WORKSPACE "
     "--gpu-affinity none"
 )
+# One of two epochs to its end, whose checkpoint the commands after it name.
+QUANTIZE = TRAIN.replace("--prof 1", "--run-epochs 1").replace("WORKSPACE", "quantized")
 CLASSIFY = "--device cpu"
 # What a command names, and what stands here for it.
 PLACES = {
@@ -42,7 +44,7 @@ PLACES = {
     "<path to model quant weights>": "QUANT_WEIGHTS",
     "<path to quant weights>": "QUANT_WEIGHTS",
     "<batch size>": "2",
-    "<# of QAT epochs>": "1",
+    "<# of QAT epochs>": "2",
     "<any other parameters for training such as batch, momentum etc.>": "--momentum 0.89",
     "AMP|FP32": "AMP",
     " ... ": " ",
@@ -206,13 +208,14 @@ def run_here(root: Path, command: str) -> int:
 
 def replaced(command: str, version: str) -> str:
     """A command of the document with what stands here for its places, counts and the size of the images."""
+    makes_checkpoint = "<# of QAT epochs>" in command
     for words, here in PLACES.items():
         command = command.replace(words, here)
     command = command.replace("<version>", version).replace("--nproc_per_node 8", "--nproc_per_node 2")
     if "classify.py" in command:
         command += f" {CLASSIFY}"
     elif "checkpoint2model" not in command and "model2onnx" not in command and "-h" not in command.split():
-        command += f" {TRAIN}"
+        command += f" {QUANTIZE if makes_checkpoint else TRAIN}"
     paths = {
         "IMAGES": "images",
         "QUANT_CHECKPOINT": "quantized/checkpoint.pth.tar",
