@@ -18,7 +18,7 @@ from effnet.recipe import Recipe
 from effnet.training.checkpoint import CheckpointFiles, random_states, restore_random_states
 from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 from effnet.training.defaults import accumulation_steps
-from effnet.training.distributed import Processes
+from effnet.training.distributed import Processes, data_parallel
 from effnet.training.ema import ModelEMA
 from effnet.training.log import RunLog
 from effnet.training.metrics import Rates
@@ -98,10 +98,12 @@ class Trainer:
         self.accumulation = accumulation_steps(recipe, processes.world_size)
         self.steps_per_epoch = min(len(train_loader), recipe.run.prof or len(train_loader))
         self.optimizer = FlatOptimizer(model, recipe.optimizer)
-        self.ema = ModelEMA(model, recipe.optimizer.use_ema) if recipe.optimizer.use_ema else None
         self._cuda_graphs = takes_cuda_graphs(recipe.compute, processes.device, processes.world_size)
         self._recompilations = Recompilations()
+        self._parallel: DistributedDataParallel | None = None
         self.step = self._build_step()
+        # After the processes have taken over the first one's weights.
+        self.ema = ModelEMA(model, recipe.optimizer.use_ema) if recipe.optimizer.use_ema else None
 
     def _build_step(self) -> nn.Module:
         step: nn.Module = TrainStep(
@@ -113,11 +115,8 @@ class Trainer:
             mixes=self.recipe.data.mixup > 0,
         ).to(self.processes.device)
         if self.processes.world_size > 1:
-            step = DistributedDataParallel(
-                step,
-                broadcast_buffers=False,  # BatchNorm's statistics stay local until validation averages them
-                gradient_as_bucket_view=True,
-                static_graph=self.accumulation == 1,
+            step = self._parallel = data_parallel(
+                step, bucket_size=self.recipe.compute.bucket_size, accumulates=self.accumulation > 1
             )
         return compiled(step, cuda_graphs=self._cuda_graphs) if self.recipe.compute.compile else step
 
@@ -179,8 +178,8 @@ class Trainer:
             The batch's mean loss, a scalar on the device.
         """
         updates = number % self.accumulation == 0 or number == self.steps_per_epoch
-        if not updates and isinstance(self.step, DistributedDataParallel):
-            with self.step.no_sync():
+        if not updates and self._parallel is not None:
+            with self._parallel.no_sync():
                 return self._backward(batch, mix_weight)
         loss = self._backward(batch, mix_weight)
         if updates:

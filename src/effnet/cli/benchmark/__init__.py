@@ -2,10 +2,11 @@
 
 from effnet.cli.benchmark.data import add_data
 from effnet.cli.benchmark.epoch import add_epoch
+from effnet.cli.benchmark.scaling import add_scaling
 from effnet.cli.benchmark.train import add_train
 from effnet.cli.flags import Parser, Verbs
 
-FORMS = (add_train, add_epoch, add_data)
+FORMS = (add_train, add_epoch, add_data, add_scaling)
 
 
 def add_benchmark(verbs: Verbs, prog: str | None) -> None:
