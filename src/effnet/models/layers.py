@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.models.config import ModelConfig, Padding, StageConfig
+from effnet.models.kernels.block import filtered, supports
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
@@ -53,6 +54,12 @@ class Conv2d(nn.Conv2d):
         if self.pads_itself:
             x = F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
         return super().forward(x)
+
+    def top_left(self, x: Tensor) -> tuple[int, int]:
+        """Rows and columns of zeros that go before `x`."""
+        if not self.pads_itself:
+            return self.kernel_size[0] // 2, self.kernel_size[1] // 2
+        return self._same_padding(x.shape[2])[0], self._same_padding(x.shape[3])[0]
 
     def _same_padding(self, size: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -130,6 +137,9 @@ class MBConv(nn.Module):
     `expand` is absent where the expansion is 1, `se` in models without squeeze-and-excitation.
     """
 
+    tile: int | None = None
+    """in training, run `effnet.models.kernels` with this tile in place of the library; `kernels.choose` sets it"""
+
     def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
         super().__init__()
         in_channels = stage.in_channels if is_first else stage.out_channels
@@ -146,12 +156,35 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
-        y = self.expand(x) if self.expand is not None else x
-        y = self.depsep(y)
+        y = self._expanded_and_filtered(x) if self.tile is None or not self.training else self._fused(x, self.tile)
         if self.se is not None:
             y = self.se(y)
         y = self.proj(y)
         return self.stochastic_depth(x, y) if self.has_shortcut else y
+
+    def _expanded_and_filtered(self, x: Tensor) -> Tensor:
+        return self.depsep(self.expand(x) if self.expand is not None else x)
+
+    def _fused(self, x: Tensor, tile: int) -> Tensor:
+        """The same with the kernels."""
+        expand, depsep = self.expand, self.depsep
+        y = expand.conv(x) if expand is not None else x
+        return filtered(
+            y,
+            expand.bn if expand is not None else None,
+            depsep.act,
+            depsep.conv.weight,
+            depsep.bn,
+            stride=depsep.conv.stride[0],
+            top_left=depsep.conv.top_left(y),
+            tile=tile,
+        )
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether `effnet.models.kernels` can stand for a part of this block."""
+        norms = [self.depsep.bn, *([self.expand.bn] if self.expand is not None else [])]
+        return supports(self.depsep.act, *norms)
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:

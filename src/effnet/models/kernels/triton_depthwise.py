@@ -160,7 +160,7 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     mean = pilot + deviation / number
     squares -= deviation * deviation / number
     total = tl.sum(count, 0)
-    mean_of_all = tl.sum(mean * count, 0) / total
+    mean_of_all = tl.sum(mean * count, 0) / tl.maximum(total, 1.0)
     off = mean - mean_of_all[None, :]
     squares_of_all = tl.sum(squares + count * off * off, 0)
     size = tl.num_programs(0) * C
