@@ -63,6 +63,7 @@ OPTIONAL = [
     "openvino",
     "onnxruntime",
     "tensorboard",
+    "triton",
     "webdataset",
 ]
 

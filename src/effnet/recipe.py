@@ -149,6 +149,9 @@ class ComputeSettings:
     """layout of images and activations; nhwc is channels-last"""
     compile: bool = False
     """compile the training step with torch.compile"""
+    kernels: Literal["auto", "triton", "torch"] = setting("auto")
+    """depthwise convolutions in training: this project's Triton kernels, the library's (torch), or, block by block,
+    what is measured to be faster on this GPU (auto, at the first start; never on a CPU)"""
     seed: int = setting(0, low=0)
     """seed of every random choice"""
     gpu_affinity: Literal["none", "auto"] = setting("auto")

@@ -156,19 +156,24 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
-        y = self._expanded_and_filtered(x) if self.tile is None or not self.training else self._fused(x, self.tile)
+        if self.tile is not None and self.training:
+            y = self.filter(self.expand.conv(x) if self.expand is not None else x)
+        else:
+            y = self.depsep(self.expand(x) if self.expand is not None else x)
         if self.se is not None:
             y = self.se(y)
         y = self.proj(y)
         return self.stochastic_depth(x, y) if self.has_shortcut else y
 
-    def _expanded_and_filtered(self, x: Tensor) -> Tensor:
-        return self.depsep(self.expand(x) if self.expand is not None else x)
+    def filter(self, y: Tensor) -> Tensor:
+        """The depthwise filter with the BatchNorms and activations around it, by the kernels if `tile` is set.
 
-    def _fused(self, x: Tensor, tile: int) -> Tensor:
-        """The same with the kernels."""
+        Args:
+            y: the expansion as its convolution gives it, or the block's input where there is none.
+        """
         expand, depsep = self.expand, self.depsep
-        y = expand.conv(x) if expand is not None else x
+        if self.tile is None:
+            return depsep(expand.act(expand.bn(y)) if expand is not None else y)
         return filtered(
             y,
             expand.bn if expand is not None else None,
@@ -177,7 +182,7 @@ class MBConv(nn.Module):
             depsep.bn,
             stride=depsep.conv.stride[0],
             top_left=depsep.conv.top_left(y),
-            tile=tile,
+            tile=self.tile,
         )
 
     @property

@@ -16,6 +16,7 @@ from effnet.training.affinity import bind_to_gpu
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
 from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
+from effnet.training.kernels import set_kernels
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
 from effnet.training.setup import (
@@ -81,6 +82,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
     model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
+    if "train" in splits:
+        set_kernels(model, recipe, processes.device)
     data = open_data(
         recipe,
         path or Path(),

@@ -18,7 +18,10 @@ ACTIVATIONS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU6: "relu6"}
 def supports(activation: nn.Module, *norms: nn.Module) -> bool:
     """Whether the kernels know a block's activation and its normalisations, which may have been replaced."""
     return type(activation) in ACTIVATIONS and all(
-        type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
         for norm in norms
     )
 
@@ -51,7 +54,10 @@ def filtered(
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     name = ACTIVATIONS[type(activation)]
-    scale, shift = (None, None) if before is None else _normalisation(before, *moments(x), _numbers(x))
+    scale = shift = None
+    if before is not None:
+        mean, variance = moments(x)
+        scale, shift = _normalisation(before, mean, variance, _numbers(x))
     y, mean, variance = depthwise(
         x,
         weight.to(x.dtype),
@@ -76,12 +82,17 @@ def _normalisation(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: 
     """Scale and shift of each channel, (C,), that apply `norm` with a batch's statistics, which it learns."""
     if count == 1:
         raise ValueError("Expected more than 1 value per channel when training, as BatchNorm says")
-    assert norm.num_batches_tracked is not None and norm.momentum is not None
-    assert norm.running_mean is not None and norm.running_var is not None
+    running_mean, running_var, batches, momentum = (
+        norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum,
+    )  # fmt: skip
+    assert running_mean is not None
+    assert running_var is not None
+    assert batches is not None
+    assert momentum is not None
     with torch.no_grad():
-        norm.num_batches_tracked.add_(1)
-        norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), norm.momentum)
-        unbiased = variance.detach() * (count / (count - 1))
-        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+        batches.add_(1)
+        running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
+        unbiased = variance.detach() * count / (count - 1)
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     return scale, norm.bias - mean * scale

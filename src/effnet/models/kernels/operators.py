@@ -249,8 +249,10 @@ def _gradients(ctx: Any, grad_y: Tensor, grad_mean: Tensor, grad_variance: Tenso
     gradients = depthwise_backward(
         x, weight, scale, shift, y, grad_y.to(y.dtype), constants, slopes, *ctx.settings
     )
-    return *gradients[:2], *(gradients[2:] if scale is not None else (None, None)), *[None] * len(
-        ctx.settings
+    return (
+        *gradients[:2],
+        *(gradients[2:] if scale is not None else (None, None)),
+        *[None] * len(ctx.settings),
     )
 
 
@@ -259,7 +261,7 @@ def _through_moments(
 ) -> tuple[Tensor, Tensor]:
     """The gradient of x that arrives through its channels' mean and variance: (constants, slopes) * (1, x)."""
     number = x.numel() // x.shape[1]
-    slopes = grad_variance * (2 / number)
+    slopes = 2 * grad_variance / number
     return grad_mean / number - slopes * mean, slopes
 
 

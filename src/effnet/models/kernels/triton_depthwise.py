@@ -21,30 +21,30 @@ import triton.language as tl
 
 
 @triton.jit
-def _zeros(COUNT: tl.constexpr, STRIPS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _zeros(COUNT: tl.constexpr, STRIPS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr):
     tiles = ()
     for _ in tl.static_range(COUNT):
-        tiles = tiles + (tl.zeros([STRIPS, CHANNELS], DTYPE),)  # noqa: RUF005
+        tiles = tiles + (tl.zeros([STRIPS, CHANNELS], DTYPE),)
     return tiles
 
 
 @triton.jit
-def _with(tiles, INDEX: tl.constexpr, tile):  # type: ignore[no-untyped-def]
-    return tiles[:INDEX] + (tile,) + tiles[INDEX + 1 :]  # noqa: RUF005
+def _with(tiles, INDEX: tl.constexpr, tile):
+    return tiles[:INDEX] + (tile,) + tiles[INDEX + 1 :]
 
 
 @triton.jit
-def _taps(weight, channels, is_channel, K: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _taps(weight, channels, is_channel, K: tl.constexpr, DTYPE: tl.constexpr):
     """The k^2 weights of each channel, as rows to be broadcast over strips."""
     taps = ()
     for tap in tl.static_range(K * K):
         value = tl.load(weight + channels * (K * K) + tap, mask=is_channel, other=0.0)
-        taps = taps + (value.to(DTYPE)[None, :],)  # noqa: RUF005
+        taps = taps + (value.to(DTYPE)[None, :],)
     return taps
 
 
 @triton.jit
-def _activated(value, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
+def _activated(value, ACTIVATION: tl.constexpr):
     if ACTIVATION == "silu":
         return value * tl.sigmoid(value)
     elif ACTIVATION == "relu6":
@@ -54,7 +54,7 @@ def _activated(value, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _slope(value, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
+def _slope(value, ACTIVATION: tl.constexpr):
     """Derivative of `_activated`."""
     if ACTIVATION == "silu":
         sigmoid = tl.sigmoid(value)
@@ -66,7 +66,7 @@ def _slope(value, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def forward_kernel(  # type: ignore[no-untyped-def]
+def forward_kernel(
     x,
     weight,
     scale,
@@ -135,7 +135,11 @@ def forward_kernel(  # type: ignore[no-untyped-def]
                 for behind in tl.static_range(depth):
                     for out in tl.static_range(COLUMNS):
                         # The tap that leads from this input to that output, if there is one:
-                        if behind * STRIDE + phase < K and 0 <= column - out * STRIDE and column - out * STRIDE < K:
+                        if (
+                            behind * STRIDE + phase < K
+                            and column - out * STRIDE >= 0
+                            and column - out * STRIDE < K
+                        ):
                             product = value * taps[(behind * STRIDE + phase) * K + column - out * STRIDE]
                             sums = _with(sums, behind * COLUMNS + out, sums[behind * COLUMNS + out] + product)
         # The oldest row in flight has now met all of its taps.
@@ -171,7 +175,7 @@ def forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _gradient_row(  # type: ignore[no-untyped-def]
+def _gradient_row(
     grad,
     y,
     row,
@@ -195,12 +199,12 @@ def _gradient_row(  # type: ignore[no-untyped-def]
         place = (row * OUT_W + column)[:, None] * C + channels[None, :]
         value = tl.load(grad + place, mask=inside, other=0.0).to(DTYPE)
         value += constant + slope * tl.load(y + place, mask=inside, other=0.0).to(DTYPE)
-        tiles = tiles + (tl.where(inside, value, 0.0),)  # noqa: RUF005
+        tiles = tiles + (tl.where(inside, value, 0.0),)
     return tiles
 
 
 @triton.jit
-def backward_kernel(  # type: ignore[no-untyped-def]
+def backward_kernel(
     x,
     weight,
     scale,
@@ -265,7 +269,7 @@ def backward_kernel(  # type: ignore[no-untyped-def]
 
     grads = ()
     for early in tl.static_range(window - 1):
-        grads = grads + _gradient_row(  # noqa: RUF005
+        grads = grads + _gradient_row(
             grad_y, y, first_step + lowest + early, first_out, channels, is_channel, constant, slope,
             C, OUT_H, OUT_W, seen, sums_dtype,
         )  # fmt: skip
@@ -293,7 +297,9 @@ def backward_kernel(  # type: ignore[no-untyped-def]
                 gradient = tl.zeros([STRIPS, CHANNELS], sums_dtype)
                 for tap_row in tl.static_range(K):
                     for tap_column in tl.static_range(K):
-                        if (phase + TOP - tap_row) % STRIDE == 0 and (column + LEFT - tap_column) % STRIDE == 0:
+                        if (phase + TOP - tap_row) % STRIDE == 0 and (
+                            column + LEFT - tap_column
+                        ) % STRIDE == 0:
                             arriving = rows[
                                 ((phase + TOP - tap_row) // STRIDE - lowest) * seen
                                 + (column + LEFT - tap_column) // STRIDE
@@ -302,7 +308,9 @@ def backward_kernel(  # type: ignore[no-untyped-def]
                             gradient += arriving * taps[tap_row * K + tap_column]
                             product = arriving * active
                             weight_grads = _with(
-                                weight_grads, tap_row * K + tap_column, weight_grads[tap_row * K + tap_column] + product
+                                weight_grads,
+                                tap_row * K + tap_column,
+                                weight_grads[tap_row * K + tap_column] + product,
                             )
                 if NORMALISED:
                     gradient = tl.where(inside, gradient * _slope(before, ACTIVATION), 0.0)
