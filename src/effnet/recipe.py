@@ -150,8 +150,8 @@ class ComputeSettings:
     compile: bool = False
     """compile the training step with torch.compile"""
     kernels: Literal["auto", "triton", "torch"] = setting("auto")
-    """depthwise convolutions in training: this project's Triton kernels, the library's (torch), or, block by block,
-    what is measured to be faster on this GPU (auto, at the first start; never on a CPU)"""
+    """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
+    measured on a GPU for each shape at the first start, known for a CPU"""
     seed: int = setting(0, low=0)
     """seed of every random choice"""
     gpu_affinity: Literal["none", "auto"] = setting("auto")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.models.config import ModelConfig, Padding, StageConfig
+from effnet.models.kernels import cpu
 from effnet.models.kernels.block import filtered, supports
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -26,6 +27,9 @@ class Conv2d(nn.Conv2d):
 
     Shapes: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
     """
+
+    cpu_kernel = False
+    """in training, take the weight gradient of `effnet.models.kernels.cpu` where that pays"""
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class Conv2d(nn.Conv2d):
         """Convolve `x`."""
         if self.pads_itself:
             x = F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
+        if self.cpu_kernel and self.training and cpu.pays(x.shape[1], self.kernel_size[0], *x.shape[2:]):
+            return cpu.depthwise(x, self.weight, self.stride[0], int(self.padding[0]))
         return super().forward(x)
 
     def top_left(self, x: Tensor) -> tuple[int, int]:
