@@ -104,7 +104,7 @@ def choose_kernels(
     if mode == "triton" and (device.type != "cuda" or not has_triton()):
         raise ModelError("--kernels triton needs a CUDA GPU and the package triton; leave it at auto")
     blocks = {
-        name: (block, side) for name, block, side in _blocks(model, workload.image_size) if block.can_fuse
+        name: (block, side) for name, block, side in block_sides(model, workload.image_size) if block.can_fuse
     }
     if mode == "triton":
         for block, _ in blocks.values():
@@ -128,7 +128,7 @@ def _choose(
         known = _read(cache)
         here = known.setdefault(_environment(device, workload), {})
         for block, side in blocks.values():
-            shape = _shape(block, side, workload.batch_size)
+            shape = shape_name(block, side, workload.batch_size)
             if shape not in here:
                 here[shape] = measure(block, side, workload)
                 _write(cache, known)
@@ -145,7 +145,7 @@ def _told(verdict: Verdict) -> str:
     return f"{choice} (library {verdict.library:.3f} ms, kernels {verdict.kernel:.3f} ms)"
 
 
-def _blocks(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBConv, int]]:
+def block_sides(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBConv, int]]:
     """Every block with the side of its input: each convolution keeps ceil(side / stride) pixels."""
     side = -(-image_size // model.stem.conv.stride[0])
     for name, block in model.named_modules():
@@ -154,7 +154,8 @@ def _blocks(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBConv,
             side = -(-side // block.depsep.conv.stride[0])
 
 
-def _shape(block: MBConv, side: int, batch_size: int) -> str:
+def shape_name(block: MBConv, side: int, batch_size: int) -> str:
+    """All of a block that its time depends on, in words: ``256x96x112x112 3x3/2 symmetric SiLU``."""
     conv, expands = block.depsep.conv, block.expand is not None
     return (
         f"{batch_size}x{conv.in_channels}x{side}x{side} {conv.kernel_size[0]}x{conv.kernel_size[0]}"
