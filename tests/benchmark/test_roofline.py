@@ -11,6 +11,7 @@ from effnet.benchmark.ceilings import COPY_BYTES, MATRIX_SIDE, Ceilings, measure
 from effnet.benchmark.roofline import STAGES, count_work
 from effnet.cli import main
 from effnet.models import build_model, model_config
+from effnet.models.layers import Conv2d
 from effnet.models.profile import layer_sizes, profile
 
 
@@ -26,9 +27,11 @@ def test_operations_are_those_that_pytorch_counts(name: str) -> None:
         model.train()(x).sum().backward()
     assert sum(done.operations for done in work[False].values()) == inference.get_total_flops()
     # The counter takes a depthwise convolution's weight gradient for a dense one's, with C times the products.
-    depthwise = {n: size for n, size in layer_sizes(config).items() if n.endswith("depsep.conv")}
-    channels = {n: model.get_submodule(n).in_channels for n in depthwise}
-    too_many = sum(2 * 2 * size.macs * (int(channels[n]) - 1) for n, size in depthwise.items())
+    too_many = 0
+    for layer, size in layer_sizes(config).items():
+        conv = model.get_submodule(layer)
+        if isinstance(conv, Conv2d) and conv.groups > 1:
+            too_many += 2 * 2 * size.macs * (conv.groups - 1)
     assert sum(done.operations for done in work[True].values()) == training.get_total_flops() - too_many
     for stage in STAGES[:-1]:
         counted = sum(inference.get_flop_counts()[f"EfficientNet.{stage}"].values())

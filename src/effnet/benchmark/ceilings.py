@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from effnet.models.kernels.choose import milliseconds
 
@@ -37,5 +38,8 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     copied = milliseconds(lambda: target.copy_(source), device) / 1000
     side = MATRIX_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    multiplied = milliseconds(lambda: a @ b, device) / 1000
+    # The same product as a 1x1 convolution: on a CPU another library does it, at up to twice the speed.
+    image = a.view(1, 1, side, side).permute(0, 3, 1, 2)
+    products = (lambda: a @ b, lambda: F.conv2d(image, b[:, :, None, None]))
+    multiplied = min(milliseconds(product, device) for product in products) / 1000
     return Ceilings(2 * source.nbytes / copied, 2 * side**3 / multiplied, measured=True)
