@@ -22,8 +22,8 @@ ORDER = [
     "report",
     "cli",
 ]
-# What settings and errors are stands below everything but the models, which stand alone.
-FOUNDATION = {"errors", "settings"}
+# What settings, errors and memory are stands below everything but the models, which stand alone.
+FOUNDATION = {"errors", "memory", "settings"}
 
 
 def imported(path: Path) -> set[str]:

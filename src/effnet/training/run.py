@@ -9,6 +9,7 @@ import torch
 from effnet.data import DataSource, Loader, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
+from effnet.memory import keep_freed_memory
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
@@ -71,6 +72,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     Raises:
         UserError, ModelError: settings, weights or data that can't be used.
     """
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     origin = find_origin(recipe)
     recipe = with_origin(recipe, origin)
     # Only training may give the weights a new classifier.
