@@ -64,6 +64,7 @@ OPTIONAL = [
     "openvino",
     "onnxruntime",
     "tensorboard",
+    "triton",
     "webdataset",
 ]
 

@@ -151,6 +151,9 @@ class ComputeSettings:
     """compile the training step with torch.compile"""
     cuda_graphs: Literal["auto", "on", "off"] = setting("auto")
     """replay compiled steps as CUDA graphs; auto does so in a run of one process"""
+    kernels: Literal["auto", "triton", "torch"] = setting("auto")
+    """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
+    measured on a GPU for each shape at the first start, known for a CPU"""
     seed: int = setting(0, low=0)
     """seed of every random choice"""
     gpu_affinity: Literal["none", "auto"] = setting("auto")

@@ -16,9 +16,9 @@ from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
 from effnet.training.affinity import bind_process
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
-from effnet.training.cpu_kernels import set_cpu_kernels
 from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
+from effnet.training.kernels import set_kernels
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
 from effnet.training.setup import (
@@ -90,7 +90,7 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     if recipe.compute.sync_bn and processes.world_size > 1:
         with_sync_batch_norm(model)
     if "train" in splits:
-        set_cpu_kernels(model, recipe.compute, processes.device)
+        set_kernels(model, recipe, processes.device)
     data = open_data(
         recipe,
         path or Path(),
