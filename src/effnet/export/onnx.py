@@ -30,7 +30,7 @@ Precision = Literal["fp32", "fp16"]
 OPSETS: dict[Target, int] = {"onnxruntime": 21, "openvino": 21, "tensorrt": 20}
 
 INPUT, OUTPUT = "images", "logits"
-METADATA_KEY, CLASSES_KEY = "effnet", "classes"
+METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
 CHECKED_BATCHES = (1, 3, 8)
 
 # Largest difference of a logit to PyTorch's in FP32 that is taken for rounding.
@@ -113,7 +113,7 @@ def export_onnx(
     example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
     proto = _traced(graph, example, OPSETS[target], is_dynamic=batch_size is None)
     tidy(proto)
-    _describe(onnx, proto, metadata)
+    _describe(onnx, proto, metadata, precision)
     onnx.checker.check_model(proto, full_check=True)
     batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
     with written_whole(path) as temporary:
@@ -221,11 +221,15 @@ class _IntegerQuantizers(TorchFunctionMode):
         return result
 
 
-def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata) -> None:
+def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision) -> None:
     proto.producer_name, proto.producer_version = "effnet", "pytorch " + torch.__version__
-    # The names beside the metadata are for readers that know nothing of this project's lists.
-    facts = {METADATA_KEY: metadata.to_dict(), CLASSES_KEY: list(metadata.class_names())}
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in facts.items()})
+    facts = {
+        METADATA_KEY: json.dumps(metadata.to_dict()),
+        # For readers that know nothing of this project's lists.
+        CLASSES_KEY: json.dumps(list(metadata.class_names())),
+        PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
+    }
+    onnx.helper.set_model_props(proto, facts)
 
 
 def largest_difference(

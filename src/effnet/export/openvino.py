@@ -14,19 +14,19 @@ from effnet.export.files import written_whole
 from effnet.export.onnx import (
     CHECKED_BATCHES,
     METADATA_KEY,
+    PRECISION_KEY,
     TOLERANCES,
     ExportedFile,
     Precision,
     check_difference,
     export_onnx,
     largest_difference,
-    read_onnx_metadata,
 )
 from effnet.export.packages import load_package
 from effnet.models.weights import WeightsMetadata
 
 # Where OpenVINO keeps what an ONNX file says of itself, also in its own files.
-_METADATA = "framework"
+_FACTS = "framework"
 
 
 def export_openvino(
@@ -90,12 +90,11 @@ def export_openvino(
     return ExportedFile(path, size, operators, None, difference, batches)
 
 
-def read_openvino(path: Path) -> tuple[Any, WeightsMetadata]:
-    """An `openvino.Model` out of an .xml or .onnx file, and what the file says of itself.
+def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
+    """An `openvino.Model` out of an .xml or .onnx file, and what the file says of itself, by key.
 
     Raises:
-        UserError: OpenVINO is missing, does not read the file, or another program wrote it.
-        ModelError: damaged metadata.
+        UserError: OpenVINO is missing, or does not read the file.
     """
     openvino = load_package("openvino")
     if not path.is_file():
@@ -104,9 +103,8 @@ def read_openvino(path: Path) -> tuple[Any, WeightsMetadata]:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise UserError(f"{path}: not read by OpenVINO: {str(error).strip().splitlines()[-1]}") from None
-    place = [_METADATA, METADATA_KEY]
-    values = {METADATA_KEY: model.get_rt_info(place).astype(str)} if model.has_rt_info(place) else {}
-    return model, read_onnx_metadata(values, path)
+    keys = [key for key in (METADATA_KEY, PRECISION_KEY) if model.has_rt_info([_FACTS, key])]
+    return model, {key: model.get_rt_info([_FACTS, key]).astype(str) for key in keys}
 
 
 def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0) -> Any:

@@ -119,15 +119,27 @@ def _on_engine(opened: Opened, model: nn.Module) -> Engine:
 
 
 def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
-    """An exported file and the validation set that it wants."""
-    file, model = Path(recipe.model.pretrained_from_file or ""), recipe.model
     choice = ModelChoice(
-        weights=file,
-        image_size=model.image_size,
+        weights=Path(recipe.model.pretrained_from_file or ""),
+        image_size=recipe.model.image_size,
         device=processes.device.type,
         precision=recipe.compute.precision,
     )
-    engine = open_engine(choice, recipe.run.engine)
+    return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
+
+
+def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+    """The validation set as an engine's model wants it.
+
+    Args:
+        engine: the model.
+        recipe: data settings; sizes and interpolation that it leaves open are the model's.
+        path: folder with ``val/<class>/``; None with synthetic images.
+        processes: the processes that share the set.
+
+    Raises:
+        UserError: data that can't be used, or has other classes than the model.
+    """
     preprocessing = replace(
         engine.preprocessing,
         resize=recipe.data.resize or engine.preprocessing.resize,
@@ -141,7 +153,6 @@ def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> O
             "interpolation": preprocessing.interpolation,
         }
     )
-    classes = _classes(recipe, engine, path)
     data = open_data(
         recipe,
         path or Path(),
@@ -150,7 +161,7 @@ def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> O
         rank=processes.rank,
         world_size=processes.world_size,
         splits=("val",),
-        classes=classes,
+        classes=_classes(recipe, engine, path),
     )
     return Opening(recipe, data, {"val": (engine.network, _validator(recipe, data, processes, engine))})
 
@@ -163,7 +174,7 @@ def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
     classes = read_class_map(recipe.data.class_map)
     if known and len(known) != len(classes):
         raise UserError(
-            f"{recipe.model.pretrained_from_file} has {len(known)} classes, --class-map {len(classes)}"
+            f"--class-map names {len(classes)} classes, {engine.metadata.model} on {engine.name} has {len(known)}"
         )
     return classes
 

@@ -1,7 +1,5 @@
 """What every engine offers: a network that is called like a PyTorch module."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,15 +18,25 @@ class Network(nn.Module):
         device: where it expects images.
         takes_bytes: whether images are RGB bytes (N, S, S, 3), which it normalises itself; otherwise they are
             normalised, float32 (N, 3, S, S).
+        precision: what it computes in: `fp32`, `fp16`, `bf16`, `tf32`, or `int8` with the rest in floating point.
     """
 
+    is_channels_last = False
+    """whether float images had better lie channels-last in memory"""
+
     def __init__(
-        self, metadata: WeightsMetadata, device: torch.device | None = None, *, takes_bytes: bool = False
+        self,
+        metadata: WeightsMetadata,
+        device: torch.device | None = None,
+        *,
+        takes_bytes: bool = False,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
         self.metadata = metadata
         self.device = device or torch.device("cpu")
         self.takes_bytes = takes_bytes
+        self.precision = precision
         self.eval()
 
     @property
@@ -43,11 +51,11 @@ def as_array(images: Tensor) -> npt.NDArray[np.generic]:
     return array
 
 
-def require_fp32(engine: str, precision: str, path: Path) -> None:
-    """Refuse a precision for an engine whose file decides it.
+def require_fp32(engine: str, precision: str) -> None:
+    """Refuse a precision for an engine whose files decide it.
 
     Raises:
         UserError: naming the flag.
     """
     if precision != "fp32":
-        raise UserError(f"--precision {precision}: {engine} computes as {path} says; leave the flag out")
+        raise UserError(f"--precision {precision}: {engine} computes as its file says; choose when exporting")

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effnet.export.onnx import INPUT, OUTPUT, open_session, read_onnx_metadata
+from effnet.export.onnx import INPUT, OUTPUT, PRECISION_KEY, open_session, read_onnx_metadata
 from effnet.inference.engines.network import Network, as_array, require_fp32
 
 
@@ -25,10 +25,14 @@ class OnnxRuntimeNetwork(Network):
     def __init__(
         self, path: Path, device: torch.device, *, precision: str = "fp32", threads: int = 0
     ) -> None:
-        require_fp32("onnxruntime", precision, path)
+        require_fp32("onnxruntime", precision)
         session = open_session(path, threads=threads, cuda=device.type == "cuda")
-        metadata = read_onnx_metadata(session.get_modelmeta().custom_metadata_map, path)
-        super().__init__(metadata, takes_bytes=session.get_inputs()[0].type == "tensor(uint8)")
+        facts = session.get_modelmeta().custom_metadata_map
+        super().__init__(
+            read_onnx_metadata(facts, path),
+            takes_bytes=session.get_inputs()[0].type == "tensor(uint8)",
+            precision=facts.get(PRECISION_KEY, precision),
+        )
         self.session = session
 
     def forward(self, images: Tensor) -> Tensor:

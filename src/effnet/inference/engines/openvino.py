@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from effnet.errors import UserError
+from effnet.export.onnx import PRECISION_KEY, read_onnx_metadata
 from effnet.export.openvino import compile_openvino, read_openvino
 from effnet.inference.engines.network import Network, as_array
 
@@ -36,9 +37,13 @@ class OpenVinoNetwork(Network):
             raise UserError("--device cuda: OpenVINO runs on the CPU here; use --device cpu")
         if precision not in _HINTS:
             raise UserError(f"--precision {precision}: OpenVINO offers fp32 and bf16")
-        self.model, metadata = read_openvino(path)
-        takes_bytes = self.model.input(0).get_element_type().get_type_name() == "u8"
-        super().__init__(metadata, takes_bytes=takes_bytes)
+        model, facts = read_openvino(path)
+        super().__init__(
+            read_onnx_metadata(facts, path),
+            takes_bytes=model.input(0).get_element_type().get_type_name() == "u8",
+            precision="int8" if facts.get(PRECISION_KEY) == "int8" else precision,
+        )
+        self.model = model
         self.hint, self.threads = _HINTS[precision], threads
         self._request = functools.lru_cache(_COMPILED)(self._compiled)
 

@@ -31,7 +31,7 @@ class TensorRtNetwork(Network):
     ) -> None:
         if device.type != "cuda":
             raise UserError("--engine tensorrt needs an NVIDIA GPU, and PyTorch sees none here")
-        require_fp32("TensorRT", precision, path)
+        require_fp32("TensorRT", precision)
         self.engine, metadata = read_engine(path)
         kind = str(self.engine.get_tensor_dtype(INPUT)).rpartition(".")[2].lower()
         super().__init__(metadata, device, takes_bytes=kind == _BYTES)

@@ -23,8 +23,10 @@ class TorchNetwork(Network):
             not bound by launches.
     """
 
+    is_channels_last = True
+
     def __init__(self, trained: TrainedModel, precision: Precision, *, compiles: bool) -> None:
-        super().__init__(trained.metadata, precision.device)
+        super().__init__(trained.metadata, precision.device, precision=precision.name)
         self.dtype = AUTOCAST_DTYPES.get(precision.name, torch.float32)
         model = inference_form(trained.model).requires_grad_(False)
         model = model.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
