@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 from effnet.catalog import Layer, compose, find_recipe
@@ -34,10 +35,13 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     """
     from effnet.training.checkpoint import inherited_settings, resolve_resume
 
+    flags = given_settings(namespace)
+    if (model := getattr(namespace, "model", None)) is not None:
+        flags["pretrained_from_file"] = model
     found = find_recipe(namespace.recipe) if namespace.recipe else None
     if found and found.verb != verb:
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
-    layers = [*(found.layers if found else ()), Layer("flag", given_settings(namespace))]
+    layers = [*(found.layers if found else ()), Layer("flag", flags)]
     recipe, sources = compose(layers)
     if (
         recipe.compute.device == "cpu"
@@ -55,13 +59,16 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
 
 def _named_model(layers: list[Layer]) -> Layer:
     """The model that a weight file says it is of, where the command names none."""
+    from effnet.inference.engine import is_exported
     from effnet.models.weights import read_metadata
 
     given: dict[str, Any] = {}
     for layer in layers:
         given |= layer.values
     file = given.get("pretrained_from_file")
-    metadata = read_metadata(file) if file and "arch" not in given else None
+    if not file or "arch" in given or is_exported(Path(file)):
+        return Layer("weights", {})
+    metadata = read_metadata(file)
     return Layer(str(file), {"arch": metadata.model} if metadata else {})
 
 

@@ -28,6 +28,12 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
         "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
     )
     add_data_flags(parser)
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="weights, or a file of effnet export; as --pretrained-from-file",
+    )
     parser.set_defaults(verb=_train, evaluate=True)
 
 
