@@ -183,7 +183,7 @@ def print_table(result: dict[str, Any]) -> None:
             f"{row['bytes_forward'] / 1e6:.0f} + {row['bytes_backward'] / 1e6:.0f}",
             f"{row['share_of_copy_forward']:.0%}, {row['share_of_copy_backward']:.0%}",
             f"{part['library']:.3f}",
-            f"{part['kernel']:.3f}",
+            "" if part["kernel"] is None else f"{part['kernel']:.3f}",
             "library" if part["tile"] is None else f"tile {part['tile']}",
         )
     Console().print(table)

@@ -143,8 +143,10 @@ class MBConv(nn.Module):
     `expand` is absent where the expansion is 1, `se` in models without squeeze-and-excitation.
     """
 
-    tile: int | None = None
+    train_tile: int | None = None
     """in training, run `effnet.models.kernels` with this tile in place of the library; `kernels.choose` sets it"""
+    eval_tile: int | None = None
+    """the same in evaluation"""
 
     def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
         super().__init__()
@@ -162,7 +164,8 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
-        if self.tile is not None and self.training:
+        # An exported model is to hold plain convolutions.
+        if self.tile is not None and not torch.compiler.is_exporting():
             y = self.filter(self.expand.conv(x) if self.expand is not None else x)
         else:
             y = self.depsep(self.expand(x) if self.expand is not None else x)
@@ -170,6 +173,11 @@ class MBConv(nn.Module):
             y = self.se(y)
         y = self.proj(y)
         return self.stochastic_depth(x, y) if self.has_shortcut else y
+
+    @property
+    def tile(self) -> int | None:
+        """Tile of the kernels in the present mode; None for the library."""
+        return self.train_tile if self.training else self.eval_tile
 
     def filter(self, y: Tensor) -> Tensor:
         """The depthwise filter with the BatchNorms and activations around it, by the kernels if `tile` is set.

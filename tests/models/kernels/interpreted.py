@@ -57,7 +57,7 @@ def test_a_block_of_the_model() -> None:
     library = MBConv(config, config.stages()[2], True, 1.0).double()
     kernels = MBConv(config, config.stages()[2], True, 1.0).double()
     kernels.load_state_dict(library.state_dict())
-    kernels.tile = 0
+    kernels.train_tile = 0
     x = torch.randn(2, library.expand.conv.in_channels, 11, 10, dtype=torch.float64)
     outputs = [block(x) for block in (library, kernels)]
     arriving = torch.randn_like(outputs[0])

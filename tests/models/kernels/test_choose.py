@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ class Clock:
 
 
 def tiles(model: EfficientNet) -> list[int | None]:
-    return [block.tile for block in model.modules() if isinstance(block, MBConv)]
+    return [block.train_tile for block in model.modules() if isinstance(block, MBConv)]
 
 
 @pytest.fixture
@@ -68,6 +69,7 @@ def test_other_circumstances_are_measured_anew(
         Workload(4, 75, torch.bfloat16, False),
         Workload(4, 75, None, True),
         Workload(8, 75, None, False),
+        Workload(4, 75, None, False, training=False),
     ):
         clock = Clock(set())
         choose_kernels(model, changed, "auto", cache, clock)
@@ -106,12 +108,36 @@ def test_small_images_take_tiles_that_they_fill() -> None:
             assert columns / (-(-columns // wide) * wide) >= 0.8 * 0.875
 
 
+def test_evaluation_is_chosen_apart(model: EfficientNet, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    workload = replace(WORKLOAD, training=False)
+    choose_kernels(model, workload, "auto", tmp_path / "kernels.json", Clock({38}))
+    assert set(tiles(model)) == {None}
+    assert [block.eval_tile for block in model.modules() if isinstance(block, MBConv)][:3] == [1, 1, None]
+    assert measure_block(model.layers[6].block0, 3, workload).library > 0
+
+
+def test_a_tile_with_wrong_results_is_left_out(
+    model: EfficientNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = MBConv.filter
+
+    def wrong(block: MBConv, y: torch.Tensor) -> torch.Tensor:
+        return right(block, y) * (1.0 if block.tile is None else 1.1)
+
+    monkeypatch.setattr(MBConv, "filter", wrong)
+    verdict = measure_block(model.layers[6].block0, 3, WORKLOAD)
+    assert verdict.tile is None
+    assert verdict.kernel is None
+    assert "differ from the library's by 10" in caplog.text
+
+
 def test_measuring_leaves_the_block_alone(model: EfficientNet, caplog: pytest.LogCaptureFixture) -> None:
     block = model.layers[6].block0
     before = {name: value.clone() for name, value in block.state_dict().items()}
     with caplog.at_level(logging.INFO):
         verdict = measure_block(block, 3, WORKLOAD)
-    assert block.tile is None
+    assert block.train_tile is None
     assert verdict.library > 0
     assert verdict.kernel > 0
     torch.testing.assert_close(block.state_dict(), before, rtol=0, atol=0)

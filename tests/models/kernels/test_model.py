@@ -26,7 +26,7 @@ def fused(model: nn.Module) -> nn.Module:
     for block in model.modules():
         if isinstance(block, MBConv):
             assert block.can_fuse
-            block.tile = 0
+            block.train_tile = block.eval_tile = 0
     return model
 
 
@@ -51,12 +51,21 @@ def test_a_training_step_is_the_same(base: str) -> None:
     torch.testing.assert_close(kernels.state_dict(), library.state_dict(), rtol=1e-12, atol=1e-12)
 
 
-def test_evaluation_takes_the_library() -> None:
-    library = small("efficientnet-b0")
+def test_evaluation_is_the_same() -> None:
+    torch.manual_seed(0)
+    library = small("efficientnet-b0").double()
+    stepped(library, torch.randn(4, 3, 64, 64, dtype=torch.float64))
     kernels = fused(library).eval()
-    x = torch.randn(2, 3, 64, 64)
+    before = copy.deepcopy(kernels.state_dict())
+    x = torch.randn(2, 3, 64, 50, dtype=torch.float64)
     with torch.no_grad():
-        assert torch.equal(kernels(x), library.eval()(x))
+        torch.testing.assert_close(kernels(x), library.eval()(x), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(kernels.state_dict(), before, rtol=0, atol=0)
+
+
+def test_an_exported_model_holds_plain_convolutions() -> None:
+    kernels = fused(small("efficientnet-b0")).eval()
+    x = torch.randn(2, 3, 64, 64)
     targets = {str(node.target) for node in torch.export.export(kernels, (x,)).graph.nodes}
     assert not any("effnet" in target for target in targets)
     assert "aten.conv2d.default" in targets

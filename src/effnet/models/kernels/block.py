@@ -1,9 +1,10 @@
-"""What a block runs in training in place of expansion's BatchNorm, depthwise convolution and its BatchNorm.
+"""What a block runs in place of its expansion's BatchNorm, its depthwise convolution and that one's BatchNorm.
 
 In the library's form, each of BatchNorm's statistics, its application, SiLU and the convolution reads the expanded
 tensor and most write one. Here BatchNorm is a scale and a shift of each channel, made from a mean and a variance by
 operations on small tensors, through which autograd finds BatchNorm's gradient; so the expanded tensor goes from the
-expansion to the convolution as it is, and what the convolution gives has its statistics already.
+expansion to the convolution as it is, and what the convolution gives has its statistics already. In evaluation, scale
+and shift come from the running statistics.
 """
 
 import torch
@@ -41,7 +42,7 @@ def filtered(
 
     Args:
         x: (N, C, H, W); under autocast it is taken to autocast's type.
-        before, after: BatchNorms in training; their running statistics are updated.
+        before, after: BatchNorms, whose running statistics learn from the batch if they are in training.
         activation: after either.
         weight: (C, 1, k, k).
         stride: of the convolution.
@@ -56,8 +57,8 @@ def filtered(
     name = ACTIVATIONS[type(activation)]
     scale = shift = None
     if before is not None:
-        mean, variance = moments(x)
-        scale, shift = _normalisation(before, mean, variance, _numbers(x))
+        statistics = moments(x) if before.training else None
+        scale, shift = _normalisation(before, statistics, _numbers(x))
     y, mean, variance = depthwise(
         x,
         weight.to(x.dtype),
@@ -69,7 +70,7 @@ def filtered(
         NONE if before is None else name,
         tile,
     )
-    scale, shift = _normalisation(after, mean, variance, _numbers(y))
+    scale, shift = _normalisation(after, (mean, variance) if after.training else None, _numbers(y))
     return activation(y * scale[:, None, None] + shift[:, None, None]).to(y.dtype)
 
 
@@ -78,8 +79,21 @@ def _numbers(x: Tensor) -> int:
     return x.numel() // x.shape[1]
 
 
-def _normalisation(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each channel, (C,), that apply `norm` with a batch's statistics, which it learns."""
+def _normalisation(
+    norm: nn.BatchNorm2d, statistics: tuple[Tensor, Tensor] | None, count: int
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each channel, (C,), that apply `norm`.
+
+    Args:
+        norm: it learns the batch's statistics.
+        statistics: mean and biased variance of the batch; None takes those that `norm` has learnt.
+        count: numbers of each channel in the batch.
+    """
+    if statistics is None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        return _affine(norm, norm.running_mean, norm.running_var)
+    mean, variance = statistics
     if count == 1:
         raise ValueError("Expected more than 1 value per channel when training, as BatchNorm says")
     running_mean, running_var, batches, momentum = (
@@ -94,5 +108,9 @@ def _normalisation(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: 
         running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
         unbiased = variance.detach() * count / (count - 1)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    return _affine(norm, mean, variance)
+
+
+def _affine(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     return scale, norm.bias - mean * scale

@@ -11,7 +11,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -35,6 +35,8 @@ Mode = Literal["auto", "triton", "torch"]
 REPEATS, WARMUP = 15, 3
 # Tiles that leave more than this share of the best one's lanes idle are not worth timing.
 FILLED_SHARE = 0.8
+# Relative error of results: BF16's rounding after each step of a chain and its gradient comes to a hundredth or two.
+AGREEMENT = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Workload:
         image_size: side in pixels.
         dtype: autocast's type, or None without autocast.
         compiled: whether the step goes through `torch.compile`.
+        training: forward and backward in training, or forward in evaluation.
     """
 
     batch_size: int
     image_size: int
     dtype: torch.dtype | None
     compiled: bool
+    training: bool = True
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Context of the forward pass."""
@@ -64,13 +68,13 @@ class Verdict:
 
     Attributes:
         tile: index of the fastest tile, or None if the library is faster than all of them.
-        library: milliseconds of the library, forward and backward.
-        kernel: milliseconds of the fastest tile.
+        library: milliseconds of the library.
+        kernel: milliseconds of the fastest tile; None if none runs here and agrees with the library.
     """
 
     tile: int | None
     library: float
-    kernel: float
+    kernel: float | None
 
 
 Measure = Callable[[MBConv, int, Workload], Verdict]
@@ -84,7 +88,7 @@ def choose_kernels(
     cache: Path,
     measure: Measure | None = None,
 ) -> dict[str, Verdict]:
-    """Set `MBConv.tile` in each block of `model`, which is on its device, as `mode` says.
+    """Set the tile in each block of `model`, which is on its device, as `mode` says: for training or evaluation.
 
     Args:
         model: in channels-last memory format.
@@ -108,7 +112,7 @@ def choose_kernels(
     }
     if mode == "triton":
         for block, _ in blocks.values():
-            block.tile = DEFAULT_TILE
+            _set_tile(block, DEFAULT_TILE, workload)
     if mode != "auto" or not (measure or (device.type == "cuda" and has_triton())):
         return {}
     return _choose(blocks, workload, device, cache, measure or measure_block)
@@ -122,6 +126,7 @@ def _choose(
     measure: Measure,
 ) -> dict[str, Verdict]:
     used: dict[str, Verdict] = {}
+    chosen = 0
     cache.parent.mkdir(parents=True, exist_ok=True)
     # Of several processes on a machine the first measures, the others wait and read.
     with FileLock(cache.with_suffix(".lock")):
@@ -134,15 +139,23 @@ def _choose(
                 _write(cache, known)
                 logger.info("kernels: %s: %s", shape, _told(here[shape]))
             used[shape] = here[shape]
-            block.tile = here[shape].tile
-    chosen = sum(block.tile is not None for block, _ in blocks.values())
+            _set_tile(block, here[shape].tile, workload)
+            chosen += here[shape].tile is not None
     logger.info("kernels: %d of %d blocks take the Triton kernels (%s)", chosen, len(blocks), cache)
     return used
 
 
+def _set_tile(block: MBConv, tile: int | None, workload: Workload) -> None:
+    if workload.training:
+        block.train_tile = tile
+    else:
+        block.eval_tile = tile
+
+
 def _told(verdict: Verdict) -> str:
     choice = "library" if verdict.tile is None else f"kernels, tile {verdict.tile}"
-    return f"{choice} (library {verdict.library:.3f} ms, kernels {verdict.kernel:.3f} ms)"
+    kernel = "none that runs" if verdict.kernel is None else f"{verdict.kernel:.3f} ms"
+    return f"{choice} (library {verdict.library:.3f} ms, kernels {kernel})"
 
 
 def block_sides(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBConv, int]]:
@@ -168,7 +181,13 @@ def _environment(device: torch.device, workload: Workload) -> str:
     """All that a verdict depends on beside the shape."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    how = f"{workload.dtype or 'no autocast'}, {'compiled' if workload.compiled else 'eager'}"
+    how = ", ".join(
+        [
+            "training" if workload.training else "evaluation",
+            str(workload.dtype or "no autocast"),
+            "compiled" if workload.compiled else "eager",
+        ]
+    )
     versions = f"torch {torch.__version__}, cuda {torch.version.cuda}, triton {metadata.version('triton')}"
     return f"{where}, {how}, {versions}, kernels {hashlib.sha256(sources).hexdigest()[:12]}"
 
@@ -198,23 +217,45 @@ def _write(cache: Path, known: Mapping[str, Mapping[str, Verdict]]) -> None:
 
 
 def measure_block(block: MBConv, side: int, workload: Workload) -> Verdict:
-    """Time the expanded half of `block` both ways, forward and backward.
+    """Time the part of `block` that the kernels can stand for, both ways.
+
+    A tile that can't run on this GPU, or whose results are not the library's, is left out with a warning.
 
     Args:
         block: on its device; it is copied, so its statistics and gradients stay as they are.
         side: pixels of the square input.
         workload: of the run.
     """
-    block = copy.deepcopy(block).train()
+    block = copy.deepcopy(block).train(workload.training)
     device = block.depsep.conv.weight.device
-    times: dict[int | None, float] = {}
-    for tile in (None, *candidates(side)):
-        block.tile = tile
-        torch.compiler.reset()  # each form is compiled by itself
-        times[tile] = milliseconds(_step(block, side, workload), device)
-    library = times.pop(None)
+    _set_tile(block, None, workload)
+    step = _step(block, side, workload)
+    expected = step()
+    library = milliseconds(step, device)
+    times: dict[int, float] = {}
+    for tile in candidates(side):
+        if workload.compiled:
+            torch.compiler.reset()  # each form is compiled by itself
+        _set_tile(block, tile, workload)
+        step = _step(block, side, workload)
+        try:
+            _compare(step(), expected)
+        except Exception as error:
+            logger.warning("kernels: tile %d is left out: %s", tile, str(error).strip().splitlines()[0])
+            continue
+        times[tile] = milliseconds(step, device)
+    if not times:
+        return Verdict(None, library, None)
     tile, kernel = min(times.items(), key=lambda item: item[1])
     return Verdict(tile if kernel < library else None, library, kernel)
+
+
+def _compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Raise unless results agree to what the narrowest type among them and TF32 allow."""
+    for a, b in zip(found, expected, strict=True):
+        error = torch.linalg.vector_norm(a.double() - b.double()) / torch.linalg.vector_norm(b.double())
+        if not error.item() < AGREEMENT:  # NaN is no agreement either
+            raise ArithmeticError(f"its results differ from the library's by {error.item():.1%}")
 
 
 def candidates(columns: int) -> list[int]:
@@ -228,23 +269,42 @@ def candidates(columns: int) -> list[int]:
     return [index for index, tile in enumerate(TILES) if filled(tile) >= FILLED_SHARE * best]
 
 
-def _step(block: MBConv, side: int, workload: Workload) -> Callable[[], object]:
-    """Forward and backward of what the kernels stand for, on random numbers."""
-    device = block.depsep.conv.weight.device
-    shape = (workload.batch_size, block.depsep.conv.in_channels, side, side)
-    dtype = workload.dtype or block.depsep.conv.weight.dtype
-    x = torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-    out = -(-side // block.depsep.conv.stride[0])
-    arriving = torch.randn(*shape[:2], out, out, device=device, dtype=dtype)
-    arriving = arriving.to(memory_format=torch.channels_last)
-    inputs = [x, block.depsep.conv.weight]
+def _step(block: MBConv, side: int, workload: Workload) -> Callable[[], Sequence[Tensor]]:
+    """Forward, and in training backward, of what the kernels stand for, on random numbers that are always the same."""
+    conv, device = block.depsep.conv, block.depsep.conv.weight.device
+    out = -(-side // conv.stride[0])
+    dtype = workload.dtype or conv.weight.dtype
+    generator = torch.Generator(device).manual_seed(0)
+    x, arriving = (
+        torch.randn(
+            workload.batch_size, conv.in_channels, size, size, device=device, dtype=dtype, generator=generator
+        ).to(memory_format=torch.channels_last)
+        for size in (side, out)
+    )
 
     def forward(expanded: Tensor) -> Tensor:
         with workload.autocast(device):
             return block.filter(expanded)
 
     run: Any = torch.compile(forward, fullgraph=True, dynamic=False) if workload.compiled else forward
-    return lambda: torch.autograd.grad(run(x), inputs, arriving)
+
+    def evaluate() -> Sequence[Tensor]:
+        with torch.no_grad():
+            return (run(x),)
+
+    def train() -> Sequence[Tensor]:
+        y = run(x)
+        return (y.detach(), *torch.autograd.grad(y, inputs, arriving))
+
+    if not workload.training:
+        return evaluate
+    norms = [block.depsep.bn, *([block.expand.bn] if block.expand is not None else [])]
+    inputs = [
+        x.requires_grad_(),
+        *(parameter for norm in norms for parameter in norm.parameters()),
+        conv.weight,
+    ]
+    return train
 
 
 def milliseconds(step: Callable[[], object], device: torch.device) -> float:
