@@ -22,9 +22,10 @@ class Tile:
     warps: int
 
 
-# Compiled for sm_90 by Triton 3.8, none of these spills: two 16-bit channels a lane are a 4-byte access, and take 80
-# registers forward and 128 backward for a 3 x 3 kernel, 140 and 250 for 5 x 5. Four columns load 1.5 (3 x 3) or 2
-# (5 x 5) times what is needed, from the L1 cache; two columns load 2 or 3 times, in half of the registers.
+# Compiled for sm_90 by Triton 3.8 none of these spills registers; 3.6 spills a little in the first two, 5 x 5, backward.
+# A lane's two 16-bit channels are one access of 4 bytes. Four columns of a 5 x 5 kernel take 140 registers forward and
+# 250 backward, of a 3 x 3 kernel 72 and 128; two columns 128, 220, 64 and 118, but they load their inputs 3 (2) times
+# from the L1 cache, not 2 (1.5) times. The last three suit the last stages' small images.
 TILES = (
     Tile(strips=8, columns=4, channels=32, rows=32, warps=4),
     Tile(strips=4, columns=4, channels=64, rows=32, warps=4),
