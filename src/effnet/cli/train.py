@@ -1,6 +1,7 @@
 """`effnet train` and `effnet evaluate`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def add_train(verbs: Verbs, prog: str | None) -> None:
     parser = verbs.add_parser(
         "train", prog=name, usage=f"{name} DIR [options]", help="train a model on a folder of images"
     )
-    _add_data_flags(parser)
+    add_data_flags(parser, without=("quantization",))
     parser.set_defaults(verb=_train)
 
 
@@ -26,17 +27,18 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
     parser = verbs.add_parser(
         "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
     )
-    _add_data_flags(parser)
+    add_data_flags(parser, without=("quantization",))
     parser.set_defaults(verb=_train, evaluate=True)
 
 
-def _add_data_flags(parser: Parser) -> None:
+def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
+    """Add the folder, the recipe file and every setting but those of the groups `without`."""
     parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
     parser.add_argument("--recipe", metavar="FILE", help="settings as YAML; flags override them")
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
     )
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, without)
 
 
 def _train(namespace: argparse.Namespace) -> int:
@@ -44,12 +46,9 @@ def _train(namespace: argparse.Namespace) -> int:
     from effnet.training.run import train
 
     with shown_log():
-        recipe = _recipe(namespace)
+        recipe, path = recipe_and_folder(namespace)
         if hasattr(namespace, "jit"):
             print("--jit: TorchScript is superseded; use --compile for a compiled training step")
-        if namespace.dir is None and recipe.data.data_backend != "synthetic":
-            raise UserError("name the folder of images, or use --data-backend synthetic")
-        path = Path(namespace.dir) if namespace.dir is not None else None
         if recipe.run.evaluate:
             evaluate(recipe, path, as_json=namespace.json)
         else:
@@ -57,15 +56,21 @@ def _train(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(namespace: argparse.Namespace) -> Recipe:
-    """The recipe of a command: defaults, then what a resumed checkpoint says, then the file, then the flags."""
+def recipe_and_folder(namespace: argparse.Namespace) -> tuple[Recipe, Path | None]:
+    """What a command says: its recipe, and the folder of images, which only synthetic ones do without.
+
+    The recipe is made of the defaults, then what a resumed checkpoint says, then the file, then the flags.
+    """
     from effnet.training.checkpoint import inherited_settings
 
     flags = given_settings(namespace)
     from_file = read_recipe(namespace.recipe) if namespace.recipe else {}
     resumed = {**from_file, **flags}.get("resume")
     inherited = inherited_settings(resumed) if resumed else _named_model({**from_file, **flags})
-    return Recipe().replace({**inherited, **from_file, **flags})
+    recipe = Recipe().replace({**inherited, **from_file, **flags})
+    if namespace.dir is None and recipe.data.data_backend != "synthetic":
+        raise UserError("name the folder of images, or use --data-backend synthetic")
+    return recipe, Path(namespace.dir) if namespace.dir is not None else None
 
 
 def _named_model(given: dict[str, Any]) -> dict[str, Any]:

@@ -50,9 +50,13 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x`."""
-        if self.pads_itself:
-            x = F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
-        return super().forward(x)
+        return super().forward(self.padded(x))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """`x` with the zeros around it that the convolution itself does not add."""
+        if not self.pads_itself:
+            return x
+        return F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
 
     def _same_padding(self, size: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -146,12 +150,16 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        y = self.branch(x)
+        return self.stochastic_depth(x, y) if self.has_shortcut else y
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The block without its shortcut; shapes as in `forward`."""
         y = self.expand(x) if self.expand is not None else x
         y = self.depsep(y)
         if self.se is not None:
             y = self.se(y)
-        y = self.proj(y)
-        return self.stochastic_depth(x, y) if self.has_shortcut else y
+        return self.proj(y)
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:

@@ -17,7 +17,7 @@ def add_train(forms: Verbs) -> None:
         "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
     )
     train.add_argument("--steps", type=int, default=5, help="steps of each contender in a round [default: 5]")
-    add_recipe_flags(train)
+    add_recipe_flags(train, without=("quantization",))
     train.set_defaults(verb=_benchmark_train)
 
 

@@ -1,0 +1,33 @@
+"""`effnet quantize`."""
+
+import argparse
+
+from effnet.cli.flags import Verbs
+from effnet.cli.messages import shown_log
+from effnet.cli.train import add_data_flags, recipe_and_folder
+
+
+def add_quantize(verbs: Verbs, prog: str | None) -> None:
+    """Add `effnet quantize`."""
+    name = prog or "effnet quantize"
+    parser = verbs.add_parser(
+        "quantize",
+        prog=name,
+        usage=f"{name} DIR [options]",
+        help="quantize a model to INT8, and train it as such",
+    )
+    add_data_flags(parser)
+    parser.set_defaults(verb=_quantize)
+
+
+def _quantize(namespace: argparse.Namespace) -> int:
+    from effnet.inference.evaluate import evaluate
+    from effnet.quantization.run import quantize
+
+    with shown_log():
+        recipe, path = recipe_and_folder(namespace)
+        if recipe.run.evaluate:
+            evaluate(recipe, path, as_json=namespace.json)
+        else:
+            quantize(recipe, path)
+    return 0
