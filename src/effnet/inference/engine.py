@@ -1,23 +1,19 @@
 """What runs a trained model: one small interface, so that callers need not know which engine it is."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.models.efficientnet import EfficientNet
-from effnet.models.weights import WeightsMetadata, load_model, published_tag
+from effnet.export.trained import ModelChoice, open_trained
+from effnet.models.weights import WeightsMetadata
 from effnet.recipe import ComputeSettings
 from effnet.training.distributed import choose_device
 from effnet.training.precision import Precision
 from effnet.training.step import Normalise
-
-# The model that needs no download: its weights come with a Python package.
-DEFAULT_MODEL = "efficientnet-lite0"
 
 
 class Engine(Protocol):
@@ -32,29 +28,6 @@ class Engine(Protocol):
         """Probabilities (N, classes) of RGB images (N, image_size, image_size, 3)."""
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model to use, as the command line says it.
-
-    Attributes:
-        arch: model's name; None for that of the weights, or `DEFAULT_MODEL` where there are none.
-        weights: file of weights or a checkpoint; None for published ones.
-        publisher: whose published weights; None for the first there are.
-        ema: take a checkpoint's averaged weights.
-        image_size: side in pixels; None for the weights'.
-        device: ``auto``, ``cuda`` or ``cpu``.
-        precision: as in `ComputeSettings`.
-    """
-
-    arch: str | None = None
-    weights: Path | None = None
-    publisher: str | None = None
-    ema: bool = False
-    image_size: int | None = None
-    device: str = "auto"
-    precision: str = "fp32"
-
-
 class TorchEngine:
     """A model in PyTorch.
 
@@ -67,7 +40,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: EfficientNet,
+        model: nn.Module,
         metadata: WeightsMetadata,
         preprocessing: Preprocessing,
         precision: Precision,
@@ -99,14 +72,5 @@ def open_torch_engine(choice: ModelChoice) -> TorchEngine:
         ComputeSettings(device=choice.device, precision=choice.precision),  # type: ignore[arg-type]
         choose_device(choice.device),
     )
-    source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
-    model = load_model(source, name=choice.arch, ema=choice.ema)
-    metadata = model.metadata or _assumed_metadata(model)
-    preprocessing = Preprocessing.from_dict(metadata.preprocessing).at_size(choice.image_size)
-    return TorchEngine(model, metadata, preprocessing, precision)
-
-
-def _assumed_metadata(model: EfficientNet) -> WeightsMetadata:
-    """For a file that says nothing of itself: the document's preprocessing at the model's size."""
-    size = model.config.image_size
-    return WeightsMetadata(model.config.name, Preprocessing(size, size + 32).to_dict())
+    trained = open_trained(choice)
+    return TorchEngine(trained.model, trained.metadata, trained.preprocessing, precision)
