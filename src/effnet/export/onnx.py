@@ -98,7 +98,9 @@ def export_onnx(
     onnx = load_package("onnx")
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
     reference = _Graph(copy.deepcopy(model), preprocessing, preprocessing_in_graph).eval()
-    lean = _Graph(inference_form(model).cpu(), preprocessing, preprocessing_in_graph).eval()
+    lean = _Graph(
+        inference_form(model, unsigned=target != "tensorrt").cpu(), preprocessing, preprocessing_in_graph
+    ).eval()
     example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
     proto = _traced(lean, example, OPSETS[target], is_dynamic=batch_size is None)
     tidy(proto)
