@@ -5,13 +5,14 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from effnet.data import Batch
 from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
 from effnet.models.quantized import quantizers_of, weighted_layers
 from effnet.models.quantizer import Quantizer
-from effnet.quantization.histogram import BINS, Histogram, range_of
+from effnet.quantization.histogram import BINS, Histogram, range_of, sample
 from effnet.recipe import QuantizationSettings
 from effnet.training.distributed import Processes
 from effnet.training.metrics import Rates
@@ -19,15 +20,35 @@ from effnet.training.precision import Precision
 from effnet.training.step import Normalise
 
 
+class Sampler:
+    """Samples tensors, each once, though several quantizers see it.
+
+    Args:
+        is_whole: take all values.
+    """
+
+    def __init__(self, is_whole: bool) -> None:
+        self.is_whole = is_whole
+        self._samples = WeakIdKeyDictionary()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Values of a tensor (N, C, ...), contiguous."""
+        if x not in self._samples:
+            self._samples[x] = x if self.is_whole else sample(x)
+        values: Tensor = self._samples[x]
+        return values
+
+
 class HistogramCalibrator:
     """What modelopt's quantizer hands its input to while it calibrates."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self.histogram = Histogram()
+        self._sampler = sampler
 
     def collect(self, x: Tensor) -> None:
         """Count a batch."""
-        self.histogram.add(x)
+        self.histogram.add(self._sampler(x))
 
 
 @torch.no_grad()
@@ -60,7 +81,8 @@ def calibrate(
     for layer in weighted_layers(model).values():
         if layer._weight_quantizer.is_on:
             layer._weight_quantizer.follow(layer.weight)
-    calibrators = _attach(model)
+    # The method that goes by the ends has to see all values.
+    calibrators = _attach(model, Sampler(is_whole=settings.calib_method == "max"))
     normalise = Normalise(preprocessing).to(processes.device)
     rates = Rates(processes.device, processes.world_size)
     for batch in rates.over(batches):
@@ -86,12 +108,12 @@ def calibrate(
     return {**metrics, "range_time": time.perf_counter() - begun}
 
 
-def _attach(model: nn.Module) -> dict[Quantizer, HistogramCalibrator]:
+def _attach(model: nn.Module, sampler: Sampler) -> dict[Quantizer, HistogramCalibrator]:
     calibrators = {}
     for quantizer in quantizers_of(model).values():
         quantizer.disable_quant()
         if quantizer.is_on and not quantizer.shape:
-            calibrators[quantizer] = quantizer._calibrator = HistogramCalibrator()
+            calibrators[quantizer] = quantizer._calibrator = HistogramCalibrator(sampler)
             quantizer.enable_calib()
     return calibrators
 

@@ -1,8 +1,8 @@
 """Histograms of activations, and the ranges that follow from them.
 
-Histograms are gathered on the device from an evenly spaced sample of each tensor, so that calibration runs at about
-the speed of inference; the ends of the values are exact. Ends of the histogram are powers of two and bins are merged
-in pairs as they grow, so the result does not depend on the order of batches or on which process saw which.
+Histograms are gathered on the device from an evenly spaced sample of each image's values, so that calibration runs at
+about the speed of inference. Ends of the histogram are powers of two and bins are merged in pairs as they grow, so the
+result depends neither on the order of images nor on how they come in batches or to processes.
 """
 
 import math
@@ -18,7 +18,8 @@ Method = Literal["percentile", "max", "entropy", "mse"]
 Array = npt.NDArray[np.float64]
 
 BINS = 8192
-SAMPLE = 1 << 17
+SAMPLE = 4096
+"""values of an image that are counted"""
 LEVELS = 256
 # Share of the largest value at which a search for a range begins, and the candidates it tries up to 1.
 _NARROWEST, _CANDIDATES = 0.05, 64
@@ -38,17 +39,15 @@ class Histogram:
         self.counts = torch.zeros(BINS, dtype=torch.int64)
         self.low = self.high = 0.0
 
-    def add(self, x: Tensor) -> None:
-        """Count a batch's values, floating point of any shape."""
-        x = x.detach()
-        low, high = (end.item() for end in x.aminmax())
+    def add(self, values: Tensor) -> None:
+        """Count values, floating point of any shape."""
+        low, high = (end.item() for end in values.aminmax())
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.grow(_reach(max(-low, high)))
-        if self.counts.device != x.device:
-            self.counts = self.counts.to(x.device)
+        if self.counts.device != values.device:
+            self.counts = self.counts.to(values.device)
         if self.reach:
-            counted = torch.histc(_sample(x).float(), BINS, -self.reach, self.reach)
-            self.counts += counted.to(torch.int64)
+            self.counts += torch.histc(values.float(), BINS, -self.reach, self.reach).to(torch.int64)
 
     def grow(self, reach: float) -> None:
         """Reach at least as far as `reach`, a power of two or 0."""
@@ -65,13 +64,17 @@ def _reach(largest: float) -> float:
     return 2.0 ** math.ceil(math.log2(largest)) if largest > 0 else 0.0
 
 
-def _sample(x: Tensor) -> Tensor:
-    """About `SAMPLE` values, evenly spaced in memory, from all channels alike."""
-    flat = x.permute(0, 2, 3, 1).reshape(-1) if x.ndim == 4 else x.reshape(-1)
-    step = max(1, flat.numel() // SAMPLE)
-    while math.gcd(step, x.shape[1] if x.ndim > 1 else 1) > 1:
+def sample(x: Tensor) -> Tensor:
+    """About `SAMPLE` values of each image, evenly spaced, from all channels alike.
+
+    Args:
+        x: (N, C, H, W) or (N, C).
+    """
+    flat = x.permute(0, 2, 3, 1).reshape(len(x), -1) if x.ndim == 4 else x.reshape(len(x), -1)
+    step = max(1, flat.shape[1] // SAMPLE)
+    while math.gcd(step, x.shape[1]) > 1:
         step += 1
-    return flat[::step]
+    return flat[:, ::step].contiguous()
 
 
 def range_of(
