@@ -6,6 +6,7 @@ published files have.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import Classifier, Conv2d, ConvBNAct, MBConv, SqueezeExcitation
-from effnet.models.quantizer import ExportedQuantizer, Quantizer
+from effnet.models.quantizer import ExportedQuantizer, NoQuantizer, Quantizer
 
 
 class _Weighted(nn.Module):
@@ -129,7 +130,11 @@ class QuantClassifier(nn.Module):
 
 
 def quantize_layers(model: EfficientNet) -> None:
-    """Give the layers of a float model their quantizers, in place. The weights stay."""
+    """Give the layers of a float model their quantizers, in place. The weights stay.
+
+    From then on, loading a state dict with quantizers' entries switches off those that have none in it; a float
+    model's leaves them as they are.
+    """
     for module in list(model.modules()):
         if isinstance(module, ConvBNAct):
             _convert(module.conv, QuantConv2d)
@@ -142,6 +147,14 @@ def quantize_layers(model: EfficientNet) -> None:
                 module.residual_quantizer = Quantizer()
                 module.branch_quantizer = Quantizer(is_on=False)
     model.classifier = QuantClassifier(model.classifier)  # type: ignore[assignment]  # the same interface
+    model.register_load_state_dict_pre_hook(_switch_off_absent)
+
+
+def _switch_off_absent(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    if any(key.endswith("._amax") for key in state_dict):
+        for name, quantizer in quantizers_of(model).items():
+            if f"{prefix}{name}._amax" not in state_dict:
+                quantizer.switch(False)
 
 
 def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
@@ -176,13 +189,13 @@ def export_form(model: nn.Module, *, unsigned: bool) -> nn.Module:
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, Quantizer):
-                    is_used = child.is_on and child.has_range
-                    setattr(
-                        module,
-                        name,
-                        ExportedQuantizer(child, unsigned=unsigned) if is_used else nn.Identity(),
-                    )
+                    setattr(module, name, _exported(child, unsigned))
     return model
+
+
+def _exported(quantizer: Quantizer, unsigned: bool) -> nn.Module:
+    is_used = quantizer.is_on and quantizer.has_range
+    return ExportedQuantizer(quantizer, unsigned=unsigned) if is_used else NoQuantizer()
 
 
 def _fold(module: ConvBNAct) -> None:

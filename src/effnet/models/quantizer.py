@@ -63,8 +63,8 @@ class Quantizer(TensorQuantizer):
     within the range.
 
     Off, it does nothing and has no entries in the state dict. On, it has `_amax` (and `_bias_value` if the range is
-    asymmetric), and quantizes once these are set: an `_amax` of 0 stands for a range not known yet. Loading a state
-    dict with quantizers' entries switches each on or off, by whether its own are among them.
+    asymmetric), and quantizes once these are set: an `_amax` of 0 stands for a range not known yet.
+    Loading its entries switches it on.
 
     The range of weights follows them in training; that of activations is fixed by calibration.
 
@@ -168,9 +168,7 @@ class Quantizer(TensorQuantizer):
     ) -> None:
         amax, bias = (state_dict.get(prefix + name) for name in ("_amax", "_bias_value"))
         if amax is None:
-            if any(key.endswith("_amax") for key in state_dict):
-                self.switch(False)
-            return  # weights alone, of a float model, leave the quantizers as they are
+            return  # see `quantize_layers`
         if amax.numel() != max(1, int(torch.Size(self.shape).numel())):
             lists[-1].append(
                 f"{prefix}_amax has {amax.numel()} numbers, not {torch.Size(self.shape).numel()}"
@@ -230,6 +228,12 @@ def _rounded(x: Tensor, low: int, high: int) -> Tensor:
     return x.clamp_(low, high).add_(_ROUNDS).sub_(_ROUNDS)
 
 
+class NoQuantizer(nn.Identity):
+    """Stands where a quantizer is off."""
+
+    is_on = False
+
+
 class ExportedQuantizer(nn.Module):
     """A quantizer as PyTorch's own operator, which exporters translate into QuantizeLinear and DequantizeLinear.
 
@@ -238,6 +242,7 @@ class ExportedQuantizer(nn.Module):
         unsigned: store activations as uint8 with the zero point moved by 128, which is the same arithmetic.
     """
 
+    is_on = True
     scales: Tensor
     zero_points: Tensor
 

@@ -47,7 +47,9 @@ class Histogram:
         if self.counts.device != values.device:
             self.counts = self.counts.to(values.device)
         if self.reach:
-            self.counts += torch.histc(values.float(), BINS, -self.reach, self.reach).to(torch.int64)
+            # Scaling by a power of two is exact, so a value's bin is that of the wider histogram after merging.
+            bins = (values.float() * (BINS / 2 / self.reach)).floor_().add_(BINS / 2).clamp_(0, BINS - 1)
+            self.counts += torch.bincount(bins.to(torch.int64).flatten(), minlength=BINS)
 
     def grow(self, reach: float) -> None:
         """Reach at least as far as `reach`, a power of two or 0."""
