@@ -182,6 +182,9 @@ class RunSettings:
     """write no checkpoints"""
     print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
     """steps between two lines of progress, the only points at which training waits for the device"""
+    engine: Literal["auto", "torch", "torch-compiled", "onnxruntime", "openvino", "tensorrt"] | None = None
+    """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is for,
+    torch for weights]"""
     per_class: str | None = setting(None, metavar="FILE")
     """evaluation: write the accuracy of each class to this CSV file"""
     confusion: str | None = setting(None, metavar="FILE")

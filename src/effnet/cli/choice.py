@@ -1,10 +1,13 @@
 """Flags that say which trained model to use, for all verbs that use one."""
 
 import argparse
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.errors import UserError
+from effnet.recipe import settings
+from effnet.settings import value_type
 
 if TYPE_CHECKING:
     from effnet.export.trained import ModelChoice
@@ -26,6 +29,17 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
     add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     add("--image-size", type=int, metavar="PIXELS", help="side of the input [default: the weights']")
+
+
+def add_engine_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine``, as for evaluation."""
+    (leaf,) = (leaf for _, _, leaf in settings() if leaf.name == "engine")
+    parser.add_argument(
+        "--engine",
+        choices=typing.get_args(value_type(leaf)[0]),
+        help="engine that runs the model; auto takes the fastest one here [default: the one that the file is for, "
+        "torch for weights]",
+    )
 
 
 def model_choice(namespace: argparse.Namespace) -> "ModelChoice":

@@ -1,8 +1,10 @@
 """`effnet classify`."""
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
-from effnet.cli.choice import add_model_flags, check_positive, model_choice
+from effnet.cli.choice import add_engine_flag, add_model_flags, check_positive, model_choice
 from effnet.cli.flags import Verbs
 from effnet.errors import UserError
 
@@ -11,9 +13,15 @@ def add_classify(verbs: Verbs, prog: str | None) -> None:
     """Add `effnet classify`."""
     parser = verbs.add_parser("classify", prog=prog, help="say what is in photographs")
     add = parser.add_argument
-    add("images", nargs="*", metavar="IMAGE", help="files, folders, patterns; - reads standard input")
+    add(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files, folders, patterns; - reads standard input; a file of effnet export among them is the model",
+    )
     add("--image", action="append", default=[], metavar="IMAGE", help="the same, as a flag")
     add_model_flags(parser)
+    add_engine_flag(parser)
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
     add("--topk", type=int, default=5, metavar="K", help="answers for each image [default: 5]")
     add("--batch-size", "-b", type=int, default=16, metavar="IMAGES", help="images at a time [default: 16]")
@@ -23,14 +31,21 @@ def add_classify(verbs: Verbs, prog: str | None) -> None:
 
 def _classify(namespace: argparse.Namespace) -> int:
     from effnet.inference.classify import classify
-    from effnet.inference.engine import open_torch_engine
+    from effnet.inference.engine import is_exported, open_engine
 
-    images = [*namespace.images, *namespace.image]
+    named = [*namespace.images, *namespace.image]
+    models = [name for name in named if is_exported(Path(name))]
+    images = [name for name in named if name not in models]
+    if len(models) > 1 or (models and namespace.pretrained_from_file):
+        raise UserError(f"{models[-1]}: a model beside another; name one")
     if not images:
         raise UserError("name an image, a folder or a pattern; - reads standard input")
     check_positive(namespace, "topk", "batch_size")
+    choice = model_choice(namespace)
+    if models:
+        choice = replace(choice, weights=Path(models[0]))
     return classify(
-        open_torch_engine(model_choice(namespace)),
+        open_engine(choice, namespace.engine),
         images,
         topk=namespace.topk,
         batch_size=namespace.batch_size,

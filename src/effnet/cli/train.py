@@ -28,6 +28,12 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
         "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
     )
     add_data_flags(parser, without=("quantization",))
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="weights, or a file of effnet export; as --pretrained-from-file",
+    )
     parser.set_defaults(verb=_train, evaluate=True)
 
 
@@ -64,6 +70,8 @@ def recipe_and_folder(namespace: argparse.Namespace) -> tuple[Recipe, Path | Non
     from effnet.training.checkpoint import inherited_settings
 
     flags = given_settings(namespace)
+    if (model := getattr(namespace, "model", None)) is not None:
+        flags["pretrained_from_file"] = model
     from_file = read_recipe(namespace.recipe) if namespace.recipe else {}
     resumed = {**from_file, **flags}.get("resume")
     inherited = inherited_settings(resumed) if resumed else _named_model({**from_file, **flags})
@@ -75,8 +83,11 @@ def recipe_and_folder(namespace: argparse.Namespace) -> tuple[Recipe, Path | Non
 
 def _named_model(given: dict[str, Any]) -> dict[str, Any]:
     """The model that a weight file says it is of, where the command names none."""
+    from effnet.inference.engine import is_exported
     from effnet.models.weights import read_metadata
 
     file = given.get("pretrained_from_file")
-    metadata = read_metadata(file) if file and "arch" not in given else None
+    if not file or "arch" in given or is_exported(Path(file)):
+        return {}
+    metadata = read_metadata(file)
     return {"arch": metadata.model} if metadata else {}

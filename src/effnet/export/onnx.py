@@ -3,12 +3,13 @@
 import copy
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -18,18 +19,26 @@ from effnet.errors import UserError
 from effnet.export.files import written_whole
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
+from effnet.models.efficientnet import EfficientNet
 from effnet.models.inference_form import inference_form
 from effnet.models.weights import WeightsMetadata
 from effnet.training.step import Normalise
 
 Target = Literal["onnxruntime", "openvino", "tensorrt"]
+Precision = Literal["fp32", "fp16"]
 
 # The newest that the oldest supported version of each engine reads; the graphs need nothing newer.
 OPSETS: dict[Target, int] = {"onnxruntime": 21, "openvino": 21, "tensorrt": 20}
 
 INPUT, OUTPUT = "images", "logits"
-METADATA_KEY, CLASSES_KEY = "effnet", "classes"
+METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
 CHECKED_BATCHES = (1, 3, 8)
+
+# Largest difference of a logit to PyTorch's in FP32 that is taken for rounding.
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
+# The same of a quantized model, as a share of the largest logit.
+QUANTIZED_TOLERANCE = 0.2
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
 # (lowest, highest) integer of a fake quantizer to the type that stores it.
 _INTEGERS = {(0, 255): torch.uint8, (-128, 127): torch.int8, (-127, 127): torch.int8}
@@ -43,7 +52,7 @@ class ExportedFile:
         path: the file.
         size: its bytes.
         operators: how many operators its graph has.
-        opset: version of ONNX's operators.
+        opset: version of ONNX's operators; None in other formats.
         difference: largest absolute difference of a logit to PyTorch's, over all batches that were compared.
         batches: sizes of these batches.
     """
@@ -51,14 +60,15 @@ class ExportedFile:
     path: Path
     size: int
     operators: int
-    opset: int
+    opset: int | None
     difference: float
     batches: tuple[int, ...]
 
     def __str__(self) -> str:
         batches = ", ".join(map(str, self.batches))
+        opset = f", opset {self.opset}" if self.opset else ""
         return (
-            f"{self.path}: {self.size / 2**20:.1f} MiB, {self.operators} operators, opset {self.opset}; "
+            f"{self.path}: {self.size / 2**20:.1f} MiB, {self.operators} operators{opset}; "
             f"batches of {batches} differ from PyTorch by at most {self.difference:.1e}"
         )
 
@@ -69,9 +79,10 @@ def export_onnx(
     path: Path,
     *,
     target: Target = "onnxruntime",
+    precision: Precision = "fp32",
     batch_size: int | None = None,
     preprocessing_in_graph: bool = False,
-    tolerance: float | None = 1e-3,
+    tolerance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> ExportedFile:
     """Write a model as ONNX, and compare what onnxruntime makes of the file with PyTorch.
@@ -86,10 +97,11 @@ def export_onnx(
         metadata: stored in the file; its preprocessing says the images' size, mean and standard deviation.
         path: file to write; it is there whole or not at all.
         target: engine that the file is for; decides the opset.
+        precision: of weights and activations between the float32 input and output; `fp16` is for GPUs.
         batch_size: fix N; None leaves it open.
         preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
             takes what `model` does.
-        tolerance: largest difference of a logit to PyTorch's that is accepted; None for any.
+        tolerance: largest difference of a logit to PyTorch's that is accepted; None for `default_tolerance`.
         device: where PyTorch computes the logits to compare with.
 
     Raises:
@@ -97,42 +109,50 @@ def export_onnx(
     """
     onnx = load_package("onnx")
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
-    reference = _Graph(copy.deepcopy(model), preprocessing, preprocessing_in_graph).eval()
-    lean = _Graph(
-        inference_form(model, unsigned=target != "tensorrt").cpu(), preprocessing, preprocessing_in_graph
-    ).eval()
+    form = inference_form(model, unsigned=target != "tensorrt").cpu()
+    graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
     example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
-    proto = _traced(lean, example, OPSETS[target], is_dynamic=batch_size is None)
+    proto = _traced(graph, example, OPSETS[target], is_dynamic=batch_size is None)
     tidy(proto)
-    _describe(onnx, proto, metadata)
+    _describe(onnx, proto, metadata, precision)
     onnx.checker.check_model(proto, full_check=True)
     batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
     with written_whole(path) as temporary:
         onnx.save(proto, temporary)
-        difference = _difference(temporary, reference.to(device), preprocessing, batches)
-        if tolerance is not None and not difference <= tolerance:
-            raise UserError(
-                f"{path}: not written, its logits differ from PyTorch's by {difference:.2g}, more than {tolerance:g}"
-            )
+        session = open_session(temporary)
+        difference = largest_difference(
+            lambda images: session.run([OUTPUT], {INPUT: images})[0],
+            model,
+            preprocessing,
+            batches,
+            takes_bytes=preprocessing_in_graph,
+            device=device,
+        )
+        if tolerance is None:
+            tolerance = default_tolerance(model, precision, preprocessing)
+        check_difference(path, difference, tolerance)
     return ExportedFile(
         path, path.stat().st_size, sum(operators(proto).values()), OPSETS[target], difference, batches
     )
 
 
 class _Graph(nn.Module):
-    """What is exported: the model, with the preprocessing of bytes before it if it is wanted."""
+    """What is exported: the model between float32 images, or bytes that it normalises, and float32 logits."""
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing, takes_bytes: bool) -> None:
+    def __init__(
+        self, model: nn.Module, preprocessing: Preprocessing, takes_bytes: bool, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.to(dtype)
+        self.dtype = dtype
         self.normalise = Normalise(preprocessing) if takes_bytes else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of uint8 (N, H, W, 3) or of normalised float32 (N, 3, H, W)."""
         if self.normalise is not None:
             images = self.normalise(images.permute(0, 3, 1, 2))
-        logits: Tensor = self.model(images)
-        return logits
+        logits: Tensor = self.model(images.to(self.dtype))
+        return logits.float()
 
 
 def example_images(preprocessing: Preprocessing, batch_size: int, takes_bytes: bool) -> Tensor:
@@ -190,10 +210,10 @@ class _IntegerQuantizers(TorchFunctionMode):
         attributes: dict[str, Any] | None = None,
     ) -> Tensor:
         integers = _INTEGERS[quant_min, quant_max]
-        scale = torch.as_tensor(scale, dtype=torch.float32)
+        scale = torch.as_tensor(scale, dtype=input.dtype)
         zero_point = torch.as_tensor(zero_point).to(integers)
         values = self._operator("QuantizeLinear", (input, scale, zero_point), attributes, integers)
-        return self._operator("DequantizeLinear", (values, scale, zero_point), attributes, torch.float32)
+        return self._operator("DequantizeLinear", (values, scale, zero_point), attributes, input.dtype)
 
     def _operator(
         self, name: str, inputs: Sequence[Tensor], attributes: dict[str, Any] | None, dtype: torch.dtype
@@ -204,27 +224,70 @@ class _IntegerQuantizers(TorchFunctionMode):
         return result
 
 
-def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata) -> None:
+def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision) -> None:
     proto.producer_name, proto.producer_version = "effnet", "pytorch " + torch.__version__
-    # The names beside the metadata are for readers that know nothing of this project's lists.
-    facts = {METADATA_KEY: metadata.to_dict(), CLASSES_KEY: list(metadata.class_names())}
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in facts.items()})
+    facts = {
+        METADATA_KEY: json.dumps(metadata.to_dict()),
+        # For readers that know nothing of this project's lists.
+        CLASSES_KEY: json.dumps(list(metadata.class_names())),
+        PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
+    }
+    onnx.helper.set_model_props(proto, facts)
 
 
-def _difference(
-    path: Path, reference: nn.Module, preprocessing: Preprocessing, batches: Sequence[int]
+def largest_difference(
+    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]],
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    batches: Sequence[int],
+    *,
+    takes_bytes: bool,
+    device: torch.device | str = "cpu",
 ) -> float:
-    session = open_session(path)
-    device = next(reference.parameters(), torch.empty(0)).device
-    takes_bytes = session.get_inputs()[0].type == "tensor(uint8)"
+    """How far an engine's logits are from PyTorch's at most, over batches of random images.
+
+    Args:
+        run: the engine: images in, logits out.
+        model: takes normalised images, gives logits; left as it is.
+        preprocessing: size and normalisation of the images.
+        batches: sizes of the batches.
+        takes_bytes: whether the engine takes bytes (N, H, W, 3), not what `model` does.
+        device: where PyTorch computes.
+    """
+    reference = copy.deepcopy(model).eval().to(device)
     largest = 0.0
     for size in batches:
-        images = example_images(preprocessing, size, takes_bytes)
         with torch.inference_mode():
-            theirs = reference(images.to(device)).cpu().numpy()
-        (ours,) = session.run([OUTPUT], {INPUT: images.numpy()})
-        largest = max(largest, float(np.abs(ours - theirs).max()))
+            theirs = reference(example_images(preprocessing, size, takes_bytes=False).to(device))
+        ours = run(example_images(preprocessing, size, takes_bytes).numpy())
+        largest = max(largest, float(np.abs(ours - theirs.float().cpu().numpy()).max()))
     return largest
+
+
+def default_tolerance(model: nn.Module, precision: Precision, preprocessing: Preprocessing) -> float:
+    """What a logit may differ by. Of a quantized model it is a share of the largest logit of random images.
+
+    Sums that fall halfway between two levels are rounded up here and down there, and the steps add up on the way to the
+    logits; a graph that computes something else is off by more than they are large.
+    """
+    if not (isinstance(model, EfficientNet) and model.config.quantized):
+        return TOLERANCES[precision]
+    images = example_images(preprocessing, max(CHECKED_BATCHES), takes_bytes=False)
+    with torch.inference_mode():
+        logits = copy.deepcopy(model).eval().cpu()(images)
+    return QUANTIZED_TOLERANCE * float(logits.abs().max())
+
+
+def check_difference(path: Path, difference: float, tolerance: float) -> None:
+    """Refuse a file whose logits are not PyTorch's.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not difference <= tolerance:
+        raise UserError(
+            f"{path}: not written, its logits differ from PyTorch's by {difference:.2g}, more than {tolerance:g}"
+        )
 
 
 def open_session(path: Path, *, threads: int = 0, cuda: bool = False) -> Any:

@@ -1,10 +1,11 @@
 """`effnet benchmark`: one module for each thing that is measured."""
 
 from effnet.cli.benchmark.data import add_data
+from effnet.cli.benchmark.inference import add_inference
 from effnet.cli.benchmark.train import add_train
 from effnet.cli.flags import Parser, Verbs
 
-FORMS = (add_train, add_data)
+FORMS = (add_train, add_inference, add_data)
 
 
 def add_benchmark(verbs: Verbs, prog: str | None) -> None:
