@@ -12,6 +12,7 @@ REPOSITORY = SOURCE.parent.parent
 # An image's way from a folder to an answer: a package may import those before it, never those behind it.
 ORDER = [
     "recipe",
+    "catalog",
     "data",
     "models",
     "training",

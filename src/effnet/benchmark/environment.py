@@ -10,7 +10,21 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("torch", "torchvision", "timm", "triton", "numpy", "pillow", "simplejpeg", "nvidia-dali-cuda130")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "triton",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "nvidia-dali-cuda130",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """Timing of several contenders in one process, interleaved, so that a drift of the machine's speed meets all."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+
+from effnet.benchmark.power import PowerMeter
 
 Step = Callable[[], object]
 
@@ -20,11 +24,15 @@ class Timing:
         images_per_second: median over the rounds.
         rounds: images a second of each round.
         latencies: seconds of every step.
+        watts: mean power of the device while it ran; None where it can't be read.
+        peak_memory: bytes allocated on the GPU at most, with what the others keep there; None on a CPU.
     """
 
     images_per_second: float
     rounds: list[float]
     latencies: list[float]
+    watts: float | None = None
+    peak_memory: int | None = None
 
     def latency(self, percentile: float | None = None) -> float:
         """Seconds a step: the mean, or a percentile."""
@@ -32,9 +40,45 @@ class Timing:
             np.mean(self.latencies) if percentile is None else np.percentile(self.latencies, percentile)
         )
 
+    def ratio_to(self, base: "Timing") -> float:
+        """How many times as many images a second as `base`: the median over the rounds that they shared."""
+        return statistics.median(own / other for own, other in zip(self.rounds, base.rounds, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; latencies in seconds."""
+        return {
+            "images_per_second": self.images_per_second,
+            "rounds": self.rounds,
+            "steps": len(self.latencies),
+            "latency": self.latency(),
+            "latency_at95": self.latency(95),
+            "latency_at99": self.latency(99),
+            "watts": self.watts,
+            "peak_memory": self.peak_memory,
+        }
+
+
+@dataclass
+class _Record:
+    """What has been measured of a contender so far."""
+
+    steps: int
+    rates: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    watts: list[float] = field(default_factory=list)
+    peak_memory: int = 0
+
 
 def interleaved(
-    contenders: Mapping[str, Step], *, images: int, device: torch.device, rounds: int, steps: int, warmup: int
+    contenders: Mapping[str, Step],
+    *,
+    images: int,
+    device: torch.device,
+    rounds: int,
+    steps: int,
+    warmup: int,
+    settle: int = 0,
+    seconds: float | None = None,
 ) -> dict[str, Timing]:
     """Time each contender's step: `rounds` rounds, in each of which every contender runs `steps` steps.
 
@@ -43,28 +87,61 @@ def interleaved(
         images: images in a step.
         device: where the steps run.
         rounds: rounds; the median over them is the result.
-        steps: steps of each contender in a round.
+        steps: steps of each contender in a round, at most if `seconds` is given.
         warmup: steps of each contender before the first round, for compilation and caches.
+        settle: steps before the timed ones of each turn, until the threads of the contender before have gone to sleep.
+        seconds: length of a turn, which decides the number of steps by what the last of the warm-up took.
     """
-    for step in contenders.values():
-        _run(step, warmup, device)
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    latencies: dict[str, list[float]] = {name: [] for name in contenders}
+    power = PowerMeter(device)
+    records = {}
+    for name, step in contenders.items():
+        _, each = _run(step, max(warmup, 1), device)
+        records[name] = _Record(
+            steps if seconds is None else max(1, min(steps, math.ceil(seconds / each[-1])))
+        )
     for _ in range(rounds):
         for name, step in contenders.items():
-            seconds, each = _run(step, steps, device)
-            rates[name].append(images * steps / seconds)
-            latencies[name] += each
-    return {name: Timing(statistics.median(rates[name]), rates[name], latencies[name]) for name in contenders}
+            _measure(records[name], step, images, device, settle, power)
+    return {name: _timing(record, device) for name, record in records.items()}
 
 
-def _run(step: Step, steps: int, device: torch.device) -> tuple[float, list[float]]:
-    """Seconds of all steps together and of each."""
+def _measure(
+    record: _Record, step: Step, images: int, device: torch.device, settle: int, power: PowerMeter
+) -> None:
+    """One contender's turn."""
+    _run(step, settle, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    power.start()
+    seconds, each = _run(step, record.steps, device, at_end=power.stop)
+    record.rates.append(images * record.steps / seconds)
+    record.latencies += each
+    if power.watts is not None:
+        record.watts.append(power.watts)
+    if device.type == "cuda":
+        record.peak_memory = max(record.peak_memory, torch.cuda.max_memory_allocated(device))
+
+
+def _timing(record: _Record, device: torch.device) -> Timing:
+    return Timing(
+        statistics.median(record.rates),
+        record.rates,
+        record.latencies,
+        statistics.mean(record.watts) if record.watts else None,
+        record.peak_memory if device.type == "cuda" else None,
+    )
+
+
+def _run(
+    step: Step, steps: int, device: torch.device, at_end: Callable[[], None] = lambda: None
+) -> tuple[float, list[float]]:
+    """Seconds of all steps together and of each; `at_end` is called while a GPU is still at work."""
     if device.type != "cuda":
         marks = [time.perf_counter()]
         for _ in range(steps):
             step()
             marks.append(time.perf_counter())
+        at_end()
         return marks[-1] - marks[0], list(np.diff(marks))
     torch.cuda.synchronize(device)
     events = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
@@ -72,6 +149,7 @@ def _run(step: Step, steps: int, device: torch.device) -> tuple[float, list[floa
     for event in events[1:]:
         step()
         event.record()
+    at_end()
     events[-1].synchronize()
     each = [begin.elapsed_time(end) / 1000 for begin, end in pairwise(events)]
     return events[0].elapsed_time(events[-1]) / 1000, each

@@ -13,7 +13,20 @@ def write(result: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
+    _write(json.dumps(result, indent=1), path, "--json")
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write Markdown.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    _write(f"{text}\n", path, "--markdown")
+
+
+def _write(text: str, path: Path, flag: str) -> None:
     try:
-        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror}") from None
+        raise UserError(f"{flag} {path}: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """Training throughput: this project's own step beside other implementations' in the same run."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,14 +83,31 @@ def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
     }
 
 
+def benchmark_sweep(
+    settings: TrainBenchmark, archs: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str]
+) -> dict[str, Any]:
+    """Measure every model in every precision and batch; gives what `write` stores: `runs` and the environment.
+
+    A batch that does not fit the GPU's memory is left out and named in `skipped`.
+    """
+    runs, skipped = [], {}
+    for arch, precision, batch_size in itertools.product(archs, precisions, batch_sizes):
+        # Else the compiler, at another batch, compiles for any.
+        torch.compiler.reset()
+        recipe = settings.recipe.replace({"arch": arch, "precision": precision, "batch_size": batch_size})
+        try:
+            runs.append(benchmark_train(replace(settings, recipe=recipe)))
+        except torch.OutOfMemoryError:
+            skipped[f"{arch}, batch {batch_size}, {precision}"] = "does not fit the memory"
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return {"benchmark": "train", "runs": runs, "skipped": skipped, "environment": environment()}
+
+
 def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
     baselines = [name for name in ("torchvision", "torchvision compiled") if name in timings]
     return {
-        "images_per_second": timing.images_per_second,
-        "rounds": timing.rounds,
-        "latency": timing.latency(),
-        "latency_at95": timing.latency(95),
-        "latency_at99": timing.latency(99),
+        **timing.to_dict(),
         **{
             f"ratio_to_{name}": timing.images_per_second / timings[name].images_per_second
             for name in baselines
@@ -98,7 +116,7 @@ def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
 
 
 def synthetic_trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Batch]:
-    """A trainer in training mode, and a batch for it."""
+    """A trainer on random images that writes nothing, and its batch."""
     opened = open_run(recipe, None, processes, ("train",))
     assert opened.data.train is not None
     trainer = Trainer(
@@ -119,7 +137,7 @@ def synthetic_trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Ba
 
 
 def own_step(trainer: Trainer, batch: Batch) -> Step:
-    """The trainer's own step, with the update of the weights."""
+    """The training step as the loop does it."""
     mix_weight = torch.tensor(0.9, device=trainer.processes.device)
     return lambda: trainer.train_on(batch, mix_weight, trainer.accumulation)
 

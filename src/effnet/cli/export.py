@@ -2,8 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from effnet.cli.choice import add_model_flags, check_positive, model_choice
 from effnet.cli.flags import Parser, Verbs
+
+NOT_BUILT = 3
+"""Exit code of `effnet export tensorrt` where it has prepared all but built no engine."""
+_TARGETS = ("onnxruntime", "openvino", "tensorrt")
 
 
 def add_export(verbs: Verbs, prog: str | None) -> None:
@@ -17,6 +23,58 @@ def add_export(verbs: Verbs, prog: str | None) -> None:
     )
     weights.add_argument("--ema", action="store_true", help="the averaged weights")
     weights.set_defaults(verb=_export_weights)
+    onnx = forms.add_parser("onnx", help="an ONNX file, compared with PyTorch after writing")
+    _add_graph_flags(onnx)
+    onnx.add_argument(
+        "--target", default="onnxruntime", choices=_TARGETS, help="engine to write for [default: onnxruntime]"
+    )
+    onnx.add_argument(
+        "--trt", nargs="?", const=True, type=_truth, metavar="BOOL", help="the same as --target tensorrt"
+    )
+    onnx.set_defaults(verb=_export_onnx)
+    openvino = forms.add_parser(
+        "openvino", help="OpenVINO's .xml and .bin, compared with PyTorch after writing"
+    )
+    _add_graph_flags(openvino)
+    openvino.set_defaults(verb=_export_openvino)
+    tensorrt = forms.add_parser(
+        "tensorrt",
+        help="a TensorRT engine",
+        description="Build a TensorRT engine. Without TensorRT or a GPU, write the ONNX file, print the trtexec "
+        "command that builds the engine elsewhere, and end with exit code 3.",
+    )
+    _add_graph_flags(tensorrt, precision="fp16", static=False)
+    tensorrt.add_argument(
+        "--max-batch-size", type=int, default=256, metavar="IMAGES", help="largest batch [default: 256]"
+    )
+    tensorrt.set_defaults(verb=_export_tensorrt)
+
+
+def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
+    add_model_flags(parser)
+    add = parser.add_argument
+    add("--output", metavar="FILE", help="file to write [default: the model's name in the current folder]")
+    add(
+        "--precision",
+        default=precision,
+        type=str.lower,
+        choices=("fp32", "fp16"),
+        help=f"weights and arithmetic; in OpenVINO the weights alone [default: {precision}]",
+    )
+    add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
+    if static:
+        add("-b", "--batch-size", type=int, metavar="IMAGES", help="size of batch for --static-batch")
+        add("--static-batch", action="store_true", help="fix the batch at -b, or 1 [default: any batch]")
+    else:
+        add(
+            "-b", "--batch-size", type=int, default=1, metavar="IMAGES", help="batch to tune for [default: 1]"
+        )
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
+    return text.lower() == "true"
 
 
 def _export_weights(namespace: argparse.Namespace) -> int:
@@ -24,3 +82,59 @@ def _export_weights(namespace: argparse.Namespace) -> int:
 
     export_weights(Path(namespace.checkpoint_path), Path(namespace.weight_path), ema=namespace.ema)
     return 0
+
+
+def _export_onnx(namespace: argparse.Namespace) -> int:
+    from effnet.export.onnx import export_onnx
+
+    model, metadata, options = _opened(namespace)
+    options["target"] = "tensorrt" if namespace.trt else namespace.target
+    print(export_onnx(model, metadata, _output(namespace, metadata, ".onnx"), **options))
+    return 0
+
+
+def _export_openvino(namespace: argparse.Namespace) -> int:
+    from effnet.export.openvino import export_openvino
+
+    model, metadata, options = _opened(namespace)
+    print(export_openvino(model, metadata, _output(namespace, metadata, ".xml"), **options))
+    return 0
+
+
+def _export_tensorrt(namespace: argparse.Namespace) -> int:
+    from effnet.export.tensorrt import export_tensorrt
+
+    check_positive(namespace, "batch_size", "max_batch_size")
+    model, metadata, options = _opened(namespace)
+    options |= {"batch_size": namespace.batch_size, "max_batch_size": namespace.max_batch_size}
+    plan = export_tensorrt(model, metadata, _output(namespace, metadata, ".engine"), **options)
+    print(plan.onnx)
+    if plan.built:
+        print(f"{plan.path}: built")
+        return 0
+    print(
+        "TensorRT or a GPU is missing here: no engine has been built. This command, which has not been run, does:"
+    )
+    print(plan.command)
+    return NOT_BUILT
+
+
+def _opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
+    """Model, metadata and the options that all exporters share."""
+    from effnet.export.trained import open_trained
+    from effnet.training.distributed import choose_device
+
+    check_positive(namespace, "batch_size")
+    choice = model_choice(namespace)
+    options = {
+        "precision": namespace.precision,
+        "preprocessing_in_graph": namespace.uint8_input,
+        "device": choose_device(choice.device),
+        "batch_size": (namespace.batch_size or 1) if getattr(namespace, "static_batch", False) else None,
+    }
+    trained = open_trained(choice)
+    return trained.model, trained.metadata, options
+
+
+def _output(namespace: argparse.Namespace, metadata: Any, suffix: str) -> Path:
+    return Path(namespace.output or f"{metadata.model}{suffix}")

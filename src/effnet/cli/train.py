@@ -1,13 +1,14 @@
 """`effnet train` and `effnet evaluate`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from effnet.cli.flags import Parser, Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import Parser, Verbs, add_recipe_flags
 from effnet.cli.messages import shown_log
+from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
 from effnet.errors import UserError
-from effnet.recipe import Recipe, read_recipe
+from effnet.recipe import Recipe
 
 
 def add_train(verbs: Verbs, prog: str | None) -> None:
@@ -16,7 +17,7 @@ def add_train(verbs: Verbs, prog: str | None) -> None:
     parser = verbs.add_parser(
         "train", prog=name, usage=f"{name} DIR [options]", help="train a model on a folder of images"
     )
-    _add_data_flags(parser)
+    add_data_flags(parser)
     parser.set_defaults(verb=_train)
 
 
@@ -26,13 +27,20 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
     parser = verbs.add_parser(
         "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
     )
-    _add_data_flags(parser)
+    add_data_flags(parser)
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="weights, or a file of effnet export; as --pretrained-from-file",
+    )
     parser.set_defaults(verb=_train, evaluate=True)
 
 
-def _add_data_flags(parser: Parser) -> None:
+def add_data_flags(parser: Parser) -> None:
+    """Add the folder, the recipe and every setting."""
     parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
-    parser.add_argument("--recipe", metavar="FILE", help="settings as YAML; flags override them")
+    add_recipe_source(parser)
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
     )
@@ -40,38 +48,35 @@ def _add_data_flags(parser: Parser) -> None:
 
 
 def _train(namespace: argparse.Namespace) -> int:
-    from effnet.inference.evaluate import evaluate
     from effnet.training.run import train
 
+    if hasattr(namespace, "jit"):
+        print("--jit: TorchScript is superseded; use --compile for a compiled training step")
+    return run_recipe(namespace, "train", train)
+
+
+def run_recipe(
+    namespace: argparse.Namespace, verb: str, work: Callable[[Recipe, Path | None], object]
+) -> int:
+    """Do what a command with a recipe asks for: show the recipe, evaluate, or `work`; gives the exit code.
+
+    Args:
+        namespace: parsed flags of a parser with `add_data_flags`.
+        verb: `train` or `quantize`.
+        work: called with the recipe and the folder of images, which only synthetic ones do without.
+    """
+    from effnet.inference.evaluate import evaluate
+
     with shown_log():
-        recipe = _recipe(namespace)
-        if hasattr(namespace, "jit"):
-            print("--jit: TorchScript is superseded; use --compile for a compiled training step")
+        recipe, sources = command_recipe(namespace, verb)
+        if namespace.print_recipe:
+            print_recipe(recipe, sources)
+            return 0
         if namespace.dir is None and recipe.data.data_backend != "synthetic":
             raise UserError("name the folder of images, or use --data-backend synthetic")
         path = Path(namespace.dir) if namespace.dir is not None else None
         if recipe.run.evaluate:
             evaluate(recipe, path, as_json=namespace.json)
         else:
-            train(recipe, path)
+            work(recipe, path)
     return 0
-
-
-def _recipe(namespace: argparse.Namespace) -> Recipe:
-    """The recipe of a command: defaults, then what a resumed checkpoint says, then the file, then the flags."""
-    from effnet.training.checkpoint import inherited_settings
-
-    flags = given_settings(namespace)
-    from_file = read_recipe(namespace.recipe) if namespace.recipe else {}
-    resumed = {**from_file, **flags}.get("resume")
-    inherited = inherited_settings(resumed) if resumed else _named_model({**from_file, **flags})
-    return Recipe().replace({**inherited, **from_file, **flags})
-
-
-def _named_model(given: dict[str, Any]) -> dict[str, Any]:
-    """The model that a weight file says it is of, where the command names none."""
-    from effnet.models.weights import read_metadata
-
-    file = given.get("pretrained_from_file")
-    metadata = read_metadata(file) if file and "arch" not in given else None
-    return {"arch": metadata.model} if metadata else {}

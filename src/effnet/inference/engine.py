@@ -1,112 +1,115 @@
-"""What runs a trained model: one small interface, so that callers need not know which engine it is."""
+"""What runs a trained model: one interface, so that callers need not know which engine it is."""
 
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from effnet.data.preprocessing import Preprocessing
-from effnet.models.efficientnet import EfficientNet
-from effnet.models.weights import WeightsMetadata, load_model, published_tag
+from effnet.errors import UserError
+from effnet.export.trained import ModelChoice, TrainedModel, open_trained
+from effnet.inference.engines.network import Network
+from effnet.inference.engines.table import ENGINES, EXPORTED_SUFFIXES, EngineKind, fastest, kind_of_file
+from effnet.inference.engines.torch import open_torch
 from effnet.recipe import ComputeSettings
 from effnet.training.distributed import choose_device
 from effnet.training.precision import Precision
 from effnet.training.step import Normalise
 
-# The model that needs no download: its weights come with a Python package.
-DEFAULT_MODEL = "efficientnet-lite0"
+AUTO = "auto"
 
 
-class Engine(Protocol):
-    """A trained model, ready to be asked."""
-
-    metadata: WeightsMetadata
-    """what is known about the model: classes and preprocessing"""
-    preprocessing: Preprocessing
-    """what images go through before they are passed"""
-
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Probabilities (N, classes) of RGB images (N, image_size, image_size, 3)."""
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model to use, as the command line says it.
-
-    Attributes:
-        arch: model's name; None for that of the weights, or `DEFAULT_MODEL` where there are none.
-        weights: file of weights or a checkpoint; None for published ones.
-        publisher: whose published weights; None for the first there are.
-        ema: take a checkpoint's averaged weights.
-        image_size: side in pixels; None for the weights'.
-        device: ``auto``, ``cuda`` or ``cpu``.
-        precision: as in `ComputeSettings`.
-    """
-
-    arch: str | None = None
-    weights: Path | None = None
-    publisher: str | None = None
-    ema: bool = False
-    image_size: int | None = None
-    device: str = "auto"
-    precision: str = "fp32"
-
-
-class TorchEngine:
-    """A model in PyTorch.
+class Engine:
+    """A trained model, ready to be asked.
 
     Args:
-        model: the network with its weights.
-        metadata: what is known about them.
-        preprocessing: sizes and normalisation.
-        precision: arithmetic; holds the device.
+        name: the engine's, a key of `ENGINES`.
+        network: the model on it.
+
+    Attributes:
+        metadata: what is known about the model: classes and preprocessing.
+        preprocessing: what images go through before they are passed.
+        device: where images are expected.
     """
 
-    def __init__(
-        self,
-        model: EfficientNet,
-        metadata: WeightsMetadata,
-        preprocessing: Preprocessing,
-        precision: Precision,
-    ) -> None:
-        self.metadata = metadata
-        self.preprocessing = preprocessing
-        self.precision = precision
-        self.model = model.eval().to(device=precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.normalise = Normalise(preprocessing).to(precision.device)
+    def __init__(self, name: str, network: Network) -> None:
+        self.name = name
+        self.network = network
+        self.metadata = network.metadata
+        self.preprocessing = network.preprocessing
+        self.device = network.device
+        self._normalise = Normalise(self.preprocessing).to(network.device)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What `network` takes of RGB images uint8 (N, 3, H, W) on `device`."""
+        return images.permute(0, 2, 3, 1) if self.network.takes_bytes else self._normalise(images)
 
     @torch.inference_mode()
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities (N, classes) of RGB images (N, image_size, image_size, 3)."""
-        batch = torch.from_numpy(images).to(self.precision.device).permute(0, 3, 1, 2)
-        with self.precision.autocast():
-            logits = self.model(self.normalise(batch))
-        probabilities: npt.NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
+        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        probabilities: npt.NDArray[np.float32] = self.network(self.prepare(batch)).softmax(1).cpu().numpy()
         return probabilities
 
 
-def open_torch_engine(choice: ModelChoice) -> TorchEngine:
-    """Find the weights, build the model they are for, and load them.
+def is_exported(path: Path | None) -> bool:
+    """Whether a file is for an engine other than PyTorch."""
+    return path is not None and path.suffix in EXPORTED_SUFFIXES
+
+
+def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
+    """The model of a choice on an engine.
+
+    Args:
+        choice: weights, or a file that `effnet export` wrote.
+        engine: a key of `ENGINES`; ``auto`` for the fastest one here; None for the file's own, which is PyTorch for
+            weights. Weights for another engine are exported to it first, which takes seconds.
 
     Raises:
         ModelError: weights that can't be found, downloaded or read, or don't fit.
-        UserError: a device or precision that is not there.
+        UserError: an engine, device, precision or file that is not there or does not go with the others.
     """
-    precision = Precision(
-        ComputeSettings(device=choice.device, precision=choice.precision),  # type: ignore[arg-type]
-        choose_device(choice.device),
-    )
-    source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
-    model = load_model(source, name=choice.arch, ema=choice.ema)
-    metadata = model.metadata or _assumed_metadata(model)
-    preprocessing = Preprocessing.from_dict(metadata.preprocessing).at_size(choice.image_size)
-    return TorchEngine(model, metadata, preprocessing, precision)
+    device = choose_device(choice.device)
+    if engine not in (None, AUTO, *ENGINES):
+        raise UserError(f"--engine must be one of {', '.join((AUTO, *ENGINES))}, not {engine!r}")
+    if not is_exported(choice.weights):
+        return engine_of(open_trained(choice), _kind(engine or "torch", device), device, choice.precision)
+    assert choice.weights is not None
+    kind = kind_of_file(choice.weights, device) if engine in (None, AUTO) else ENGINES[str(engine)]
+    return _open_file(choice, kind, device)
 
 
-def _assumed_metadata(model: EfficientNet) -> WeightsMetadata:
-    """For a file that says nothing of itself: the document's preprocessing at the model's size."""
-    size = model.config.image_size
-    return WeightsMetadata(model.config.name, Preprocessing(size, size + 32).to_dict())
+def engine_of(trained: TrainedModel, kind: EngineKind | str, device: torch.device, precision: str) -> Engine:
+    """A model in memory on an engine, exported to it where it needs a file.
+
+    Raises:
+        UserError: the engine is not installed, or a device or precision that it does not offer.
+    """
+    kind = ENGINES[kind] if isinstance(kind, str) else kind
+    if kind.network is None or kind.export is None:
+        settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
+        compiles = kind.name == "torch-compiled"
+        return Engine(kind.name, open_torch(trained, Precision(settings, device), compiles=compiles))
+    with tempfile.TemporaryDirectory() as folder:
+        path = kind.export(trained, Path(folder), device)
+        return Engine(kind.name, kind.network(path, device, precision=precision))
+
+
+def _kind(name: str, device: torch.device) -> EngineKind:
+    return fastest(device) if name == AUTO else ENGINES[name]
+
+
+def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> Engine:
+    path = choice.weights
+    assert path is not None
+    if kind.network is None or path.suffix not in kind.suffixes:
+        reads = f"reads {' and '.join(kind.suffixes)}" if kind.suffixes else "reads weights"
+        raise UserError(f"--engine {kind.name} {reads}, not {path}")
+    opened = Engine(kind.name, kind.network(path, device, precision=choice.precision))
+    has = {"image_size": opened.preprocessing.image_size, "arch": opened.metadata.model}
+    for flag, value in has.items():
+        if (wanted := getattr(choice, flag)) not in (None, value):
+            raise UserError(f"--{flag.replace('_', '-')} {wanted}: {path} is for {value}; export it anew")
+    return opened

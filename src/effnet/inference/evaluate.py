@@ -1,19 +1,44 @@
 """Accuracy and speed of a model on a validation set."""
 
+import copy
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
+from effnet.data import DataSource, find_classes, open_data
 from effnet.errors import UserError
+from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
-from effnet.recipe import Recipe
+from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
+from effnet.recipe import ComputeSettings, Recipe
 from effnet.training.checkpoint import prepare_workspace
-from effnet.training.distributed import joined_processes
+from effnet.training.distributed import Processes, joined_processes
 from effnet.training.log import RunLog
+from effnet.training.precision import Precision
 from effnet.training.run import Opened, open_run
+from effnet.training.setup import read_class_map
+from effnet.training.validate import Validator
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is to be evaluated.
+
+    Attributes:
+        recipe: settled settings.
+        data: its validation set.
+        models: network and validator by the prefix of their metrics: `val` and, for averaged weights, `val_ema`.
+    """
+
+    recipe: Recipe
+    data: DataSource
+    models: dict[str, tuple[nn.Module, Validator]]
 
 
 def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dict[str, float]:
-    """Validate what `recipe` names: a checkpoint (`resume`), a weight file or published weights.
+    """Validate what `recipe` names: a checkpoint (`resume`), published weights, a weight file or an exported one.
 
     Args:
         recipe: settings.
@@ -30,7 +55,7 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
     workspace = Path(recipe.run.workspace)
     prepare_workspace(workspace)
     with joined_processes(recipe.compute.device) as processes:
-        opened = open_run(recipe, path, processes, ("val",))
+        opened = _open(recipe, path, processes)
         matrix = ConfusionMatrix(opened.data.classes, processes.device) if _wants_matrix(recipe) else None
         metrics = _validate(opened, matrix)
         with RunLog(workspace / recipe.run.report_file, append=True, is_main=processes.is_main) as log:
@@ -39,7 +64,7 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
             if opened.data.val is not None and (left_out := processes.merge(opened.data.val.bad_images)):
                 log.bad_images("val", left_out)
             if matrix is not None:
-                _write_matrix(recipe, matrix, opened)
+                _write_matrix(recipe, matrix, processes)
             if as_json:
                 log.print(json.dumps({"model": opened.recipe.model.arch, **metrics}))
             else:
@@ -52,24 +77,134 @@ def _wants_matrix(recipe: Recipe) -> bool:
     return recipe.run.per_class is not None or recipe.run.confusion is not None
 
 
-def _validate(opened: Opened, matrix: ConfusionMatrix | None) -> dict[str, float]:
-    """Metrics of the weights and, where a checkpoint has them, of their average; the former fill `matrix`."""
+def _open(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+    file = recipe.model.pretrained_from_file
+    if is_exported(Path(file) if file else None):
+        return _open_exported(recipe, path, processes)
+    opened = open_run(recipe, path, processes, ("val",))
+    if recipe.run.engine is None:
+        models = {prefix: (model, _own_validator(opened)) for prefix, model in _weights(opened).items()}
+    else:
+        on_engine = {prefix: _on_engine(opened, model) for prefix, model in _weights(opened).items()}
+        models = {
+            prefix: (engine.network, _validator(opened.recipe, opened.data, processes, engine))
+            for prefix, engine in on_engine.items()
+        }
+    return Opening(opened.recipe, opened.data, models)
+
+
+def _weights(opened: Opened) -> dict[str, nn.Module]:
+    """The model with the weights of a run and, where a checkpoint has them, with their average."""
+    checkpoint = opened.origin.checkpoint
+    if checkpoint is None:
+        return {"val": opened.model}
+    opened.model.load_state_dict(checkpoint["state_dict"])
+    models: dict[str, nn.Module] = {"val": opened.model}
+    if "state_dict_ema" in checkpoint:
+        models["val_ema"] = copy.deepcopy(opened.model)
+        models["val_ema"].load_state_dict(checkpoint["state_dict_ema"])
+    return models
+
+
+def _own_validator(opened: Opened) -> Validator:
     validator = opened.validator()
     assert validator is not None
-    checkpoint = opened.origin.checkpoint
-    if checkpoint is not None:
-        opened.model.load_state_dict(checkpoint["state_dict"])
-    metrics = validator(opened.model, matrix.add if matrix is not None else None)
-    named = {f"val.{name}": value for name, value in metrics.items()}
-    if checkpoint is not None and "state_dict_ema" in checkpoint:
-        opened.model.load_state_dict(checkpoint["state_dict_ema"])
-        named |= {f"val_ema.{name}": value for name, value in validator(opened.model).items()}
+    return validator
+
+
+def _on_engine(opened: Opened, model: nn.Module) -> Engine:
+    assert opened.recipe.run.engine is not None
+    trained = TrainedModel(model, opened.metadata)
+    return engine_of(trained, opened.recipe.run.engine, opened.processes.device, opened.precision.name)
+
+
+def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+    choice = ModelChoice(
+        weights=Path(recipe.model.pretrained_from_file or ""),
+        image_size=recipe.model.image_size,
+        device=processes.device.type,
+        precision=recipe.compute.precision,
+    )
+    return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
+
+
+def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+    """The validation set as an engine's model wants it.
+
+    Args:
+        engine: the model.
+        recipe: data settings; sizes and interpolation that it leaves open are the model's.
+        path: folder with ``val/<class>/``; None with synthetic images.
+        processes: the processes that share the set.
+
+    Raises:
+        UserError: data that can't be used, or has other classes than the model.
+    """
+    preprocessing = replace(
+        engine.preprocessing,
+        resize=recipe.data.resize or engine.preprocessing.resize,
+        interpolation=recipe.data.interpolation or engine.preprocessing.interpolation,
+    )
+    recipe = recipe.replace(
+        {
+            "arch": engine.metadata.model,
+            "image_size": preprocessing.image_size,
+            "resize": preprocessing.resize,
+            "interpolation": preprocessing.interpolation,
+        }
+    )
+    data = open_data(
+        recipe,
+        path or Path(),
+        preprocessing,
+        processes.device,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        splits=("val",),
+        classes=_classes(recipe, engine, path),
+    )
+    return Opening(recipe, data, {"val": (engine.network, _validator(recipe, data, processes, engine))})
+
+
+def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
+    """The classes of the data in the order of the logits."""
+    known = list(engine.metadata.class_folders())
+    if recipe.data.class_map is None:
+        return known or find_classes(recipe, path or Path(), ("val",))
+    classes = read_class_map(recipe.data.class_map)
+    if known and len(known) != len(classes):
+        raise UserError(
+            f"--class-map names {len(classes)} classes, {engine.metadata.model} on {engine.name} has {len(known)}"
+        )
+    return classes
+
+
+def _validator(recipe: Recipe, data: DataSource, processes: Processes, engine: Engine) -> Validator:
+    """Validates a network of an engine, which sees to its precision itself."""
+    assert data.val is not None
+    return Validator(
+        data.val,
+        engine.preprocessing,
+        Precision(ComputeSettings(), processes.device),
+        processes,
+        topk=recipe.run.topk,
+        max_batches=recipe.run.prof,
+        prepare=engine.prepare,
+    )
+
+
+def _validate(opened: Opening, matrix: ConfusionMatrix | None) -> dict[str, float]:
+    """Metrics of all weights; the first fill `matrix`."""
+    named: dict[str, float] = {}
+    for prefix, (model, validator) in opened.models.items():
+        observe = matrix.add if matrix is not None and not named else None
+        named |= {f"{prefix}.{name}": value for name, value in validator(model, observe).items()}
     return named
 
 
-def _write_matrix(recipe: Recipe, matrix: ConfusionMatrix, opened: Opened) -> None:
-    matrix.sum_over(opened.processes)
-    if not opened.processes.is_main:
+def _write_matrix(recipe: Recipe, matrix: ConfusionMatrix, processes: Processes) -> None:
+    matrix.sum_over(processes)
+    if not processes.is_main:
         return
     try:
         if recipe.run.per_class is not None:

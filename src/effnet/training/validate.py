@@ -27,6 +27,7 @@ class Validator:
         processes: the processes that share the set.
         topk: k of the second accuracy.
         max_batches: batches of this process to take; None for all.
+        prepare: what the model takes of images uint8 (N, 3, H, W); None to normalise them.
     """
 
     def __init__(
@@ -38,20 +39,21 @@ class Validator:
         *,
         topk: int = 5,
         max_batches: int | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.loader = loader
         self.precision = precision
         self.processes = processes
         self.topk = topk
         self.max_batches = max_batches
-        self.normalise = Normalise(preprocessing).to(processes.device)
+        self.prepare = prepare or Normalise(preprocessing).to(processes.device)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, observe: Observer | None = None) -> dict[str, float]:
         """Metrics of `model` in eval mode; its mode is restored.
 
         Args:
-            model: takes normalised images (N, 3, H, W), gives logits (N, num_classes).
+            model: takes prepared images, gives logits (N, num_classes).
             observe: called with each batch and its logits, for reports by class.
 
         Returns:
@@ -67,7 +69,7 @@ class Validator:
         for batch in rates.over(islice(iter(self.loader), self.max_batches)):
             with rates.compute():
                 with self.precision.autocast():
-                    logits = model(self.normalise(batch.images))
+                    logits = model(self.prepare(batch.images))
                 logits = logits.float()
             loss_sum += F.cross_entropy(logits, batch.targets, reduction="sum")
             correct += count_correct(logits, batch.targets, (1, self.topk))

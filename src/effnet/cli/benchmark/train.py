@@ -17,25 +17,48 @@ def add_train(forms: Verbs) -> None:
         "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
     )
     train.add_argument("--steps", type=int, default=5, help="steps of each contender in a round [default: 5]")
+    sweep = "all combinations of these in turn, and the document's table [default: what {} says]"
+    train.add_argument("--archs", nargs="+", metavar="MODEL", help=sweep.format("--arch"))
+    train.add_argument(
+        "--batch-sizes", nargs="+", type=int, metavar="IMAGES", help=sweep.format("--batch-size")
+    )
+    train.add_argument("--precisions", nargs="+", metavar="NAME", help=sweep.format("--precision"))
+    train.add_argument("--markdown", metavar="FILE", help="write the document's table here")
     add_recipe_flags(train)
     train.set_defaults(verb=_benchmark_train)
 
 
 def _benchmark_train(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.results import write
-    from effnet.benchmark.train import TrainBenchmark, benchmark_train, print_table
+    from effnet.benchmark.results import write, write_text
+    from effnet.benchmark.tables import training_table
+    from effnet.benchmark.train import TrainBenchmark, benchmark_sweep, benchmark_train, print_table
 
     recipe = Recipe().replace(given_settings(namespace))
-    result = benchmark_train(
-        TrainBenchmark(
-            recipe,
-            peers=namespace.peers,
-            compiled=namespace.compiled,
-            rounds=namespace.rounds,
-            steps=namespace.steps,
-        )
+    settings = TrainBenchmark(
+        recipe,
+        peers=namespace.peers,
+        compiled=namespace.compiled,
+        rounds=namespace.rounds,
+        steps=namespace.steps,
     )
-    print_table(result)
+    swept = (namespace.archs, namespace.batch_sizes, namespace.precisions)
+    if any(swept):
+        result = benchmark_sweep(
+            settings,
+            namespace.archs or [recipe.model.arch],
+            namespace.batch_sizes or [recipe.optimizer.batch_size],
+            namespace.precisions or [recipe.compute.precision],
+        )
+    else:
+        result = benchmark_train(settings)
+    runs = result.get("runs", [result])
+    for run in runs:
+        print_table(run)
+    table = training_table(runs)
+    if any(swept):
+        print(table)
+    if namespace.markdown:
+        write_text(table, Path(namespace.markdown))
     if namespace.json:
         write(result, Path(namespace.json))
     return 0

@@ -91,6 +91,8 @@ class _Depthwise(torch.autograd.Function):
             grad_weight = torch.ops.effnet.depthwise_weight_gradient(
                 x, grad, weight.shape[-1], stride, padding
             )
+            # The same memory; DDP wants the stride that channels-last weights have in their dimension of one.
+            grad_weight = grad_weight.as_strided(weight.shape, weight.stride())
         return grad_x, grad_weight, None, None
 
 

@@ -1,0 +1,145 @@
+"""Files side by side on every engine that reads them: speed, accuracy and size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effnet.benchmark.environment import environment
+from effnet.benchmark.inference import engine_step
+from effnet.benchmark.measure import Timing, interleaved
+from effnet.benchmark.tables import comparison_table
+from effnet.errors import UserError
+from effnet.export.onnx import example_images
+from effnet.export.trained import ModelChoice
+from effnet.inference.engine import Engine, is_exported, open_engine
+from effnet.inference.engines import ENGINES
+from effnet.inference.evaluate import open_for
+from effnet.recipe import Recipe
+from effnet.training.distributed import Processes, choose_device
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare.
+
+    Attributes:
+        files: exported files, and weights, which PyTorch runs.
+        engines: keys of `ENGINES`; None for all that read a file and run here, for weights eager PyTorch alone.
+        batch_sizes: images at once.
+        data: folder with ``val/<class>/`` to take top-1 on; None for none.
+        class_map: as in `DataSettings`.
+        device: `auto`, `cuda` or `cpu`.
+        rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
+    """
+
+    files: Sequence[Path]
+    engines: Sequence[str] | None = None
+    batch_sizes: Sequence[int] = (1, 8)
+    data: Path | None = None
+    class_map: str | None = None
+    device: str = "auto"
+    rounds: int = 7
+    steps: int = 100
+    seconds: float = 0.5
+
+
+def benchmark_files(settings: Comparison) -> dict[str, Any]:
+    """Measure every file on every engine, interleaved.
+
+    Returns:
+        What is stored as JSON: a row for each file, engine and size of batch, and the environment. A row's `ratio_fp32`
+        is its speed against the FP32 file of the same model on the same engine, `ratio_torch` against the weights in
+        PyTorch.
+
+    Raises:
+        ModelError, UserError: a file or data that can't be used.
+    """
+    device = choose_device(settings.device)
+    opened = {
+        (file, engine.name): engine for file in settings.files for engine in _engines(file, settings, device)
+    }
+    accuracy = {key: _accuracy(engine, settings, device) for key, engine in opened.items()}
+    rows = []
+    for batch_size in settings.batch_sizes:
+        timings = interleaved(
+            {f"{file}\n{name}": _step(engine, batch_size) for (file, name), engine in opened.items()},
+            images=batch_size,
+            device=device,
+            rounds=settings.rounds,
+            steps=settings.steps,
+            warmup=3,
+            settle=1,
+            seconds=settings.seconds,
+        )
+        by_key = dict(zip(opened, timings.values(), strict=True))
+        for key, timing in by_key.items():
+            facts = {
+                "file": str(key[0]),
+                "engine": key[1],
+                "precision": opened[key].network.precision,
+                "batch_size": batch_size,
+                "size": _size(key[0]),
+            }
+            rows.append({**facts, **timing.to_dict(), **_ratios(key, by_key, opened), **accuracy[key]})
+    return {"benchmark": "files", "rows": rows, "environment": environment()}
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result in Markdown."""
+    return comparison_table(result["rows"])
+
+
+Key = tuple[Path, str]
+
+
+def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Engine]:
+    """The engines that read a file and run here, with the file opened."""
+    choice = ModelChoice(weights=file, device=device.type)
+    if not is_exported(file):
+        names = [name for name in settings.engines or ("torch",) if name in ("torch", "torch-compiled")]
+    else:
+        reading = [
+            name for name, kind in ENGINES.items() if file.suffix in kind.suffixes and kind.runs_on(device)
+        ]
+        names = [name for name in reading if name in (settings.engines or reading)]
+        if not reading:
+            raise UserError(f"{file}: no engine that reads it is installed or runs on {device.type}")
+    return [open_engine(choice, name) for name in names]
+
+
+def _step(engine: Engine, batch_size: int) -> Any:
+    return engine_step(engine.network, example_images(engine.preprocessing, batch_size, takes_bytes=False))
+
+
+def _accuracy(engine: Engine, settings: Comparison, device: torch.device) -> dict[str, Any]:
+    if settings.data is None:
+        return {}
+    given = {"class_map": settings.class_map, "batch_size": max(settings.batch_sizes), "workers": 0}
+    opening = open_for(engine, Recipe().replace(given), settings.data, Processes(0, 0, 1, 1, device))
+    ((network, validator),) = opening.models.values()
+    metrics = validator(network)
+    images = round(metrics["images"])
+    return {"top1": metrics["top1"], "images": images, "right": round(metrics["top1"] / 100 * images)}
+
+
+def _ratios(key: Key, timings: dict[Key, Timing], opened: dict[Key, Engine]) -> dict[str, float]:
+    """Against the first FP32 file of the same model on the same engine, and in PyTorch."""
+    ratios = {}
+    for name, engine in (("ratio_fp32", key[1]), ("ratio_torch", "torch")):
+        for other, timing in timings.items():
+            network = opened[other].network
+            same = network.metadata.model.replace("-quant", "") == opened[key].metadata.model.replace(
+                "-quant", ""
+            )
+            if other[1] == engine and network.precision == "fp32" and same and name not in ratios:
+                ratios[name] = timings[key].ratio_to(timing)
+    return ratios
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file, with OpenVINO's weights beside it."""
+    beside = file.with_suffix(".bin")
+    return file.stat().st_size + (beside.stat().st_size if file.suffix == ".xml" else 0)

@@ -1,0 +1,206 @@
+"""Inference throughput and latency: this project's engines beside other implementations, in one process."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effnet.benchmark.environment import environment
+from effnet.benchmark.measure import Step, Timing, interleaved
+from effnet.benchmark.peers import peer_model
+from effnet.benchmark.tables import inference_tables, latencies, markdown
+from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
+from effnet.export.onnx import example_images
+from effnet.export.trained import TrainedModel
+from effnet.inference.engine import engine_of
+from effnet.inference.engines import ENGINES
+from effnet.inference.engines.network import Network
+from effnet.models import WeightsMetadata, build_model, model_config
+from effnet.recipe import ComputeSettings, Recipe
+from effnet.training.distributed import choose_device
+from effnet.training.precision import AUTOCAST_DTYPES, Precision, resolve_precision
+
+BASELINES = ("torchvision", "torchvision compiled")
+_COMPILED = " compiled"
+
+
+@dataclass(frozen=True)
+class InferenceBenchmark:
+    """What to measure.
+
+    Attributes:
+        archs: models.
+        batch_sizes: images at once.
+        precisions: as in `ComputeSettings`; an engine without one is left out there.
+        engines: keys of `ENGINES`; None for all that run here.
+        image_size: side in pixels; None for each model's own.
+        device: `auto`, `cuda` or `cpu`.
+        peers: whether to run torchvision and timm beside them.
+        compiled: whether to run what torch.compile makes of each as well, which takes minutes to prepare.
+        rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
+    """
+
+    archs: Sequence[str] = ("efficientnet-b0",)
+    batch_sizes: Sequence[int] = (1, 8)
+    precisions: Sequence[str] = ("fp32",)
+    engines: Sequence[str] | None = None
+    image_size: int | None = None
+    device: str = "auto"
+    peers: bool = True
+    compiled: bool = True
+    rounds: int = 7
+    steps: int = 100
+    seconds: float = 0.5
+
+
+def benchmark_inference(settings: InferenceBenchmark) -> dict[str, Any]:
+    """Measure each model, precision and batch.
+
+    Returns:
+        What is stored as JSON: `runs`, each with its `rows` by contender and what was `skipped` for which reason, and
+        the `environment`.
+
+    Raises:
+        ModelError, UserError: a model, engine, device or precision that is not there.
+    """
+    device = choose_device(settings.device)
+    if unknown := set(settings.engines or ()) - set(ENGINES):
+        raise UserError(f"--engine must be among {', '.join(ENGINES)}, not {min(unknown)!r}")
+    runs = [
+        _run(settings, arch, resolve_precision(precision, device), batch_size, device)
+        for arch in settings.archs
+        for precision in settings.precisions
+        for batch_size in settings.batch_sizes
+    ]
+    return {"benchmark": "inference", "runs": runs, "environment": environment()}
+
+
+def _run(
+    settings: InferenceBenchmark, arch: str, precision: str, batch_size: int, device: torch.device
+) -> dict[str, Any]:
+    torch.compiler.reset()  # or the fourth size of batch is compiled for any size, which is slower
+    torch.manual_seed(0)
+    size = model_config(arch, image_size=settings.image_size).image_size
+    preprocessing = Preprocessing(size, size + 32)
+    model = build_model(arch, image_size=size).eval()
+    trained = TrainedModel(model, WeightsMetadata(arch, preprocessing.to_dict()))
+    images = example_images(preprocessing, batch_size, takes_bytes=False)
+    contenders: dict[str, Step] = {}
+    skipped: dict[str, str] = {}
+    for name, make in _contenders(settings, trained, precision, device):
+        try:
+            contenders[name] = make(images)
+        except (ImportError, UserError) as error:
+            skipped[name] = str(error)
+    if not contenders:
+        raise UserError(f"nothing to measure: {'; '.join(skipped.values())}")
+    timings = interleaved(
+        contenders,
+        images=batch_size,
+        device=device,
+        rounds=settings.rounds,
+        steps=settings.steps,
+        warmup=3,
+        settle=1,
+        seconds=settings.seconds,
+    )
+    return {
+        "arch": arch,
+        "image_size": size,
+        "batch_size": batch_size,
+        "precision": precision,
+        "rows": {name: _row(name, timing, timings) for name, timing in timings.items()},
+        "skipped": skipped,
+    }
+
+
+def _row(name: str, timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
+    """Plain values of a contender, with its ratio to each baseline."""
+    ratios = {f"ratio_to_{base}": timing.ratio_to(timings[base]) for base in BASELINES if base in timings}
+    return {**timing.to_dict(), **ratios, "engine": name.partition("effnet ")[2]}
+
+
+def _contenders(
+    settings: InferenceBenchmark, trained: TrainedModel, precision: str, device: torch.device
+) -> Iterator[tuple[str, Callable[[Tensor], Step]]]:
+    """Names with functions that make a step for given images."""
+    for name in settings.engines or [name for name, kind in ENGINES.items() if kind.runs_on(device)]:
+        if settings.compiled or name != "torch-compiled":
+            yield (
+                f"effnet {name}",
+                lambda images, name=name: engine_step(  # type: ignore[misc]
+                    engine_of(trained, name, device, precision).network, images
+                ),
+            )
+    if settings.peers:
+        for peer in ("torchvision", "timm"):
+            for compiles in (False, True)[: 1 + settings.compiled]:
+                yield (
+                    peer + _COMPILED * compiles,
+                    lambda images, peer=peer, compiles=compiles: peer_step(  # type: ignore[misc]
+                        peer, trained.metadata.model, images, precision, device, compiles=compiles
+                    ),
+                )
+
+
+def engine_step(network: Network, images: Tensor) -> Step:
+    """One inference of normalised images float32 (N, 3, H, W), laid out as the engine likes it best.
+
+    A network that takes bytes gets random ones.
+    """
+    if network.takes_bytes:
+        images = example_images(network.preprocessing, len(images), takes_bytes=True)
+    elif network.is_channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    images = images.to(network.device)
+    return torch.inference_mode()(lambda: network(images))
+
+
+def peer_step(
+    peer: str, arch: str, images: Tensor, precision: str, device: torch.device, *, compiles: bool
+) -> Step:
+    """The same of another project's model, as its documentation would have it: channels-last, autocast.
+
+    Raises:
+        ImportError: the package or the model is not there.
+    """
+    Precision(ComputeSettings(precision=precision), device)  # type: ignore[arg-type]  # sets TF32 on or off
+    model = peer_model(peer, Recipe().replace({"arch": arch, "num_classes": 1000})).eval()
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode) if compiles else model
+    dtype = AUTOCAST_DTYPES.get(precision)
+
+    @torch.inference_mode()
+    def step() -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            return forward(images)
+
+    return step
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result in Markdown: the document's tables, then every contender of every run."""
+    parts = [inference_tables(result["runs"])]
+    header = ("", "images/s", "latency", "95 %", "99 %", "x torchvision", "x compiled", "W", "peak memory")
+    for run in result["runs"]:
+        title = f"{run['arch']}, {run['image_size']} px, batch {run['batch_size']}, {run['precision']}"
+        parts.append(f"{title}\n\n{markdown(header, [_cells(n, r) for n, r in run['rows'].items()])}")
+        parts += [f"left out: {name}: {reason}" for name, reason in run["skipped"].items()]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _cells(name: str, row: dict[str, Any]) -> list[str]:
+    ratios = [row.get(f"ratio_to_{base}") for base in BASELINES]
+    return [
+        name,
+        f"{row['images_per_second']:.1f}",
+        *latencies(row),
+        *(f"{ratio:.2f}" if ratio else "-" for ratio in ratios),
+        f"{row['watts']:.0f}" if row["watts"] else "-",
+        f"{row['peak_memory'] / 2**20:.0f} MiB" if row["peak_memory"] else "-",
+    ]

@@ -1,0 +1,112 @@
+"""`effnet benchmark inference`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from effnet.cli.choice import check_positive
+from effnet.cli.flags import Verbs
+from effnet.errors import UserError
+
+_PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "amp")
+
+
+def add_inference(forms: Verbs) -> None:
+    """Add `effnet benchmark inference`."""
+    parser = forms.add_parser(
+        "inference",
+        help="inference by engine, model, batch and precision",
+        description="Measure engines beside torchvision and timm on random images, or, with --compare, files beside "
+        "each other. All contenders take turns in one process.",
+    )
+    add = parser.add_argument
+    add(
+        "--compare",
+        nargs="+",
+        metavar="FILE",
+        help="exported files and weights, on every engine that reads them",
+    )
+    add("--data", metavar="DIR", help="--compare: folder with val/<class>/ to take top-1 on")
+    add(
+        "--class-map", metavar="FILE", help="--compare: class folders in the order of the classes, one a line"
+    )
+    add(
+        "--arch",
+        "-a",
+        nargs="+",
+        default=["efficientnet-b0"],
+        metavar="MODEL",
+        help="[default: efficientnet-b0]",
+    )
+    add("--batch-size", "-b", nargs="+", type=int, default=[1, 8], metavar="IMAGES", help="[default: 1 8]")
+    add(
+        "--precision",
+        nargs="+",
+        type=str.lower,
+        default=["fp32"],
+        choices=_PRECISIONS,
+        help="[default: fp32]",
+    )
+    add("--engine", nargs="+", metavar="ENGINE", help="[default: all that run here]")
+    add("--image-size", type=int, metavar="PIXELS", help="[default: each model's own]")
+    add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="[default: auto]")
+    add("--no-peers", dest="peers", action="store_false", help="this project alone")
+    add("--eager-only", dest="compiled", action="store_false", help="nothing compiled by torch.compile")
+    add(
+        "--rounds", type=int, default=7, metavar="N", help="rounds, of which the median is taken [default: 7]"
+    )
+    add("--steps", type=int, default=100, metavar="N", help="steps in a turn at most [default: 100]")
+    add("--seconds", type=float, default=0.5, help="length of a turn [default: 0.5]")
+    add("--json", metavar="FILE", help="write the result here")
+    add("--markdown", metavar="FILE", help="write the tables here")
+    parser.set_defaults(verb=_benchmark_inference)
+
+
+def _benchmark_inference(namespace: argparse.Namespace) -> int:
+    from effnet.benchmark.results import write, write_text
+
+    check_positive(namespace, "image_size", "rounds", "steps")
+    if min(namespace.batch_size) < 1:
+        raise UserError(f"--batch-size must be at least 1, not {min(namespace.batch_size)}")
+    if namespace.data and not namespace.compare:
+        raise UserError("--data goes with --compare FILE...")
+    result, text = _compare(namespace) if namespace.compare else _sweep(namespace)
+    print(text)
+    if namespace.json:
+        write(result, Path(namespace.json))
+    if namespace.markdown:
+        write_text(text, Path(namespace.markdown))
+    return 0
+
+
+def _common(namespace: argparse.Namespace) -> dict[str, Any]:
+    given = {"batch_sizes": namespace.batch_size, "engines": namespace.engine}
+    return {**given, **{name: getattr(namespace, name) for name in ("device", "rounds", "steps", "seconds")}}
+
+
+def _sweep(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from effnet.benchmark.inference import InferenceBenchmark, benchmark_inference, report
+
+    settings = InferenceBenchmark(
+        archs=namespace.arch,
+        precisions=namespace.precision,
+        image_size=namespace.image_size,
+        peers=namespace.peers,
+        compiled=namespace.compiled,
+        **_common(namespace),
+    )
+    result = benchmark_inference(settings)
+    return result, report(result)
+
+
+def _compare(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from effnet.benchmark.compare import Comparison, benchmark_files, report
+
+    settings = Comparison(
+        files=[Path(file) for file in namespace.compare],
+        data=Path(namespace.data) if namespace.data else None,
+        class_map=namespace.class_map,
+        **_common(namespace),
+    )
+    result = benchmark_files(settings)
+    return result, report(result)

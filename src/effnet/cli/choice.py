@@ -1,0 +1,74 @@
+"""Flags that say which trained model to use, for all verbs that use one."""
+
+import argparse
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effnet.errors import UserError
+from effnet.recipe import settings
+from effnet.settings import value_type
+
+if TYPE_CHECKING:
+    from effnet.export.trained import ModelChoice
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `model_choice` reads."""
+    add = parser.add_argument
+    add("--arch", "-a", metavar="MODEL", help="model [default: that of the weights, else efficientnet-lite0]")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--pretrained", action="store_true", help="published weights, the default")
+    weights.add_argument("--pretrained-from-file", metavar="FILE", help="weights or checkpoint of a training")
+    add(
+        "--pretrained-source",
+        metavar="PUBLISHER",
+        help="whose published weights [default: the first there are]",
+    )
+    add("--ema", action="store_true", help="a checkpoint's averaged weights")
+    add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
+    add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
+    add("--image-size", type=int, metavar="PIXELS", help="side of the input [default: the weights']")
+
+
+def add_engine_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine``, as for evaluation."""
+    (leaf,) = (leaf for _, _, leaf in settings() if leaf.name == "engine")
+    parser.add_argument(
+        "--engine",
+        choices=typing.get_args(value_type(leaf)[0]),
+        help="engine that runs the model; auto takes the fastest one here [default: the one that the file is for, "
+        "torch for weights]",
+    )
+
+
+def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
+    """The model that the flags name.
+
+    Raises:
+        UserError: a size below 1.
+    """
+    from effnet.export.trained import ModelChoice
+
+    check_positive(namespace, "image_size")
+    file = namespace.pretrained_from_file
+    return ModelChoice(
+        arch=namespace.arch,
+        weights=Path(file) if file else None,
+        publisher=namespace.pretrained_source,
+        ema=namespace.ema,
+        image_size=namespace.image_size,
+        device=namespace.device,
+        precision=getattr(namespace, "precision", "fp32"),
+    )
+
+
+def check_positive(namespace: argparse.Namespace, *flags: str) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for flag in flags:
+        if (value := getattr(namespace, flag)) is not None and value < 1:
+            raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {value}")

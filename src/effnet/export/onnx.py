@@ -1,0 +1,323 @@
+"""A model as an ONNX file that says of itself what has to be known to use it."""
+
+import copy
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
+from effnet.export.files import written_whole
+from effnet.export.onnx_graph import operators, tidy
+from effnet.export.packages import load_package
+from effnet.models.inference_form import inference_form
+from effnet.models.weights import WeightsMetadata
+from effnet.training.step import Normalise
+
+Target = Literal["onnxruntime", "openvino", "tensorrt"]
+Precision = Literal["fp32", "fp16"]
+
+# The newest that the oldest supported version of each engine reads; the graphs need nothing newer.
+OPSETS: dict[Target, int] = {"onnxruntime": 21, "openvino": 21, "tensorrt": 20}
+
+INPUT, OUTPUT = "images", "logits"
+METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
+CHECKED_BATCHES = (1, 3, 8)
+
+# Largest difference of a logit to PyTorch's in FP32 that is taken for rounding.
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
+
+# (lowest, highest) integer of a fake quantizer to the type that stores it.
+_INTEGERS = {(0, 255): torch.uint8, (-128, 127): torch.int8, (-127, 127): torch.int8}
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """What has been written.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        operators: how many operators its graph has.
+        opset: version of ONNX's operators; None in other formats.
+        difference: largest absolute difference of a logit to PyTorch's, over all batches that were compared.
+        batches: sizes of these batches.
+    """
+
+    path: Path
+    size: int
+    operators: int
+    opset: int | None
+    difference: float
+    batches: tuple[int, ...]
+
+    def __str__(self) -> str:
+        batches = ", ".join(map(str, self.batches))
+        opset = f", opset {self.opset}" if self.opset else ""
+        return (
+            f"{self.path}: {self.size / 2**20:.1f} MiB, {self.operators} operators{opset}; "
+            f"batches of {batches} differ from PyTorch by at most {self.difference:.1e}"
+        )
+
+
+def export_onnx(
+    model: nn.Module,
+    metadata: WeightsMetadata,
+    path: Path,
+    *,
+    target: Target = "onnxruntime",
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+    preprocessing_in_graph: bool = False,
+    tolerance: float | None = None,
+    device: torch.device | str = "cpu",
+) -> ExportedFile:
+    """Write a model as ONNX, and compare what onnxruntime makes of the file with PyTorch.
+
+    The graph takes ``images`` and gives ``logits``, float32 (N, classes). `torch.fake_quantize_per_tensor_affine` and
+    `torch.fake_quantize_per_channel_affine` become QuantizeLinear and DequantizeLinear, with zero points of type uint8
+    for a range of 0 to 255 and int8 for -128 (or -127) to 127.
+
+    Args:
+        model: takes normalised images float32 (N, 3, H, W), gives logits (N, classes). Any module; BatchNorm and
+            squeeze-and-excitation of this package's own layers are simplified first (`inference_form`).
+        metadata: stored in the file; its preprocessing says the images' size, mean and standard deviation.
+        path: file to write; it is there whole or not at all.
+        target: engine that the file is for; decides the opset.
+        precision: of weights and activations between the float32 input and output; `fp16` is for GPUs.
+        batch_size: fix N; None leaves it open.
+        preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
+            takes what `model` does.
+        tolerance: largest difference of a logit to PyTorch's that is accepted; None for that of `TOLERANCES`. For a
+            quantized model it is a matter of its last quantizer's step.
+        device: where PyTorch computes the logits to compare with.
+
+    Raises:
+        UserError: a package is missing, the file can't be written, or its logits are not PyTorch's.
+    """
+    onnx = load_package("onnx")
+    preprocessing = Preprocessing.from_dict(metadata.preprocessing)
+    graph = _Graph(
+        inference_form(model).cpu(), preprocessing, preprocessing_in_graph, _DTYPES[precision]
+    ).eval()
+    example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
+    proto = _traced(graph, example, OPSETS[target], is_dynamic=batch_size is None)
+    tidy(proto)
+    _describe(onnx, proto, metadata, precision)
+    onnx.checker.check_model(proto, full_check=True)
+    batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
+    with written_whole(path) as temporary:
+        onnx.save(proto, temporary)
+        session = open_session(temporary)
+        difference = largest_difference(
+            lambda images: session.run([OUTPUT], {INPUT: images})[0],
+            model,
+            preprocessing,
+            batches,
+            takes_bytes=preprocessing_in_graph,
+            device=device,
+        )
+        check_difference(path, difference, TOLERANCES[precision] if tolerance is None else tolerance)
+    return ExportedFile(
+        path, path.stat().st_size, sum(operators(proto).values()), OPSETS[target], difference, batches
+    )
+
+
+class _Graph(nn.Module):
+    """What is exported: the model between float32 images, or bytes that it normalises, and float32 logits."""
+
+    def __init__(
+        self, model: nn.Module, preprocessing: Preprocessing, takes_bytes: bool, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.model = model.to(dtype)
+        self.dtype = dtype
+        self.normalise = Normalise(preprocessing) if takes_bytes else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of uint8 (N, H, W, 3) or of normalised float32 (N, 3, H, W)."""
+        if self.normalise is not None:
+            images = self.normalise(images.permute(0, 3, 1, 2))
+        logits: Tensor = self.model(images.to(self.dtype))
+        return logits.float()
+
+
+def example_images(preprocessing: Preprocessing, batch_size: int, takes_bytes: bool) -> Tensor:
+    """Images of random pixels: uint8 (N, H, W, 3), or the same normalised, float32 (N, 3, H, W)."""
+    side = preprocessing.image_size
+    random = torch.Generator().manual_seed(batch_size)
+    pixels = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, generator=random)
+    return pixels if takes_bytes else Normalise(preprocessing)(pixels.permute(0, 3, 1, 2)).contiguous()
+
+
+def _traced(model: nn.Module, example: Tensor, opset: int, *, is_dynamic: bool) -> Any:
+    """`onnx.ModelProto` of a model."""
+    with warnings.catch_warnings(), torch.no_grad(), _IntegerQuantizers(opset):
+        warnings.simplefilter("ignore")  # of what PyTorch deprecates in its own exporter
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if is_dynamic else None,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+class _IntegerQuantizers(TorchFunctionMode):
+    """Lets fake quantizers be traced as ONNX's own pair of operators: `torch.export` knows no shapes for theirs."""
+
+    def __init__(self, opset: int) -> None:
+        super().__init__()
+        self.opset = opset
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.fake_quantize_per_tensor_affine:
+            return self._pair(*args, **(kwargs or {}))
+        if func is torch.fake_quantize_per_channel_affine:
+            return self._pair_per_channel(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _pair_per_channel(
+        self, input: Tensor, scale: Tensor, zero_point: Tensor, axis: int, quant_min: int, quant_max: int
+    ) -> Tensor:
+        return self._pair(input, scale, zero_point, quant_min, quant_max, {"axis": axis})
+
+    def _pair(
+        self,
+        input: Tensor,
+        scale: Tensor | float,
+        zero_point: Tensor | int,
+        quant_min: int,
+        quant_max: int,
+        attributes: dict[str, Any] | None = None,
+    ) -> Tensor:
+        integers = _INTEGERS[quant_min, quant_max]
+        scale = torch.as_tensor(scale, dtype=input.dtype)
+        zero_point = torch.as_tensor(zero_point).to(integers)
+        values = self._operator("QuantizeLinear", (input, scale, zero_point), attributes, integers)
+        return self._operator("DequantizeLinear", (values, scale, zero_point), attributes, input.dtype)
+
+    def _operator(
+        self, name: str, inputs: Sequence[Tensor], attributes: dict[str, Any] | None, dtype: torch.dtype
+    ) -> Tensor:
+        result: Tensor = torch.onnx.ops.symbolic(
+            name, inputs, attributes or {}, dtype=dtype, shape=inputs[0].shape, version=self.opset
+        )
+        return result
+
+
+def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision) -> None:
+    proto.producer_name, proto.producer_version = "effnet", "pytorch " + torch.__version__
+    facts = {
+        METADATA_KEY: json.dumps(metadata.to_dict()),
+        # For readers that know nothing of this project's lists.
+        CLASSES_KEY: json.dumps(list(metadata.class_names())),
+        PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
+    }
+    onnx.helper.set_model_props(proto, facts)
+
+
+def largest_difference(
+    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]],
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    batches: Sequence[int],
+    *,
+    takes_bytes: bool,
+    device: torch.device | str = "cpu",
+) -> float:
+    """How far an engine's logits are from PyTorch's at most, over batches of random images.
+
+    Args:
+        run: the engine: images in, logits out.
+        model: takes normalised images, gives logits; left as it is.
+        preprocessing: size and normalisation of the images.
+        batches: sizes of the batches.
+        takes_bytes: whether the engine takes bytes (N, H, W, 3), not what `model` does.
+        device: where PyTorch computes.
+    """
+    reference = copy.deepcopy(model).eval().to(device)
+    largest = 0.0
+    for size in batches:
+        with torch.inference_mode():
+            theirs = reference(example_images(preprocessing, size, takes_bytes=False).to(device))
+        ours = run(example_images(preprocessing, size, takes_bytes).numpy())
+        largest = max(largest, float(np.abs(ours - theirs.float().cpu().numpy()).max()))
+    return largest
+
+
+def check_difference(path: Path, difference: float, tolerance: float) -> None:
+    """Refuse a file whose logits are not PyTorch's.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not difference <= tolerance:
+        raise UserError(
+            f"{path}: not written, its logits differ from PyTorch's by {difference:.2g}, more than {tolerance:g}"
+        )
+
+
+def open_session(path: Path, *, threads: int = 0, cuda: bool = False) -> Any:
+    """An `onnxruntime.InferenceSession` on a file.
+
+    Args:
+        path: ONNX file.
+        threads: threads of an operator; 0 for one a core.
+        cuda: run on a GPU.
+
+    Raises:
+        UserError: onnxruntime is missing, has no such device, or does not read the file.
+    """
+    runtime = load_package("onnxruntime")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
+    if provider not in runtime.get_available_providers():
+        raise UserError(
+            "onnxruntime is installed without CUDA: pip install onnxruntime-gpu, or use --device cpu"
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Its threads wait busily for the next operator, which gains a fifth, but not for the next call.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
+        raise UserError(f"{path}: not read by onnxruntime: {' '.join(str(error).split())}") from None
+
+
+def read_onnx_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
+    """What a file that `export_onnx` wrote says of itself.
+
+    Args:
+        values: the file's metadata by key.
+        path: the file, for the error.
+
+    Raises:
+        UserError: it was written by another program.
+        ModelError: the metadata is damaged.
+    """
+    if METADATA_KEY not in values:
+        raise UserError(
+            f"{path}: says nothing of its classes and preprocessing; write it with `effnet export onnx`"
+        )
+    try:
+        return WeightsMetadata.from_dict(json.loads(values[METADATA_KEY]))
+    except json.JSONDecodeError:
+        raise UserError(f"{path}: its metadata is damaged") from None

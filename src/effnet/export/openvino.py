@@ -1,0 +1,121 @@
+"""A model as OpenVINO's own pair of files, .xml and .bin."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
+from effnet.export.files import written_whole
+from effnet.export.onnx import (
+    CHECKED_BATCHES,
+    METADATA_KEY,
+    PRECISION_KEY,
+    TOLERANCES,
+    ExportedFile,
+    Precision,
+    check_difference,
+    export_onnx,
+    largest_difference,
+)
+from effnet.export.packages import load_package
+from effnet.models.weights import WeightsMetadata
+
+# Where OpenVINO keeps what an ONNX file says of itself, also in its own files.
+_FACTS = "framework"
+
+
+def export_openvino(
+    model: nn.Module,
+    metadata: WeightsMetadata,
+    path: Path,
+    *,
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+    preprocessing_in_graph: bool = False,
+    tolerance: float | None = None,
+    device: torch.device | str = "cpu",
+) -> ExportedFile:
+    """Write a model as OpenVINO's .xml and .bin, and compare what OpenVINO makes of them with PyTorch.
+
+    Args:
+        model, metadata, batch_size, preprocessing_in_graph, tolerance, device: as for `export_onnx`, by way of which it
+            goes.
+        path: the .xml file to write; weights go to the .bin beside it.
+        precision: `fp16` stores the weights in half the bytes; it computes as the engine is told to.
+
+    Raises:
+        UserError: a package is missing, a file can't be written, or its logits are not PyTorch's.
+    """
+    if path.suffix != ".xml":
+        raise UserError(f"{path}: OpenVINO's files end in .xml")
+    openvino = load_package("openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_path = Path(folder) / "model.onnx"
+        export_onnx(
+            model,
+            metadata,
+            onnx_path,
+            target="openvino",
+            batch_size=batch_size,
+            preprocessing_in_graph=preprocessing_in_graph,
+            tolerance=tolerance,
+            device=device,
+        )
+        converted = openvino.convert_model(onnx_path)
+    batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
+    weights = path.with_suffix(".bin")
+    with written_whole(path) as temporary, written_whole(weights) as temporary_weights:
+        openvino.save_model(converted, temporary, compress_to_fp16=precision == "fp16")
+        assert temporary.with_suffix(".bin") == temporary_weights
+        written = openvino.Core().read_model(temporary)
+        compiled = compile_openvino(written)
+        difference = largest_difference(
+            lambda images: np.asarray(compiled(images)[0]),
+            model,
+            Preprocessing.from_dict(metadata.preprocessing),
+            batches,
+            takes_bytes=preprocessing_in_graph,
+            device=device,
+        )
+        check_difference(path, difference, TOLERANCES[precision] if tolerance is None else tolerance)
+        operators = sum(
+            op.get_type_name() not in ("Constant", "Parameter", "Result") for op in written.get_ops()
+        )
+    size = path.stat().st_size + weights.stat().st_size
+    return ExportedFile(path, size, operators, None, difference, batches)
+
+
+def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
+    """An `openvino.Model` out of an .xml or .onnx file, and what the file says of itself, by key.
+
+    Raises:
+        UserError: OpenVINO is missing, or does not read the file.
+    """
+    openvino = load_package("openvino")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not read by OpenVINO: {str(error).strip().splitlines()[-1]}") from None
+    keys = [key for key in (METADATA_KEY, PRECISION_KEY) if model.has_rt_info([_FACTS, key])]
+    return model, {key: model.get_rt_info([_FACTS, key]).astype(str) for key in keys}
+
+
+def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0) -> Any:
+    """An `openvino.CompiledModel` for the CPU, one batch at a time.
+
+    Args:
+        model: `openvino.Model`.
+        precision: `f32` or `bf16`; left to itself OpenVINO takes the latter where the CPU has it.
+        threads: 0 for one a core.
+    """
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return load_package("openvino").Core().compile_model(model, "CPU", settings)

@@ -1,0 +1,143 @@
+"""A model as a TensorRT engine: built here where TensorRT and a GPU are, elsewhere by the command that is printed.
+
+Precision is in the graph (strongly typed networks), as TensorRT 11 wants it and 10 offers it.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from effnet.errors import UserError
+from effnet.export.files import written_whole
+from effnet.export.onnx import INPUT, ExportedFile, Precision, export_onnx
+from effnet.export.packages import load_package
+from effnet.models import ModelError, WeightsMetadata
+
+
+@dataclass(frozen=True)
+class TensorRtPlan:
+    """What has been prepared for TensorRT, and built if `built`.
+
+    Attributes:
+        onnx: the ONNX file that the engine is built from.
+        path: the engine's file.
+        command: the `trtexec` command that builds it.
+        built: whether it has been built here.
+    """
+
+    onnx: ExportedFile
+    path: Path
+    command: str
+    built: bool
+
+
+def export_tensorrt(
+    model: nn.Module,
+    metadata: WeightsMetadata,
+    path: Path,
+    *,
+    precision: Precision = "fp16",
+    batch_size: int = 1,
+    max_batch_size: int = 256,
+    preprocessing_in_graph: bool = False,
+    tolerance: float | None = None,
+    device: torch.device | str = "cpu",
+) -> TensorRtPlan:
+    """Write the ONNX file that TensorRT reads, the engine's metadata, and where it can be, the engine.
+
+    Args:
+        model, metadata, preprocessing_in_graph, tolerance, device: as for `export_onnx`.
+        path: the engine's file; the ONNX file and the metadata (`.json`) are written beside it.
+        precision: of the weights and activations; quantized parts are INT8 whatever it is.
+        batch_size: size of batch that the engine is tuned for.
+        max_batch_size: largest one that it takes.
+
+    Raises:
+        UserError: a file can't be written or read, or TensorRT does not build from it.
+    """
+    if not 1 <= batch_size <= max_batch_size:
+        raise UserError(f"--batch-size {batch_size} is above --max-batch-size {max_batch_size}")
+    onnx_path = path.with_suffix(".onnx")
+    exported = export_onnx(
+        model,
+        metadata,
+        onnx_path,
+        target="tensorrt",
+        precision=precision,
+        preprocessing_in_graph=preprocessing_in_graph,
+        tolerance=tolerance,
+        device=device,
+    )
+    with written_whole(_facts_path(path)) as temporary:
+        temporary.write_text(json.dumps(metadata.to_dict()), encoding="utf-8")
+    side = metadata.preprocessing["image_size"]
+    image = (side, side, 3) if preprocessing_in_graph else (3, side, side)
+    profile = {"min": (1, *image), "opt": (batch_size, *image), "max": (max_batch_size, *image)}
+    built = torch.cuda.is_available() and is_installed()
+    if built:
+        _build(onnx_path, path, profile)
+    return TensorRtPlan(exported, path, _command(onnx_path, path, profile), built)
+
+
+def is_installed() -> bool:
+    """Whether the package is there."""
+    try:
+        load_package("tensorrt")
+    except UserError:
+        return False
+    return True
+
+
+def _command(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> str:
+    shapes = [f"--{name}Shapes={INPUT}:{'x'.join(map(str, shape))}" for name, shape in profile.items()]
+    files = [f"--onnx={onnx_path}", f"--saveEngine={path}"]
+    return shlex.join(["trtexec", *files, *shapes, "--stronglyTyped"])
+
+
+def _build(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> None:
+    trt = load_package("tensorrt")
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_path)):
+        reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise UserError(f"{onnx_path}: not read by TensorRT: {reasons}")
+    config = builder.create_builder_config()
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape(INPUT, profile["min"], profile["opt"], profile["max"])
+    config.add_optimization_profile(shapes)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise UserError(f"{onnx_path}: TensorRT builds no engine from it; see its messages above")
+    with written_whole(path) as temporary:
+        temporary.write_bytes(memoryview(engine))
+
+
+def read_engine(path: Path) -> tuple[Any, WeightsMetadata]:
+    """A `tensorrt.ICudaEngine` out of a file, and what the file beside it says of the model.
+
+    Raises:
+        UserError: TensorRT is missing, or a file is missing or of another version or GPU.
+        ModelError: damaged metadata.
+    """
+    trt = load_package("tensorrt")
+    try:
+        plan, facts = path.read_bytes(), json.loads(_facts_path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; `effnet export tensorrt` writes it") from None
+    except ValueError:
+        raise ModelError(f"{_facts_path(path)}: damaged") from None
+    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise UserError(f"{path}: built by another version of TensorRT or for another GPU; build it anew")
+    return engine, WeightsMetadata.from_dict(facts)
+
+
+def _facts_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")

@@ -1,0 +1,74 @@
+"""A trained model, found by what the command line says of it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from effnet.data.preprocessing import Preprocessing
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.weights import WeightsMetadata, load_model, published_tag
+
+# The model that needs no download: its weights come with a Python package.
+DEFAULT_MODEL = "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model to use, as the command line says it.
+
+    Attributes:
+        arch: model's name; None for that of the weights, or `DEFAULT_MODEL` where there are none.
+        weights: file of weights or a checkpoint; None for published ones.
+        publisher: whose published weights; None for the first there are.
+        ema: take a checkpoint's averaged weights.
+        image_size: side in pixels; None for the weights'.
+        device: ``auto``, ``cuda`` or ``cpu``.
+        precision: as in `ComputeSettings`.
+    """
+
+    arch: str | None = None
+    weights: Path | None = None
+    publisher: str | None = None
+    ema: bool = False
+    image_size: int | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with its weights and what is known about them.
+
+    Attributes:
+        model: takes normalised images float32 (N, 3, H, W), gives logits (N, classes); in evaluation mode on the CPU.
+        metadata: classes, and the preprocessing at the size that was asked for.
+    """
+
+    model: nn.Module
+    metadata: WeightsMetadata
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What images go through before the model."""
+        return Preprocessing.from_dict(self.metadata.preprocessing)
+
+
+def open_trained(choice: ModelChoice) -> TrainedModel:
+    """Find the weights, build the model they are for, and load them.
+
+    Raises:
+        ModelError: weights that can't be found, downloaded or read, or don't fit.
+        UserError: an image size that can't be.
+    """
+    source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
+    model = load_model(source, name=choice.arch, ema=choice.ema)
+    metadata = model.metadata or _assumed_metadata(model)
+    preprocessing = Preprocessing.from_dict(metadata.preprocessing).at_size(choice.image_size)
+    return TrainedModel(model.eval(), replace(metadata, preprocessing=preprocessing.to_dict()))
+
+
+def _assumed_metadata(model: EfficientNet) -> WeightsMetadata:
+    """For a file that says nothing of itself: the document's preprocessing at the model's size."""
+    size = model.config.image_size
+    return WeightsMetadata(model.config.name, Preprocessing(size, size + 32).to_dict())

@@ -1,0 +1,48 @@
+"""TensorRT on an NVIDIA GPU, on an engine's file. Written to its documentation; not yet run on a GPU."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from effnet.errors import UserError
+from effnet.export.onnx import INPUT, OUTPUT
+from effnet.export.tensorrt import read_engine
+from effnet.inference.engines.network import Network, require_fp32
+
+_BYTES = "uint8"
+
+
+class TensorRtNetwork(Network):
+    """A model in TensorRT, on PyTorch's current stream and in its memory.
+
+    Args:
+        path: .engine file that `effnet export tensorrt`, or the command it prints, built.
+        device: must be a GPU.
+        precision: `fp32`; another one is the file's.
+        threads: ignored.
+
+    Raises:
+        UserError: TensorRT or a GPU is missing, or a file that can't be used.
+    """
+
+    def __init__(
+        self, path: Path, device: torch.device, *, precision: str = "fp32", threads: int = 0
+    ) -> None:
+        if device.type != "cuda":
+            raise UserError("--engine tensorrt needs an NVIDIA GPU, and PyTorch sees none here")
+        require_fp32("TensorRT", precision)
+        self.engine, metadata = read_engine(path)
+        kind = str(self.engine.get_tensor_dtype(INPUT)).rpartition(".")[2].lower()
+        super().__init__(metadata, device, takes_bytes=kind == _BYTES)
+        self.context = self.engine.create_execution_context()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        images = images.to(self.device).contiguous()
+        self.context.set_input_shape(INPUT, tuple(images.shape))
+        logits = torch.empty(tuple(self.context.get_tensor_shape(OUTPUT)), device=self.device)
+        self.context.set_tensor_address(INPUT, images.data_ptr())
+        self.context.set_tensor_address(OUTPUT, logits.data_ptr())
+        self.context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream)
+        return logits
