@@ -185,7 +185,10 @@ class MBConv(nn.Module):
 
     @property
     def tile(self) -> int | None:
-        """Tile of the kernels in the present mode; None for the library."""
+        """Tile of the kernels in the present mode; None for the library, and for a convolution made another, such as a
+        quantized one, whose own forward has to run."""
+        if type(self.depsep.conv) is not Conv2d:
+            return None
         return self.train_tile if self.training else self.eval_tile
 
     def filter(self, y: Tensor) -> Tensor:
@@ -212,7 +215,7 @@ class MBConv(nn.Module):
     def can_fuse(self) -> bool:
         """Whether `effnet.models.kernels` can stand for a part of this block."""
         norms = [self.depsep.bn, *([self.expand.bn] if self.expand is not None else [])]
-        return supports(self.depsep.act, *norms)
+        return type(self.depsep.conv) is Conv2d and supports(self.depsep.act, *norms)
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:
