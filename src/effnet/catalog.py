@@ -37,7 +37,7 @@ class Published:
 
     Attributes:
         name: ``MODEL/PLATFORM/PRECISION/MODE``.
-        verb: verb of `effnet` that runs it, `train` or `quantize`.
+        verb: verb of `effnet` that runs it, `train` or `quantize`; empty for a single file, which serves either.
         layers: its settings, later ones over earlier ones.
     """
 
@@ -90,7 +90,7 @@ def find_recipe(name: str) -> Published:
         UserError: there is none of that name, or it can't be read.
     """
     if Path(name).is_file():
-        return Published(name, "train", (Layer(name, read_recipe(name)),))
+        return Published(name, "", (Layer(name, read_recipe(name)),))
     parts = name.removeprefix("recipes/").split("/")
     if len(parts) in (3, 4) and not name.endswith(".yaml"):
         try:
@@ -98,7 +98,7 @@ def find_recipe(name: str) -> Published:
         except UserError as error:
             raise UserError(f"--recipe {name}: {error}") from None
     if len(parts) == 1 and (file := f"{parts[0].removesuffix('.yaml')}.yaml") in _single_files():
-        return Published(name, "train", (_plain(file),))
+        return Published(name, "", (_plain(file),))
     singles = ", ".join(file.removesuffix(".yaml") for file in _single_files())
     raise UserError(
         f"--recipe {name}: no such file; published ones are MODEL/PLATFORM/PRECISION[/MODE], such as "

@@ -120,8 +120,9 @@ class OptimizerSettings:
 class ScheduleSettings:
     """Schedule"""
 
-    epochs: int = setting(400, low=1)
-    """epochs of the whole training, which the learning rate's schedule spans"""
+    epochs: int = setting(400, low=0)
+    """epochs of the whole training, which the learning rate's schedule spans; 0, for `effnet quantize`, trains not at
+    all"""
     run_epochs: int | None = setting(None, low=1, metavar="EPOCHS")
     """stop after this many epochs of this run; --resume goes on [default: all]"""
     lr_schedule: Literal["cosine", "linear", "step"] = setting("cosine")
@@ -204,6 +205,31 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class QuantizationSettings:
+    """Quantization"""
+
+    target: Literal["tensorrt", "onnxruntime", "openvino"] = setting("tensorrt")
+    """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
+    calib_method: Literal["percentile", "max", "entropy", "mse"] = setting("percentile")
+    """how the range of an activation follows from its histogram"""
+    calib_percentile: float = setting(99.99, above=50, high=100, metavar="PERCENT")
+    """share of an activation's values that its range holds, with --calib-method percentile"""
+    calib_batches: int = setting(10, low=1, metavar="BATCHES")
+    """batches of each process to calibrate on"""
+    calib_data: str | None = setting(None, metavar="DIR")
+    """folder with <class>/ folders to calibrate on; images are taken evenly from all [default: DIR/train]"""
+    skip_calibration: bool = False
+    """keep the ranges that the weights bring along"""
+    keep_float: tuple[str, ...] = setting((), metavar="LAYER")
+    """layers not to quantize: names as --sensitivity prints them, or patterns such as 'layers.0.*'"""
+    freeze_bn: int = setting(0, low=0, metavar="EPOCHS")
+    """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded into
+    them at export"""
+    sensitivity: bool = False
+    """after calibration, print what each layer alone costs if it is quantized, and stop"""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All settings of a run, in groups. Every leaf has a name of its own, so that flags need no prefix."""
 
@@ -213,6 +239,7 @@ class Recipe:
     schedule: ScheduleSettings = ScheduleSettings()
     compute: ComputeSettings = ComputeSettings()
     run: RunSettings = RunSettings()
+    quantization: QuantizationSettings = QuantizationSettings()
 
     def replace(self, values: Mapping[str, Any]) -> "Recipe":
         """A copy with leaves changed, each found by its name; values are checked.

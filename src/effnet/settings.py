@@ -33,6 +33,11 @@ def value_type(leaf: Field[Any]) -> tuple[Any, bool]:
     return leaf.type, False
 
 
+def is_list(kind: Any) -> bool:
+    """Whether a setting's type is a tuple of any length, such as ``tuple[str, ...]``."""
+    return typing.get_origin(kind) is tuple and typing.get_args(kind)[1] is Ellipsis
+
+
 def flag_name(leaf: Field[Any]) -> str:
     """The flag of a setting, such as ``--batch-size``."""
     return "--" + leaf.name.replace("_", "-")
@@ -60,13 +65,7 @@ def _converted(leaf: Field[Any], kind: Any, value: Any) -> Any:
             raise UserError(f"{flag} must be one of {', '.join(typing.get_args(kind))}, not {value!r}")
         return value
     if typing.get_origin(kind) is tuple:
-        size = len(typing.get_args(kind))
-        if not isinstance(value, list | tuple) or len(value) != size:
-            raise UserError(f"{flag} takes {size} numbers, not {value!r}")
-        low_to_high = tuple(_converted(leaf, float, number) for number in value)
-        if list(low_to_high) != sorted(low_to_high):
-            raise UserError(f"{flag} takes the lower number first, not {value!r}")
-        return low_to_high
+        return _converted_tuple(leaf, kind, value)
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:  # YAML reads 1e-5, without a dot, as a string
             return float(value)
@@ -75,6 +74,17 @@ def _converted(leaf: Field[Any], kind: Any, value: Any) -> Any:
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise UserError(f"{flag} must be of type {kind.__name__}, not {value!r}")
+
+
+def _converted_tuple(leaf: Field[Any], kind: Any, value: Any) -> tuple[Any, ...]:
+    flag = flag_name(leaf)
+    size = len(value) if is_list(kind) and isinstance(value, list | tuple) else len(typing.get_args(kind))
+    if not isinstance(value, list | tuple) or len(value) != size:
+        raise UserError(f"{flag} takes {'a list' if is_list(kind) else f'{size} numbers'}, not {value!r}")
+    items = tuple(_converted(leaf, typing.get_args(kind)[0], item) for item in value)
+    if not is_list(kind) and list(items) != sorted(items):
+        raise UserError(f"{flag} takes the lower number first, not {value!r}")
+    return items
 
 
 def _check_range(leaf: Field[Any], value: Any) -> None:

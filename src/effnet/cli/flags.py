@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from effnet.errors import UserError
 from effnet.recipe import settings
-from effnet.settings import flag_name, value_type
+from effnet.settings import flag_name, is_list, value_type
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # What the reference's scripts accept beside the recipe's settings.
@@ -61,13 +61,15 @@ def _dashed(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every setting, in the recipe's groups.
+def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
+    """Add a flag for every setting, in the recipe's groups but those of `without`.
 
     A setting that is not given stays absent from the parsed namespace, so that recipe files can be told from flags.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, cls, leaf in settings():
+        if name in without:
+            continue
         group = groups.setdefault(name, parser.add_argument_group(cls.__doc__ or name))
         _add_flag(group, leaf, field_docs(cls)[leaf.name])
     groups["compute"].add_argument(
@@ -117,7 +119,9 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
             *short_first, action=argparse.BooleanOptionalAction if negatable else "store_true", **options
         )
         return
-    if typing.get_origin(kind) is tuple:
+    if is_list(kind):
+        options |= {"nargs": "+", "metavar": leaf.metadata["metavar"]}
+    elif typing.get_origin(kind) is tuple:
         options |= {"nargs": len(typing.get_args(kind)), "type": float}
         options["metavar"] = tuple(str(leaf.metadata["metavar"]).split())
     elif typing.get_origin(kind) is Literal:
@@ -128,6 +132,6 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
 
 
 def _help(leaf: Field[Any], kind: Any, doc: str) -> str:
-    told = "[default:" in doc or leaf.default is None or kind is bool
+    told = "[default:" in doc or leaf.default in (None, ()) or kind is bool
     shown = " ".join(f"{v:g}" for v in leaf.default) if isinstance(leaf.default, tuple) else leaf.default
     return (doc if told else f"{doc} [default: {shown}]").replace("%", "%%")

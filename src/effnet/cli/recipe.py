@@ -39,7 +39,7 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
     found = find_recipe(namespace.recipe) if namespace.recipe else None
-    if found and found.verb != verb:
+    if found and found.verb not in (verb, ""):
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
     layers = [*(found.layers if found else ()), Layer("flag", flags)]
     recipe, sources = compose(layers)

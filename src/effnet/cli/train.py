@@ -1,7 +1,7 @@
 """`effnet train` and `effnet evaluate`."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from effnet.cli.flags import Parser, Verbs, add_recipe_flags
@@ -17,7 +17,7 @@ def add_train(verbs: Verbs, prog: str | None) -> None:
     parser = verbs.add_parser(
         "train", prog=name, usage=f"{name} DIR [options]", help="train a model on a folder of images"
     )
-    add_data_flags(parser)
+    add_data_flags(parser, without=("quantization",))
     parser.set_defaults(verb=_train)
 
 
@@ -27,7 +27,7 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
     parser = verbs.add_parser(
         "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
     )
-    add_data_flags(parser)
+    add_data_flags(parser, without=("quantization",))
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -37,14 +37,14 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
     parser.set_defaults(verb=_train, evaluate=True)
 
 
-def add_data_flags(parser: Parser) -> None:
-    """Add the folder, the recipe and every setting."""
+def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
+    """Add the folder, the recipe and every setting but those of the groups `without`."""
     parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add_recipe_source(parser)
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
     )
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, without)
 
 
 def _train(namespace: argparse.Namespace) -> int:

@@ -9,11 +9,21 @@ from effnet.cli.export import add_export
 from effnet.cli.flags import Parser
 from effnet.cli.models import add_models
 from effnet.cli.prepare import add_prepare
+from effnet.cli.quantize import add_quantize
 from effnet.cli.train import add_evaluate, add_train
 
 Verb = Callable[[argparse.Namespace], int]
 
-VERBS = (add_train, add_evaluate, add_classify, add_export, add_prepare, add_models, add_benchmark)
+VERBS = (
+    add_train,
+    add_evaluate,
+    add_quantize,
+    add_classify,
+    add_export,
+    add_prepare,
+    add_models,
+    add_benchmark,
+)
 
 
 def parser_of_verbs(prog: str | None = None) -> Parser:

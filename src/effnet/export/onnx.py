@@ -19,6 +19,7 @@ from effnet.errors import UserError
 from effnet.export.files import written_whole
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
+from effnet.models.efficientnet import EfficientNet
 from effnet.models.inference_form import inference_form
 from effnet.models.weights import WeightsMetadata
 from effnet.training.step import Normalise
@@ -35,6 +36,8 @@ CHECKED_BATCHES = (1, 3, 8)
 
 # Largest difference of a logit to PyTorch's in FP32 that is taken for rounding.
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
+# The same of a quantized model, as a share of the largest logit.
+QUANTIZED_TOLERANCE = 0.2
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
 # (lowest, highest) integer of a fake quantizer to the type that stores it.
@@ -98,8 +101,7 @@ def export_onnx(
         batch_size: fix N; None leaves it open.
         preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
             takes what `model` does.
-        tolerance: largest difference of a logit to PyTorch's that is accepted; None for that of `TOLERANCES`. For a
-            quantized model it is a matter of its last quantizer's step.
+        tolerance: largest difference of a logit to PyTorch's that is accepted; None for `default_tolerance`.
         device: where PyTorch computes the logits to compare with.
 
     Raises:
@@ -107,9 +109,8 @@ def export_onnx(
     """
     onnx = load_package("onnx")
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
-    graph = _Graph(
-        inference_form(model).cpu(), preprocessing, preprocessing_in_graph, _DTYPES[precision]
-    ).eval()
+    form = inference_form(model, unsigned=target != "tensorrt").cpu()
+    graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
     example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
     proto = _traced(graph, example, OPSETS[target], is_dynamic=batch_size is None)
     tidy(proto)
@@ -127,7 +128,9 @@ def export_onnx(
             takes_bytes=preprocessing_in_graph,
             device=device,
         )
-        check_difference(path, difference, TOLERANCES[precision] if tolerance is None else tolerance)
+        if tolerance is None:
+            tolerance = default_tolerance(model, precision, preprocessing)
+        check_difference(path, difference, tolerance)
     return ExportedFile(
         path, path.stat().st_size, sum(operators(proto).values()), OPSETS[target], difference, batches
     )
@@ -259,6 +262,20 @@ def largest_difference(
         ours = run(example_images(preprocessing, size, takes_bytes).numpy())
         largest = max(largest, float(np.abs(ours - theirs.float().cpu().numpy()).max()))
     return largest
+
+
+def default_tolerance(model: nn.Module, precision: Precision, preprocessing: Preprocessing) -> float:
+    """What a logit may differ by. Of a quantized model it is a share of the largest logit of random images.
+
+    Sums that fall halfway between two levels are rounded up here and down there, and the steps add up on the way to the
+    logits; a graph that computes something else is off by more than they are large.
+    """
+    if not (isinstance(model, EfficientNet) and model.config.quantized):
+        return TOLERANCES[precision]
+    images = example_images(preprocessing, max(CHECKED_BATCHES), takes_bytes=False)
+    with torch.inference_mode():
+        logits = copy.deepcopy(model).eval().cpu()(images)
+    return QUANTIZED_TOLERANCE * float(logits.abs().max())
 
 
 def check_difference(path: Path, difference: float, tolerance: float) -> None:

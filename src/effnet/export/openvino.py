@@ -15,10 +15,10 @@ from effnet.export.onnx import (
     CHECKED_BATCHES,
     METADATA_KEY,
     PRECISION_KEY,
-    TOLERANCES,
     ExportedFile,
     Precision,
     check_difference,
+    default_tolerance,
     export_onnx,
     largest_difference,
 )
@@ -82,7 +82,9 @@ def export_openvino(
             takes_bytes=preprocessing_in_graph,
             device=device,
         )
-        check_difference(path, difference, TOLERANCES[precision] if tolerance is None else tolerance)
+        if tolerance is None:
+            tolerance = default_tolerance(model, precision, Preprocessing.from_dict(metadata.preprocessing))
+        check_difference(path, difference, tolerance)
         operators = sum(
             op.get_type_name() not in ("Constant", "Parameter", "Result") for op in written.get_ops()
         )

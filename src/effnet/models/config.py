@@ -57,6 +57,7 @@ class ModelConfig:
         activation: name in `layers.ACTIVATIONS`.
         fixed_stem_and_head: keep stem and head channels and the depth of the first and last stage unscaled (Lite).
         padding: ``symmetric`` (PyTorch's) or ``same`` (TensorFlow's "SAME", which pads right and bottom first).
+        quantized: simulate INT8 (`models.quantized`); squeeze-and-excitation is then two 1x1 convolutions.
         num_classes: number of logits.
         bn_momentum: weight of the new batch in BatchNorm's running statistics.
         bn_epsilon: added to BatchNorm's variance.
@@ -73,6 +74,7 @@ class ModelConfig:
     activation: str = "silu"
     fixed_stem_and_head: bool = False
     padding: Padding = "symmetric"
+    quantized: bool = False
     num_classes: int = 1000
     bn_momentum: float = 0.01
     bn_epsilon: float = 1e-3
@@ -152,6 +154,10 @@ def _family() -> dict[str, ModelConfig]:
             padding="same",
         )
         for member, scaling in _LITE_SCALING.items()
+    ]
+    rows += [
+        replace(row, name=row.name.replace("efficientnet-", "efficientnet-quant-"), quantized=True)
+        for row in rows
     ]
     return {row.name: row for row in rows}
 

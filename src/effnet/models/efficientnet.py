@@ -38,6 +38,10 @@ class EfficientNet(nn.Module):
         self.features = ConvBNAct(config, stages[-1].out_channels, config.head_channels)
         self.classifier = Classifier(config.head_channels, config.num_classes, config.dropout)
         self._initialise(config)
+        if config.quantized:
+            from effnet.models.quantized import quantize_layers  # with an optional package, slow to import
+
+            quantize_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch.

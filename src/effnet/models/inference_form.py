@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import Conv2d, ConvBNAct, SqueezeExcitation
 
 
@@ -28,14 +29,22 @@ class ConvSqueezeExcitation(nn.Module):
         return x * gate.sigmoid()
 
 
-def inference_form(model: nn.Module) -> nn.Module:
+def inference_form(model: nn.Module, *, unsigned: bool = True) -> nn.Module:
     """A copy of `model` for inference alone: BatchNorm folded into convolutions, squeeze-and-excitation as 1x1 ones.
 
-    Only this package's own layers are changed; what a quantizer has put in their place stays as it is.
+    Only this package's own layers are changed. A quantized model's form is `effnet.models.quantized.export_form`.
+
+    Args:
+        model: any module.
+        unsigned: store a quantized model's activations as uint8, not int8.
 
     Returns:
         A model in evaluation mode on the same device; its state dict is no longer the reference's.
     """
+    if isinstance(model, EfficientNet) and model.config.quantized:
+        from effnet.models.quantized import export_form  # with an optional package, slow to import
+
+        return export_form(model, unsigned=unsigned)
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         if (

@@ -55,11 +55,16 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x`."""
-        if self.pads_itself:
-            x = F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
+        x = self.padded(x)
         if self.cpu_kernel and self.training and cpu.pays(x.shape[1], self.kernel_size[0], *x.shape[2:]):
             return cpu.depthwise(x, self.weight, self.stride[0], int(self.padding[0]))
         return super().forward(x)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """`x` with the zeros around it that the convolution itself does not add."""
+        if not self.pads_itself:
+            return x
+        return F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
 
     def top_left(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of zeros that go before `x`."""
@@ -164,6 +169,11 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        y = self.branch(x)
+        return self.stochastic_depth(x, y) if self.has_shortcut else y
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The block without its shortcut; shapes as in `forward`."""
         # An exported model is to hold plain convolutions.
         if self.tile is not None and not torch.compiler.is_exporting():
             y = self.filter(self.expand.conv(x) if self.expand is not None else x)
@@ -171,12 +181,14 @@ class MBConv(nn.Module):
             y = self.depsep(self.expand(x) if self.expand is not None else x)
         if self.se is not None:
             y = self.se(y)
-        y = self.proj(y)
-        return self.stochastic_depth(x, y) if self.has_shortcut else y
+        return self.proj(y)
 
     @property
     def tile(self) -> int | None:
-        """Tile of the kernels in the present mode; None for the library."""
+        """Tile of the kernels in the present mode; None for the library, and for a convolution made another, such as a
+        quantized one, whose own forward has to run."""
+        if type(self.depsep.conv) is not Conv2d:
+            return None
         return self.train_tile if self.training else self.eval_tile
 
     def filter(self, y: Tensor) -> Tensor:
@@ -203,7 +215,7 @@ class MBConv(nn.Module):
     def can_fuse(self) -> bool:
         """Whether `effnet.models.kernels` can stand for a part of this block."""
         norms = [self.depsep.bn, *([self.expand.bn] if self.expand is not None else [])]
-        return supports(self.depsep.act, *norms)
+        return type(self.depsep.conv) is Conv2d and supports(self.depsep.act, *norms)
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:

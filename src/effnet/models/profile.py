@@ -1,6 +1,6 @@
 """Size and work of a model, counted without running it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ def profile(name: str, image_size: int | None = None) -> Profile:
     Raises:
         ModelError: unknown name.
     """
-    config = model_config(name, image_size=image_size)
+    # Quantizers neither add parameters nor change the count, and are slow to import.
+    config = replace(model_config(name, image_size=image_size), quantized=False)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in EfficientNet(config).parameters())
     layers = layer_sizes(config).values()

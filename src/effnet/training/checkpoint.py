@@ -105,7 +105,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 # What a resumed run takes over from the checkpoint; where it runs and what it writes belongs to each command.
-_INHERITED_GROUPS = ("model", "data", "optimizer", "schedule", "compute")
+_INHERITED_GROUPS = ("model", "data", "optimizer", "schedule", "compute", "quantization")
 _NOT_INHERITED = {
     "pretrained",
     "pretrained_source",
@@ -113,6 +113,8 @@ _NOT_INHERITED = {
     "run_epochs",
     "device",
     "workers",
+    "calib_data",
+    "sensitivity",
 }
 
 

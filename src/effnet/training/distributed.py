@@ -44,6 +44,12 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def max(self, values: Tensor) -> Tensor:
+        """Elementwise maximum over all processes; `values` is changed in place and returned."""
+        if self.world_size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
     def merge(self, named: Mapping[str, str]) -> dict[str, str]:
         """Entries of all processes together, in every one of them."""
         if self.world_size == 1:

@@ -1,6 +1,6 @@
 """A whole training: from a recipe and a folder to checkpoints and a log."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
 from effnet.memory import keep_freed_memory
+from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
@@ -123,12 +124,17 @@ def _classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Seque
     return origin.classes(keeps_classifier=keeps_classifier)
 
 
-def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
+Prepare = Callable[[Opened, RunLog], object]
+"""what is done to a run's model before it is trained"""
+
+
+def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) -> dict[str, float]:
     """Train as `recipe` says on the images in `path`.
 
     Args:
         recipe: settings; None stands for what `effnet.training.defaults` and the pretrained weights say.
         path: folder with ``train/<class>/`` and ``val/<class>/``; None with synthetic images.
+        prepare: called with the opened run before its training begins, to change the model; a quantized model needs it.
 
     Returns:
         Metrics of the last epoch under the document's names, such as `train.loss` and `val.top1`.
@@ -136,6 +142,10 @@ def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
     Raises:
         UserError, ModelError: settings, weights or data that can't be used.
     """
+    if recipe.schedule.epochs == 0:
+        raise UserError("--epochs 0 trains nothing; it is for `effnet quantize`")
+    if prepare is None and model_config(recipe.model.arch).quantized:
+        raise UserError(f"--arch {recipe.model.arch} is trained by `effnet quantize` (quant_main.py)")
     workspace = Path(recipe.run.workspace)
     prepare_workspace(workspace)
     recipe = recipe.replace({"resume": resolve_resume(recipe.run)})
@@ -146,6 +156,9 @@ def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
         files = _checkpoint_files(opened.recipe, workspace)
         log_path = workspace / recipe.run.report_file
         with RunLog(log_path, append=recipe.run.resume is not None, is_main=processes.is_main) as log:
+            announce(opened, log)
+            if prepare is not None:
+                prepare(opened, log)
             trainer = Trainer(
                 opened.recipe,
                 opened.model,
@@ -161,7 +174,6 @@ def train(recipe: Recipe, path: Path | None) -> dict[str, float]:
             )
             if opened.origin.checkpoint is not None:
                 trainer.load_state_dict(opened.origin.checkpoint)
-            _announce(opened, log)
             metrics = trainer.run()
             _conclude(log, log_path, files, metrics, trainer.progress)
     return metrics
@@ -186,9 +198,11 @@ def _checkpoint_files(recipe: Recipe, workspace: Path) -> CheckpointFiles | None
     return CheckpointFiles(workspace, recipe.run.checkpoint_filename, recipe.run.gather_checkpoints)
 
 
-def _announce(opened: Opened, log: RunLog) -> None:
+def announce(opened: Opened, log: RunLog) -> None:
     """Print and record every setting, the machine and the data."""
     for group, values in opened.recipe.to_dict().items():
+        if group == "quantization" and not opened.model.config.quantized:
+            continue
         log.print(f"{group}: {', '.join(f'{name} {_shown(value)}' for name, value in values.items())}")
     device = opened.processes.device
     facts = {

@@ -161,6 +161,10 @@ class Trainer:
             # A frozen backbone's BatchNorm keeps its statistics, and dropping its blocks would teach nothing.
             for name, part in self.model.named_children():
                 part.train(name == "classifier")
+        if self.progress.epoch >= self.recipe.schedule.epochs - self.recipe.quantization.freeze_bn:
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
 
     def _batches(self) -> Iterator[Batch]:
         # Only a run to its end takes the loader on to the next epoch; --prof is not resumed.

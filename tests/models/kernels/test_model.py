@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.layers import MBConv
+from effnet.models.layers import Conv2d, MBConv
 
 
 def small(base: str, **overrides: object) -> EfficientNet:
@@ -105,6 +105,22 @@ def test_compiles_as_one_graph() -> None:
     for (name, a), b in zip(kernels.named_parameters(), library.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4, msg=name)
     torch.testing.assert_close(kernels.state_dict(), library.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_replaced_convolution_runs() -> None:
+    class Doubled(Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    stage = fused(small("efficientnet-b0").layers[6])
+    x = torch.randn(4, stage.block0.expand.conv.in_channels, 3, 3)
+    before = stage(x).detach()
+    stage.block0.depsep.conv.__class__ = Doubled
+    stage.block0.depsep.bn.eval()
+    stage.block0.depsep.bn.reset_running_stats()
+    assert not stage.block0.can_fuse
+    assert stage.block0.tile is None
+    assert not torch.allclose(stage(x), before)
 
 
 def test_a_replaced_batch_norm_is_left_to_the_library() -> None:

@@ -91,7 +91,7 @@ def test_a_compiler_sees_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kernel", "tile"), [(3, 1), (5, 2)])
+@pytest.mark.parametrize(("kernel", "tile"), [(3, 1), (5, 0), (5, 2)])
 def test_kernels_compile_for_hopper(
     kernel: int, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ def add_train(forms: Verbs) -> None:
     )
     train.add_argument("--precisions", nargs="+", metavar="NAME", help=sweep.format("--precision"))
     train.add_argument("--markdown", metavar="FILE", help="write the document's table here")
-    add_recipe_flags(train)
+    add_recipe_flags(train, without=("quantization",))
     train.set_defaults(verb=_benchmark_train)
 
 

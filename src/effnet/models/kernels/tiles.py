@@ -22,16 +22,14 @@ class Tile:
     warps: int
 
 
-# Compiled for sm_90 by Triton 3.8 none of these spills registers; 3.6 spills a little in the first two,
-# 5 x 5, backward.
+# Compiled for sm_90 by Triton 3.8 none of these spills registers; 3.6 spills ten of the first's, 5 x 5, backward.
 # A lane's two 16-bit channels are one access of 4 bytes. Four columns of a 5 x 5 kernel take 140 registers forward and
 # 250 backward, of a 3 x 3 kernel 72 and 128; two columns 128, 220, 64 and 118, but they load their inputs 3 (2) times
-# from the L1 cache, not 2 (1.5) times. The last three suit the last stages' small images.
+# from the L1 cache, not 2 (1.5) times. The last has the small programs that small images and batches need. Each costs
+# seconds to compile for each shape, so there are few.
 TILES = (
     Tile(strips=8, columns=4, channels=32, rows=32, warps=4),
-    Tile(strips=4, columns=4, channels=64, rows=32, warps=4),
     Tile(strips=4, columns=2, channels=64, rows=32, warps=4),
-    Tile(strips=2, columns=4, channels=64, rows=16, warps=2),
     Tile(strips=4, columns=2, channels=32, rows=16, warps=2),
 )
 DEFAULT_TILE = 0

@@ -31,6 +31,7 @@ from effnet.models.weights.sources import locate
 _LOG = logging.getLogger("effnet")
 _HEAD = ("classifier.fc.weight", "classifier.fc.bias")
 _SHOWN = 3  # keys named in an error
+_QUANTIZER_ENTRIES = ("_amax", "_bias_value")
 
 Source = str | os.PathLike[str]
 
@@ -45,7 +46,7 @@ class LoadReport:
         metadata: what is known about the weights; without classes if the classifier was not loaded; or None.
         entries: how many entries of the state dict were loaded.
         dropped_head: (classes in the file, classes of the model) if the classifier was left out, else None.
-        quantizer_entries: how many of a quantized file's `_amax` entries were left out for want of a place.
+        quantizer_entries: how many entries of a quantized file's quantizers were left out for want of a place.
     """
 
     path: Path
@@ -232,9 +233,7 @@ def _load(
 ) -> LoadReport:
     target: Mapping[str, Tensor] = model.state_dict()
     state_dict = layout.to_ours(file.state_dict, model.config)
-    quantizer_entries = [key for key in state_dict if key.endswith("_amax") and key not in target]
-    for key in quantizer_entries:
-        del state_dict[key]
+    target, quantizer_entries = _settle_quantizers(model, state_dict, target)
     state_dict = {key: _in_form_of(tensor, target.get(key)) for key, tensor in state_dict.items()}
     dropped_head = _drop_head(state_dict, target)
     without_head = (
@@ -253,6 +252,25 @@ def _load(
     if metadata is not None and (dropped_head or len(metadata.class_names()) != model.config.num_classes):
         metadata = metadata.without_classes()
     return LoadReport(file.path, layout.name, metadata, len(state_dict), dropped_head, len(quantizer_entries))
+
+
+def _settle_quantizers(
+    model: EfficientNet, state_dict: StateDict, target: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], list[str]]:
+    """What a file has to hold as far as quantizers go, and those of its entries that the model has no place for.
+
+    The latter are taken out of `state_dict`. A file of a quantized model says by its entries which quantizers are on,
+    so the model's own state of them is no measure; a float file has none.
+    """
+    modules = dict(model.named_modules()) if model.config.quantized else {}
+    found = [key for key in state_dict if key.endswith(_QUANTIZER_ENTRIES) and key not in target]
+    left_out = [key for key in found if key.rpartition(".")[0] not in modules]
+    for key in left_out:
+        del state_dict[key]
+    if model.config.quantized:
+        target = {key: tensor for key, tensor in target.items() if not key.endswith(_QUANTIZER_ENTRIES)}
+        target |= {key: tensor for key, tensor in state_dict.items() if key.endswith(_QUANTIZER_ENTRIES)}
+    return target, left_out
 
 
 def _in_form_of(tensor: Tensor, target: Tensor | None) -> Tensor:
@@ -310,6 +328,8 @@ def _shape(tensor: Tensor) -> str:
 def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
     """Whether the weights are of the model of `config`, whatever the number of classes."""
     translated = layout.to_ours(original, config)
+    if config.quantized != any(key.endswith("_amax") for key in translated):
+        return False
     # A quick look first, so that a model is built only to confirm.
     depth = sum(stage.depth for stage in config.stages())
     depthwise = sum(key.endswith(".depsep.conv.weight") for key in translated)
@@ -320,12 +340,13 @@ def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
     state_dict = {
         key: _in_form_of(tensor, target.get(key))
         for key, tensor in translated.items()
-        if key not in _HEAD and not key.endswith("_amax")
+        if key not in _HEAD and not key.endswith(_QUANTIZER_ENTRIES)
     }
     return not _faults(state_dict, target)
 
 
 @functools.cache
 def _shapes(config: ModelConfig) -> Mapping[str, Tensor]:
+    # The quantized model has these shapes too, but for kernels in place of matrices, and is slow to import.
     with torch.device("meta"):
-        return EfficientNet(config).state_dict()
+        return EfficientNet(replace(config, quantized=False)).state_dict()

@@ -260,13 +260,17 @@ def find_weights(model: str, tag: str | None = None) -> PublishedWeights:
 
     Args:
         model: name of the model.
+            A quantized model without rows of its own starts from its float twin's.
         tag: ``publisher`` (its first set for this model), ``publisher/name`` (exactly one set), or None for
             the model's default.
 
     Raises:
         ModelError: there are no such weights; the message says which there are.
     """
-    rows = [row for row in PUBLISHED if row.metadata.model == model]
+    twin = model.replace("-quant-", "-")
+    rows = [row for row in PUBLISHED if row.metadata.model == model] or [
+        row for row in PUBLISHED if row.metadata.model == twin
+    ]
     if not rows:
         raise ModelError(f"no published weights of {model} are known; give a file, or train from scratch")
     for row in rows:

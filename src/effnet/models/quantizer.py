@@ -1,0 +1,268 @@
+"""The fake quantizer: nvidia-modelopt's `TensorQuantizer`, with zero points, and in the memory format of its input.
+
+A float x becomes scale * (q - zero_point) with q = clamp(round(x / scale) + zero_point, -128, 127), as in ONNX's
+QuantizeLinear and DequantizeLinear. What is stored is modelopt's: `_amax` = 127 * scale, and for an asymmetric range
+`_bias_value` = -zero_point * scale, the value that modelopt subtracts before it quantizes symmetrically. As the bias is
+a whole number of steps, zero is exact, which padding and ReLU need and engines require.
+
+This is the one module that imports modelopt. Nothing imports it but a quantized model that is built.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effnet.models.errors import ModelError
+
+# It tells of each machine without CUDA when modelopt is imported.
+_NO_CUDA_LOG = logging.getLogger("torch.utils.cpp_extension")
+_NO_CUDA_LOG.addFilter(_filter := lambda record: False)
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from modelopt.torch.quantization.config import QuantizerAttributeConfig
+        from modelopt.torch.quantization.nn import TensorQuantizer
+except ImportError as error:
+    raise ModelError(
+        f"quantized models need nvidia-modelopt ({error}): pip install 'effnet[quantization]'"
+    ) from None
+finally:
+    _NO_CUDA_LOG.removeFilter(_filter)
+
+LOWEST, HIGHEST = -128, 127
+# Adding and subtracting it rounds a float32 below 2^22 to the nearest even integer, twice as fast as `round`.
+_ROUNDS = 1.5 * 2**23
+_SMALLEST_SCALE = 2.0**-40
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The numbers that a quantizer of a whole tensor can give: scale * (q - zero_point), q in [-128, 127]."""
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The smallest."""
+        return (LOWEST - self.zero_point) * self.scale
+
+    @property
+    def high(self) -> float:
+        """The largest."""
+        return (HIGHEST - self.zero_point) * self.scale
+
+
+class Quantizer(TensorQuantizer):
+    """Simulates INT8 of a tensor, as a whole or by its first axis, in the forward pass; the gradient passes through
+    within the range.
+
+    Off, it does nothing and has no entries in the state dict. On, it has `_amax` (and `_bias_value` if the range is
+    asymmetric), and quantizes once these are set: an `_amax` of 0 stands for a range not known yet.
+    Loading its entries switches it on.
+
+    The range of weights follows them in training; that of activations is fixed by calibration.
+
+    Args:
+        shape: of `_amax`: () for activations, (out, 1, 1, 1) or (out, 1) for weights.
+        is_on: whether it quantizes.
+    """
+
+    _amax: Tensor
+    _bias_value: Tensor
+
+    def __init__(self, shape: tuple[int, ...] = (), *, is_on: bool = True) -> None:
+        super().__init__(
+            QuantizerAttributeConfig(num_bits=8, axis=0 if shape else None, narrow_range=bool(shape))
+        )
+        self.shape = shape
+        self._grid: Grid | None = None
+        self.has_range = False
+        self.switch(is_on)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it has a place in the state dict."""
+        return hasattr(self, "_amax")
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether its range has a zero point."""
+        return hasattr(self, "_bias_value")
+
+    @property
+    def grid(self) -> Grid:
+        """What it rounds to, for a quantizer of whole tensors whose range is known."""
+        assert self._grid is not None
+        return self._grid
+
+    def switch(self, is_on: bool, *, asymmetric: bool = False) -> None:
+        """Switch on or off. A range that is known is kept where its kind stays the same."""
+        wanted = {"_amax": is_on, "_bias_value": is_on and asymmetric and not self.shape}
+        if [hasattr(self, name) for name in wanted] != list(wanted.values()):
+            for name, is_wanted in wanted.items():
+                if hasattr(self, name):
+                    delattr(self, name)
+                if is_wanted:
+                    self.register_buffer(name, torch.zeros(self.shape))
+            self._refresh()
+        self._disabled = not is_on
+
+    def set_range(self, low: float, high: float) -> None:
+        """Cover [low, high], which is widened to hold 0; a symmetric quantizer covers [-m, m] with m the larger one."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        if self.is_asymmetric:
+            scale = max((high - low) / (HIGHEST - LOWEST), _SMALLEST_SCALE)
+            zero_point = round(LOWEST - low / scale)
+            self._bias_value.fill_(-zero_point * scale)
+        else:
+            scale = max(high, -low, HIGHEST * _SMALLEST_SCALE) / HIGHEST
+        self._amax.fill_(HIGHEST * scale)
+        self._refresh()
+
+    def follow(self, weight: Tensor) -> None:
+        """Cover the largest weight of each output channel."""
+        self._amax.copy_(weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True))
+        self.has_range = True
+
+    def channel_scales(self) -> Tensor:
+        """Scale of each output channel, of `_amax`'s shape."""
+        return (self._amax / HIGHEST).clamp_min(_SMALLEST_SCALE)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The input, rounded to the grid; of the same shape, dtype and memory format."""
+        if self._disabled:
+            return inputs
+        if self._if_calib:
+            self.collect(inputs)
+        if not (self._if_quant and self.has_range):
+            return inputs
+        if not self.shape:
+            grid = self.grid
+            rounded: Tensor = _Round.apply(inputs, grid.scale, grid.zero_point)
+            return rounded
+        if self.training:
+            self.follow(inputs)
+        rounded = _RoundChannels.apply(inputs, self.channel_scales())
+        return rounded
+
+    def _refresh(self) -> None:
+        """Bring what is derived from the entries up to date."""
+        self._grid, self.has_range = None, False
+        if not self.is_on or self._amax.is_meta:
+            return
+        amax = float(self._amax.max())
+        self.has_range = amax > 0
+        if self.has_range and not self.shape:
+            scale = amax / HIGHEST
+            bias = float(self._bias_value) if self.is_asymmetric else 0.0
+            self._grid = Grid(scale, round(-bias / scale))
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        amax, bias = (state_dict.get(prefix + name) for name in ("_amax", "_bias_value"))
+        if amax is None:
+            return  # see `quantize_layers`
+        if amax.numel() != max(1, int(torch.Size(self.shape).numel())):
+            lists[-1].append(
+                f"{prefix}_amax has {amax.numel()} numbers, not {torch.Size(self.shape).numel()}"
+            )
+            return
+        self.switch(True, asymmetric=bias is not None)
+        with torch.no_grad():
+            self._amax.copy_(amax.reshape(self.shape))
+            if bias is not None:
+                self._bias_value.copy_(bias)
+        self._refresh()
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        if not self.is_on:
+            return "off"
+        return (
+            str(self._grid) if self._grid else f"by channel, shape {self.shape}" if self.shape else "no range"
+        )
+
+
+class _Round(torch.autograd.Function):
+    """Rounding of a whole tensor to a grid, with the gradient of a clamp (the straight-through estimator)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, zero_point: int) -> Tensor:
+        ctx.save_for_backward(x)
+        low, high = LOWEST - zero_point, HIGHEST - zero_point
+        # What rounds to an end of the grid is still within it.
+        ctx.ends = (low - 0.5) * scale, (high + 0.5) * scale
+        if x.is_cuda and not torch.compiler.is_compiling():
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, LOWEST, HIGHEST)
+        return _rounded(x.float() * (1 / scale), low, high).mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, x, *ctx.ends), None, None
+
+
+class _RoundChannels(torch.autograd.Function):
+    """Rounding of weights by output channel, symmetric in [-127, 127], whose range holds all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scales: Tensor) -> Tensor:
+        return _rounded(weight.float() / scales, -HIGHEST, HIGHEST).mul_(scales).to(weight.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient, None
+
+
+def _rounded(x: Tensor, low: int, high: int) -> Tensor:
+    """The nearest even integers within [low, high]; in place, as `x` is a fresh tensor."""
+    if torch.compiler.is_compiling():  # a compiler that reassociates sums would cancel the constant
+        return x.round().clamp(low, high)
+    return x.clamp_(low, high).add_(_ROUNDS).sub_(_ROUNDS)
+
+
+class NoQuantizer(nn.Identity):
+    """Stands where a quantizer is off."""
+
+    is_on = False
+
+
+class ExportedQuantizer(nn.Module):
+    """A quantizer as PyTorch's own operator, which exporters translate into QuantizeLinear and DequantizeLinear.
+
+    Args:
+        quantizer: on, with a known range.
+        unsigned: store activations as uint8 with the zero point moved by 128, which is the same arithmetic.
+    """
+
+    is_on = True
+    scales: Tensor
+    zero_points: Tensor
+
+    def __init__(self, quantizer: Quantizer, *, unsigned: bool) -> None:
+        super().__init__()
+        self.by_channel = bool(quantizer.shape)
+        if self.by_channel:
+            scales = quantizer.channel_scales().flatten()
+            zero_points = torch.zeros_like(scales, dtype=torch.int32)
+            self.limits = (-HIGHEST, HIGHEST)
+        else:
+            shift = -LOWEST if unsigned else 0
+            scales = torch.tensor(quantizer.grid.scale)
+            zero_points = torch.tensor(quantizer.grid.zero_point + shift, dtype=torch.int32)
+            self.limits = (LOWEST + shift, HIGHEST + shift)
+        self.register_buffer("scales", scales)
+        self.register_buffer("zero_points", zero_points)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input, rounded to the grid."""
+        if self.by_channel:
+            return torch.fake_quantize_per_channel_affine(x, self.scales, self.zero_points, 0, *self.limits)
+        return torch.fake_quantize_per_tensor_affine(x, self.scales, self.zero_points, *self.limits)

@@ -1,0 +1,1 @@
+"""INT8: where quantizers sit, calibration, and quantization-aware training."""

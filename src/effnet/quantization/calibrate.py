@@ -1,0 +1,132 @@
+"""Calibration: ranges of the activations from what they are on some images, and of the weights from themselves."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from effnet.data import Batch
+from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
+from effnet.models.quantized import quantizers_of, weighted_layers
+from effnet.models.quantizer import Quantizer
+from effnet.quantization.histogram import BINS, Histogram, range_of, sample
+from effnet.recipe import QuantizationSettings
+from effnet.training.distributed import Processes
+from effnet.training.metrics import Rates
+from effnet.training.precision import Precision
+from effnet.training.step import Normalise
+
+
+class Sampler:
+    """Samples tensors, each once, though several quantizers see it.
+
+    Args:
+        is_whole: take all values.
+    """
+
+    def __init__(self, is_whole: bool) -> None:
+        self.is_whole = is_whole
+        self._samples = WeakIdKeyDictionary()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Values of a tensor (N, C, ...), contiguous."""
+        if x not in self._samples:
+            self._samples[x] = x if self.is_whole else sample(x)
+        values: Tensor = self._samples[x]
+        return values
+
+
+class HistogramCalibrator:
+    """What modelopt's quantizer hands its input to while it calibrates."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.histogram = Histogram()
+        self._sampler = sampler
+
+    def collect(self, x: Tensor) -> None:
+        """Count a batch."""
+        self.histogram.add(self._sampler(x))
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    preprocessing: Preprocessing,
+    precision: Precision,
+    processes: Processes,
+    settings: QuantizationSettings,
+) -> dict[str, float]:
+    """Find the ranges of all quantizers that are on. The model runs in float meanwhile; its mode is restored.
+
+    Args:
+        model: quantized, on its device.
+        batches: this process's images.
+        preprocessing: mean and standard deviation.
+        precision: arithmetic of the forward pass.
+        processes: who calibrates together; all find the same ranges.
+        settings: method and percentile.
+
+    Returns:
+        The metrics of `Rates`, and `range_time`, seconds that the ranges took after the last batch.
+
+    Raises:
+        UserError: there was no image.
+    """
+    was_training = model.training
+    model.eval()
+    for layer in weighted_layers(model).values():
+        if layer._weight_quantizer.is_on:
+            layer._weight_quantizer.follow(layer.weight)
+    # The method that goes by the ends has to see all values.
+    calibrators = _attach(model, Sampler(is_whole=settings.calib_method == "max"))
+    normalise = Normalise(preprocessing).to(processes.device)
+    rates = Rates(processes.device, processes.world_size)
+    for batch in rates.over(batches):
+        with rates.compute(), precision.autocast():
+            model(normalise(batch.images))
+    metrics = rates.summary()
+    begun = time.perf_counter()
+    _merge([calibrator.histogram for calibrator in calibrators.values()], processes)
+    for quantizer, calibrator in calibrators.items():
+        low, high = range_of(
+            calibrator.histogram,
+            settings.calib_method,
+            percentile=settings.calib_percentile,
+            symmetric=not quantizer.is_asymmetric,
+        )
+        quantizer.set_range(low, high)
+        quantizer.disable_calib()
+    for quantizer in quantizers_of(model).values():
+        quantizer.enable_quant()
+    model.train(was_training)
+    if not metrics:
+        raise UserError("there is no image to calibrate on; see --calib-data and --calib-batches")
+    return {**metrics, "range_time": time.perf_counter() - begun}
+
+
+def _attach(model: nn.Module, sampler: Sampler) -> dict[Quantizer, HistogramCalibrator]:
+    calibrators = {}
+    for quantizer in quantizers_of(model).values():
+        quantizer.disable_quant()
+        if quantizer.is_on and not quantizer.shape:
+            calibrators[quantizer] = quantizer._calibrator = HistogramCalibrator(sampler)
+            quantizer.enable_calib()
+    return calibrators
+
+
+def _merge(histograms: list[Histogram], processes: Processes) -> None:
+    """Give every process the histograms over all."""
+    if processes.world_size == 1:
+        return
+    ends = torch.tensor([[h.reach, -h.low, h.high] for h in histograms], dtype=torch.float64)
+    ends = processes.max(ends.to(processes.device)).cpu()
+    for histogram, (reach, low, high) in zip(histograms, ends.tolist(), strict=True):
+        histogram.grow(reach)
+        histogram.low, histogram.high = -low, high
+    counts = torch.stack([histogram.counts.to(processes.device) for histogram in histograms])
+    for histogram, summed in zip(histograms, processes.sum(counts).view(-1, BINS), strict=True):
+        histogram.counts = summed

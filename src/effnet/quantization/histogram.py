@@ -1,0 +1,185 @@
+"""Histograms of activations, and the ranges that follow from them.
+
+Histograms are gathered on the device from an evenly spaced sample of each image's values, so that calibration runs at
+about the speed of inference. Ends of the histogram are powers of two and bins are merged in pairs as they grow, so the
+result depends neither on the order of images nor on how they come in batches or to processes.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Method = Literal["percentile", "max", "entropy", "mse"]
+Array = npt.NDArray[np.float64]
+
+BINS = 8192
+SAMPLE = 4096
+"""values of an image that are counted"""
+LEVELS = 256
+# Share of the largest value at which a search for a range begins, and the candidates it tries up to 1.
+_NARROWEST, _CANDIDATES = 0.05, 64
+
+
+class Histogram:
+    """Histogram of a tensor's values over batches, with `BINS` bins from -`reach` to `reach`.
+
+    Attributes:
+        reach: a power of two; 0 while nothing but zeros has been seen.
+        counts: int64 (BINS,), on the device of what was seen.
+        low, high: smallest and largest value.
+    """
+
+    def __init__(self) -> None:
+        self.reach = 0.0
+        self.counts = torch.zeros(BINS, dtype=torch.int64)
+        self.low = self.high = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Count values, floating point of any shape."""
+        low, high = (end.item() for end in values.aminmax())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.grow(_reach(max(-low, high)))
+        if self.counts.device != values.device:
+            self.counts = self.counts.to(values.device)
+        if self.reach:
+            # Scaling by a power of two is exact, so a value's bin is that of the wider histogram after merging.
+            bins = (values.float() * (BINS / 2 / self.reach)).floor_().add_(BINS / 2).clamp_(0, BINS - 1)
+            self.counts += torch.bincount(bins.to(torch.int64).flatten(), minlength=BINS)
+
+    def grow(self, reach: float) -> None:
+        """Reach at least as far as `reach`, a power of two or 0."""
+        if not self.reach:
+            self.reach = max(self.reach, reach)
+        while self.reach < reach:
+            pairs = self.counts.view(-1, 2).sum(1)
+            self.counts = torch.zeros_like(self.counts)
+            self.counts[BINS // 4 : -BINS // 4] = pairs
+            self.reach *= 2
+
+
+def _reach(largest: float) -> float:
+    return 2.0 ** math.ceil(math.log2(largest)) if largest > 0 else 0.0
+
+
+def sample(x: Tensor) -> Tensor:
+    """About `SAMPLE` values of each image, evenly spaced, from all channels alike.
+
+    Args:
+        x: (N, C, H, W) or (N, C).
+    """
+    flat = x.permute(0, 2, 3, 1).reshape(len(x), -1) if x.ndim == 4 else x.reshape(len(x), -1)
+    step = max(1, flat.shape[1] // SAMPLE)
+    while math.gcd(step, x.shape[1]) > 1:
+        step += 1
+    return flat[:, ::step].contiguous()
+
+
+def range_of(
+    histogram: Histogram, method: Method, *, percentile: float = 99.99, symmetric: bool
+) -> tuple[float, float]:
+    """The range that a quantizer should cover.
+
+    Args:
+        histogram: what was seen.
+        method: ``max`` covers all; ``percentile`` leaves out the farthest values; ``mse`` minimises the mean squared
+            error of rounding and clipping; ``entropy`` the Kullback-Leibler divergence of the distribution.
+        percentile: share of the values that are covered, in percent; for an asymmetric range, what is left out is
+            halved between its ends.
+        symmetric: whether the range will be used as [-m, m].
+
+    Returns:
+        (low, high) with low <= 0 <= high.
+    """
+    low, high = histogram.low, histogram.high
+    if method == "max" or not histogram.reach:
+        return low, high
+    counts = histogram.counts.cpu().numpy().astype(np.float64)
+    if symmetric:
+        half = BINS // 2
+        counts = np.concatenate([np.zeros(half), counts[half:] + counts[:half][::-1]])
+        low, high = 0.0, max(-low, high)
+    edges = np.linspace(-histogram.reach, histogram.reach, BINS + 1)
+    if method == "percentile":
+        low, high = _percentiles(counts, edges, percentile, low, high, symmetric)
+    else:
+        low, high = _search(
+            counts, edges, {"mse": _squared_error, "entropy": _divergence}[method], low, high, symmetric
+        )
+    return (-high, high) if symmetric else (low, high)
+
+
+def _percentiles(
+    counts: Array, edges: Array, percentile: float, low: float, high: float, symmetric: bool
+) -> tuple[float, float]:
+    left_out = (1 - percentile / 100) * counts.sum()
+    if not symmetric:
+        left_out /= 2
+    # The outermost edges within which all but `left_out` of the values of one side lie.
+    first = int(np.searchsorted(np.cumsum(counts), left_out, side="right"))
+    last = BINS - int(np.searchsorted(np.cumsum(counts[::-1]), left_out, side="right"))
+    return (0.0 if symmetric else max(low, min(edges[first], 0.0))), min(high, max(edges[last], 0.0))
+
+
+Cost = Callable[[Array, Array, Array, float], float]
+
+
+def _search(
+    counts: Array, edges: Array, cost: Cost, low: float, high: float, symmetric: bool
+) -> tuple[float, float]:
+    """The cheapest range: its far end first, with the near one as it is, then the near one."""
+    seen = counts > 0
+    counts, centers = counts[seen], ((edges[1:] + edges[:-1]) / 2)[seen]
+    shares = np.geomspace(_NARROWEST, 1.0, _CANDIDATES)
+
+    def costs(ends: list[tuple[float, float]]) -> list[float]:
+        return [_cost(counts, centers, cost, -high if symmetric else low, high) for low, high in ends]
+
+    for end in (1, 0) if high >= -low else (0, 1):
+        ends = [(low, high * share) if end else (low * share, high) for share in shares]
+        low, high = ends[int(np.argmin(costs(ends)))]
+        if symmetric:
+            break
+    return low, high
+
+
+def _cost(counts: Array, centers: Array, cost: Cost, low: float, high: float) -> float:
+    scale = max((high - low) / (LEVELS - 1), 1e-12)
+    first = np.rint(low / scale)
+    levels = np.clip(np.rint(centers / scale) - first, 0, LEVELS - 1)
+    return (
+        cost(counts, centers, levels, scale)
+        if cost is _divergence
+        else cost(counts, centers, (levels + first) * scale, scale)
+    )
+
+
+def _squared_error(counts: Array, centers: Array, rounded: Array, scale: float) -> float:
+    return float((counts * (rounded - centers) ** 2).sum())
+
+
+def _divergence(counts: Array, centers: Array, levels: Array, scale: float) -> float:
+    """Of the distribution with its clipped part at the ends, from one that is even within each level."""
+    index = levels.astype(np.int64)
+    # Beyond the ends: what lies farther than half a step from the last level.
+    inside = np.ones(len(counts), dtype=bool)
+    for level, pick in ((0, -1), (LEVELS - 1, 0)):
+        members = np.flatnonzero(index == level)
+        if len(members):
+            kept = members[pick]
+            inside[members] = np.abs(centers[members] - centers[kept]) <= scale
+    reference = np.where(inside, counts, 0.0)
+    mass = np.bincount(index, weights=reference, minlength=LEVELS)
+    bins = np.bincount(index, weights=inside, minlength=LEVELS)
+    even = np.where(inside, mass[index] / np.maximum(bins[index], 1), 0.0)
+    for level in (0, LEVELS - 1):
+        members = np.flatnonzero(inside & (index == level))
+        if len(members):
+            reference[members[-1] if level else members[0]] += counts[~inside & (index == level)].sum()
+    used = (reference > 0) & (even > 0)
+    p, q = reference[used] / reference.sum(), even[used] / even.sum()
+    return float((p * np.log(p / q)).sum())

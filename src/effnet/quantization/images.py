@@ -1,0 +1,86 @@
+"""The images to calibrate on: a fixed choice, spread evenly over a folder, prepared as for validation."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from effnet.data import Batch, open_data
+from effnet.data.decode import Readable
+from effnet.data.folder import ImageFolder, list_images
+from effnet.data.loader import open_loaders
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+from effnet.training.run import Opened
+
+_FOLDER_BACKENDS = ("pytorch", "dali-cpu", "dali-gpu")
+
+
+class Spread:
+    """As many images of a folder as asked for, at even distances in its order by class and name.
+
+    Args:
+        images: the folder.
+        count: how many, at most all.
+    """
+
+    def __init__(self, images: ImageFolder, count: int) -> None:
+        self._images = images
+        self._indices = np.arange(min(count, len(images))) * len(images) // min(count, len(images))
+
+    @property
+    def targets(self) -> npt.NDArray[np.int32]:
+        """(N,) position of each image's class."""
+        return self._images.targets[self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, indices: Sequence[int]) -> Iterable[Callable[[], Readable]]:
+        """See `effnet.data.loader.Images`."""
+        return self._images.read([int(self._indices[index]) for index in indices])
+
+
+def calibration_batches(recipe: Recipe, path: Path | None, opened: Opened) -> Iterator[Batch]:
+    """This process's batches to calibrate on.
+
+    Args:
+        recipe: resolved settings; its `quantization` says how many batches, and the folder if not ``path/train``.
+        path: the run's folder of images.
+        opened: the run.
+
+    Raises:
+        UserError: a folder that is missing or empty.
+    """
+    settings = recipe.quantization
+    # Packed and synthetic sets are read as for training; of what is random, only the crop and the flip remain.
+    plain = recipe.replace({"augmentation": "none", "mixup": 0.0})
+    common = {"rank": opened.processes.rank, "world_size": opened.processes.world_size}
+    device = opened.processes.device
+    if settings.calib_data is None and recipe.data.data_backend not in _FOLDER_BACKENDS:
+        source = open_data(
+            plain,
+            path or Path(),
+            opened.preprocessing,
+            device,
+            splits=("train",),
+            classes=opened.data.classes,
+            **common,
+        )
+        loader = source.train
+    else:
+        folder = Path(settings.calib_data) if settings.calib_data is not None else (path or Path()) / "train"
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: no such folder to calibrate on; name one with class folders by --calib-data"
+            )
+        folder = folder.resolve()
+        images = list_images(folder.parent, folder.name)
+        wanted = settings.calib_batches * recipe.optimizer.batch_size * opened.processes.world_size
+        loader = open_loaders(
+            plain, {"val": Spread(images, wanted)}, images.classes, opened.preprocessing, device, **common
+        ).val
+    assert loader is not None
+    return islice(iter(loader), settings.calib_batches)

@@ -1,0 +1,135 @@
+"""Where quantizers sit, by engine: one table, with the reason of each row.
+
+An engine computes an operator in integers only if the tensors around it are quantized in the way that it fuses, and
+what is quantized beyond that costs accuracy for nothing. The rows that all engines share are the document's.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from effnet.errors import UserError
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.quantized import quantizers_of, weighted_layers
+
+Target = Literal["tensorrt", "onnxruntime", "openvino"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How an engine wants activations.
+
+    Attributes:
+        asymmetric: with a zero point. SiLU's outputs begin at -0.28: a symmetric range wastes almost half of its steps
+            on values that do not occur (arXiv 2004.09602, appendix D).
+        reason: why.
+    """
+
+    asymmetric: bool
+    reason: str
+
+
+ENGINES: dict[Target, Engine] = {
+    "tensorrt": Engine(False, "accepts zero points of 0 only"),
+    "onnxruntime": Engine(
+        True, "its convolutions of unsigned inputs use VNNI; those of signed ones are slow"
+    ),
+    "openvino": Engine(True, "folds zero points into the convolution's bias"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A place of quantizers.
+
+    Attributes:
+        place: end of the quantizer's name; the first row that fits is a quantizer's.
+        targets: engines that want it.
+        reason: why it is there.
+    """
+
+    place: str
+    targets: tuple[Target, ...]
+    reason: str
+
+
+_ALL: tuple[Target, ...] = ("tensorrt", "onnxruntime", "openvino")
+
+PLACEMENT: tuple[Row, ...] = (
+    Row(
+        ".act._input_quantizer",
+        ("onnxruntime",),
+        "a convolution is fused only if its output is quantized; without, it runs in float between conversions. "
+        "The others fuse SiLU in float into the convolution's end, where a further rounding is a loss",
+    ),
+    Row(
+        ".act.gate_quantizer",
+        ("onnxruntime",),
+        "SiLU is computed as QLinearSigmoid and QLinearMul, of which both factors have to be quantized",
+    ),
+    Row(
+        ".se.gate_quantizer",
+        ("onnxruntime",),
+        "squeeze-and-excitation's second convolution is fused like the others",
+    ),
+    Row(".branch_quantizer", ("onnxruntime",), "QLinearAdd wants both of its inputs quantized"),
+    Row(
+        ".residual_quantizer",
+        _ALL,
+        "the shortcut of a sum in integers; without, the block's input is read a second time in float",
+    ),
+    Row(
+        ".pooling._input_quantizer",
+        _ALL,
+        "the pooling reads the largest tensor of a block; in INT8 that is a quarter of the memory traffic",
+    ),
+    Row(".mul_a_quantizer", _ALL, "the features of squeeze-and-excitation's product, read in INT8"),
+    Row(".mul_b_quantizer", _ALL, "its gates: both factors are quantized or the product stays in float"),
+    Row("._input_quantizer", _ALL, "convolutions and linear layers multiply integers with integers"),
+    Row(
+        "._weight_quantizer",
+        _ALL,
+        "a range for each output channel: those of depthwise kernels differ by orders of magnitude. Symmetric, so that "
+        "no engine has to sum up inputs to correct for a zero point",
+    ),
+)
+
+
+def row_of(name: str) -> Row:
+    """The row of a quantizer."""
+    return next(row for row in PLACEMENT if f".{name}".endswith(row.place))
+
+
+def place_quantizers(model: EfficientNet, target: Target, keep_float: Sequence[str] = ()) -> None:
+    """Switch each quantizer of a model on or off as an engine wants it. Ranges that are known are kept.
+
+    Args:
+        model: a quantized model.
+        target: the engine.
+        keep_float: layers that are not to be quantized: names, beginnings of names up to a dot, or patterns.
+
+    Raises:
+        UserError: the model is not quantized, or there is no such layer.
+    """
+    if not model.config.quantized:
+        quantized = model.config.name.replace("efficientnet-", "efficientnet-quant-")
+        raise UserError(f"--arch {model.config.name} has no quantizers; use --arch {quantized}")
+    float_layers = _chosen_layers(list(weighted_layers(model)), keep_float)
+    for name, quantizer in quantizers_of(model).items():
+        is_on = target in row_of(name).targets and name.rpartition(".")[0] not in float_layers
+        quantizer.switch(is_on, asymmetric=ENGINES[target].asymmetric)
+
+
+def _chosen_layers(layers: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = [name for name in layers if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
+        if not found:
+            near = difflib.get_close_matches(pattern, layers, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"--keep-float {pattern}: no such layer; did you mean {near}? --sensitivity lists all"
+            )
+        chosen.update(found)
+    return chosen

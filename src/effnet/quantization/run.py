@@ -1,0 +1,133 @@
+"""A whole quantization: from a recipe, weights and a folder to a calibrated or trained INT8 model."""
+
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from effnet.errors import UserError
+from effnet.models import model_config
+from effnet.models.quantized import quantizers_of
+from effnet.quantization.calibrate import calibrate
+from effnet.quantization.images import calibration_batches
+from effnet.quantization.placement import place_quantizers
+from effnet.quantization.sensitivity import LayerCost, sensitivity
+from effnet.recipe import Recipe
+from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.distributed import joined_processes
+from effnet.training.log import RunLog
+from effnet.training.run import Opened, announce, open_run, train
+from effnet.training.step import Normalise
+
+SENSITIVITY_BATCHES = 1
+
+
+def quantize(recipe: Recipe, path: Path | None) -> dict[str, float]:
+    """Quantize as `recipe` says: place quantizers, calibrate, and train unless `epochs` is 0.
+
+    Args:
+        recipe: settings; the model is a quantized one, `efficientnet-quant-*`.
+        path: folder with ``train/<class>/`` and ``val/<class>/``; only the latter without training. None with
+            synthetic images.
+
+    Returns:
+        Metrics of the last epoch, or of validation after calibration, and `calib.*` where there was any.
+
+    Raises:
+        UserError, ModelError: settings, weights or data that can't be used.
+    """
+    if not model_config(recipe.model.arch).quantized:
+        quantized = recipe.model.arch.replace("efficientnet-", "efficientnet-quant-")
+        raise UserError(f"--arch {recipe.model.arch} has no quantizers; use --arch {quantized}")
+    if recipe.schedule.epochs == 0 or recipe.quantization.sensitivity:
+        return _quantize_after_training(recipe, path)
+    return train(recipe, path, prepare=partial(_prepare, path))
+
+
+def _prepare(path: Path | None, opened: Opened, log: RunLog) -> dict[str, float]:
+    """Place and calibrate the quantizers of a model that is about to be trained or validated."""
+    settings = opened.recipe.quantization
+    place_quantizers(opened.model, settings.target, settings.keep_float)
+    if opened.origin.checkpoint is not None:
+        return {}  # which brings its ranges
+    if settings.skip_calibration:
+        _check_ranges(opened)
+        return {}
+    metrics = calibrate(
+        opened.model,
+        calibration_batches(opened.recipe, path, opened),
+        opened.preprocessing,
+        opened.precision,
+        opened.processes,
+        settings,
+    )
+    named = {f"calib.{name}": value for name, value in metrics.items()}
+    log.record("calibration", named)
+    log.print(
+        f"calibrated for {settings.target}: {metrics['total_ips']:.1f} images/s, waited {metrics['data_time']:.3f} s "
+        f"and computed {metrics['compute_latency']:.3f} s a batch"
+    )
+    return named
+
+
+def _check_ranges(opened: Opened) -> None:
+    for name, quantizer in quantizers_of(opened.model).items():
+        if quantizer.is_on and not quantizer.has_range:
+            raise UserError(
+                f"--skip-calibration: the weights bring no range for {name}; calibrate, or give the --target that they "
+                "were quantized for"
+            )
+
+
+def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, float]:
+    workspace = Path(recipe.run.workspace)
+    prepare_workspace(workspace)
+    if recipe.run.resume:
+        raise UserError(
+            "--resume goes on with a training; without one, give the weights by --pretrained-from-file"
+        )
+    with joined_processes(recipe.compute.device) as processes:
+        opened = open_run(recipe, path, processes, ("val",))
+        with RunLog(workspace / recipe.run.report_file, is_main=processes.is_main) as log:
+            announce(opened, log)
+            metrics = _prepare(path, opened, log)
+            if recipe.quantization.sensitivity:
+                _report(_sensitivity(path, opened), log)
+                return metrics
+            validator = opened.validator()
+            assert validator is not None
+            metrics |= {f"val.{name}": value for name, value in validator(opened.model).items()}
+            log.record("summary", metrics)
+            log.print(f"validation top-1: {metrics['val.top1']:.2f} % of {metrics['val.images']:.0f} images")
+            if processes.is_main and not recipe.run.no_checkpoints:
+                _save(recipe, opened, metrics, log)
+    return metrics
+
+
+def _save(recipe: Recipe, opened: Opened, metrics: dict[str, float], log: RunLog) -> None:
+    files = CheckpointFiles(Path(recipe.run.workspace), recipe.run.checkpoint_filename, 0)
+    content = {
+        "epoch": 0,
+        "best_prec1": metrics["val.top1"],
+        "arch": opened.recipe.model.arch,
+        "state_dict": opened.model.state_dict(),
+        "recipe": recipe.to_dict(),
+        "resolved_recipe": opened.recipe.to_dict(),
+        "metadata": opened.metadata.to_dict(),
+    }
+    files.save(content, is_best=True)
+    log.print(f"quantized weights: {files.best}")
+    log.print(f"to run them in an engine: effnet export onnx --pretrained-from-file {files.best}")
+
+
+def _sensitivity(path: Path | None, opened: Opened) -> list[LayerCost]:
+    normalise = Normalise(opened.preprocessing).to(opened.processes.device)
+    batches = islice(calibration_batches(opened.recipe, path, opened), SENSITIVITY_BATCHES)
+    return sensitivity(opened.model, [normalise(batch.images) for batch in batches])
+
+
+def _report(costs: list[LayerCost], log: RunLog) -> None:
+    width = max(len(cost.layer) for cost in costs)
+    log.print(f"{'quantized alone':{width}}  logit error  same class")
+    for cost in costs:
+        log.print(f"{cost.layer:{width}}  {100 * cost.error:9.3f} %  {cost.agreement:8.1f} %")
+        log.record("sensitivity", {"layer": cost.layer, "error": cost.error, "agreement": cost.agreement})

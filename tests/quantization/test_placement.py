@@ -1,0 +1,66 @@
+"""The table of places: every quantizer has a row, and the document's are those for TensorRT."""
+
+import pytest
+import torch
+
+pytest.importorskip("modelopt")
+
+from effnet.errors import UserError
+from effnet.models import build_model
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.quantized import quantizers_of
+from effnet.quantization.placement import ENGINES, PLACEMENT, Target, place_quantizers, row_of
+
+
+@pytest.fixture
+def model() -> EfficientNet:
+    with torch.device("meta"):
+        return build_model("efficientnet-quant-b0")
+
+
+def on(model: EfficientNet) -> set[str]:
+    return {name for name, quantizer in quantizers_of(model).items() if quantizer.is_on}
+
+
+def test_every_quantizer_has_a_row_and_every_row_a_quantizer(model: EfficientNet) -> None:
+    rows = [row_of(name) for name in quantizers_of(model)]
+    assert set(rows) == set(PLACEMENT)
+
+
+def test_tensorrt_s_are_the_document_s(model: EfficientNet, shapes: dict[str, dict[str, list[int]]]) -> None:
+    place_quantizers(model, "onnxruntime")
+    place_quantizers(model, "tensorrt")
+    assert list(model.state_dict()) == list(shapes["efficientnet-quant-b0"])
+
+
+@pytest.mark.parametrize("target", ENGINES)
+def test_only_tensorrt_has_no_zero_points(model: EfficientNet, target: Target) -> None:
+    place_quantizers(model, target)
+    activations = [q for q in quantizers_of(model).values() if q.is_on and not q.shape]
+    assert {quantizer.is_asymmetric for quantizer in activations} == {target != "tensorrt"}
+
+
+def test_onnxruntime_s_convolutions_have_quantized_ends(model: EfficientNet) -> None:
+    place_quantizers(model, "openvino")
+    less = on(model)
+    place_quantizers(model, "onnxruntime")
+    assert less < on(model)
+    assert "layers.1.block1.expand.act._input_quantizer" in on(model) - less
+    assert "layers.1.block1.branch_quantizer" in on(model) - less
+
+
+def test_layers_that_stay_float(model: EfficientNet) -> None:
+    place_quantizers(model, "tensorrt", ["stem", "layers.*.se.squeeze", "classifier.fc"])
+    off = {name for name in quantizers_of(model) if row_of(name).targets == tuple(ENGINES)} - on(model)
+    assert {name.rpartition(".")[0] for name in off} == {
+        "stem.conv",
+        "classifier.fc",
+        *(name.rpartition(".")[0] for name in quantizers_of(model) if ".se.squeeze." in name),
+    }
+    with pytest.raises(UserError, match=r"no such layer; did you mean layers\.1\.block0\.depsep\.conv"):
+        place_quantizers(model, "tensorrt", ["layers.1.block0.depsep.cnv"])
+
+
+def test_a_float_model_has_no_places() -> None:
+    with torch.device("meta"), pytest.raises(UserError, match="use --arch efficientnet-quant-lite0"):
+        place_quantizers(build_model("efficientnet-lite0"), "tensorrt")

@@ -1,0 +1,194 @@
+"""Whole quantizations on real files: after training, by training, interrupted, in several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("modelopt")
+
+from effnet.cli import main
+from effnet.errors import UserError
+from effnet.inference.evaluate import evaluate
+from effnet.models.weights import load_model
+from effnet.quantization.run import quantize
+from effnet.recipe import Recipe
+from effnet.training.run import train
+
+
+def recipe(workspace: Path, **changes: Any) -> Recipe:
+    values = {
+        "arch": "efficientnet-quant-lite0",  # the quickest to run
+        "image_size": 32,
+        "batch_size": 8,
+        "epochs": 0,
+        "workers": 0,
+        "lr": 0.01,
+        "print_freq": 1,
+        "device": "cpu",
+        "calib_batches": 2,
+        "target": "openvino",
+        "workspace": str(workspace),
+    }
+    return Recipe().replace({**values, **changes})
+
+
+def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (workspace / "report.json").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["type"] == kind]
+
+
+def state(workspace: Path, entry: str = "state_dict") -> dict[str, torch.Tensor]:
+    content = torch.load(workspace / "checkpoint.pth.tar", weights_only=True)
+    states: dict[str, torch.Tensor] = content[entry]
+    return states
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+
+
+@pytest.fixture(scope="module")
+def float_weights(images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    workspace = tmp_path_factory.mktemp("float")
+    train(recipe(workspace, arch="efficientnet-lite0", epochs=2), images)
+    return str(workspace / "checkpoint.pth.tar")
+
+
+def test_after_training(images: Path, tmp_path: Path, float_weights: str) -> None:
+    metrics = quantize(recipe(tmp_path, pretrained_from_file=float_weights), images)
+    assert metrics.keys() >= {"calib.total_ips", "calib.data_time", "calib.compute_latency", "val.top1"}
+    (logged,) = records(tmp_path, "calibration")
+    assert logged["data"]["calib.total_ips"] > 0
+    checkpoint = str(tmp_path / "checkpoint.pth.tar")
+    again = evaluate(recipe(tmp_path, pretrained_from_file=checkpoint), images)
+    assert again["val.loss"] == pytest.approx(metrics["val.loss"], rel=1e-6)
+    # The same images give the same ranges, in batches of another size too.
+    other = tmp_path / "other"
+    quantize(
+        recipe(other, pretrained_from_file=float_weights, batch_size=4, calib_batches=4),
+        images,
+    )
+    assert_same(state(other), state(tmp_path))
+    # What has ranges needs no images to calibrate on.
+    kept = tmp_path / "kept"
+    changes = {"pretrained_from_file": checkpoint, "skip_calibration": True, "calib_data": "absent"}
+    assert quantize(recipe(kept, **changes), images)["val.loss"] == pytest.approx(
+        metrics["val.loss"], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"use_ema": 0.9, "precision": "bf16"}, {"freeze_bn": 1, "target": "onnxruntime"}]
+)
+def test_training(images: Path, tmp_path: Path, float_weights: str, changes: dict[str, Any]) -> None:
+    metrics = quantize(recipe(tmp_path, pretrained_from_file=float_weights, epochs=1, **changes), images)
+    before, after = load_model(float_weights).state_dict(), state(tmp_path)
+    key = "layers.1.block0.expand.conv.weight"
+    assert not torch.equal(before[key], after[key])
+    amax = after["layers.1.block0.expand.conv._weight_quantizer._amax"]
+    assert ((amax > 0) & (amax < 10)).all()
+    evaluated = evaluate(recipe(tmp_path, resume=str(tmp_path / "checkpoint.pth.tar"), **changes), images)
+    for name in ("val.loss", "val_ema.loss"):
+        if name in metrics:
+            assert evaluated[name] == pytest.approx(metrics[name], rel=1e-6)
+    unmoved = torch.equal(before["stem.bn.running_mean"], after["stem.bn.running_mean"])
+    assert unmoved == ("freeze_bn" in changes)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_uninterrupted(images: Path, tmp_path: Path, float_weights: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    changes = {"pretrained_from_file": float_weights, "epochs": 3}
+    quantize(recipe(whole, **changes), images)
+    flags = [
+        *("--arch", "efficientnet-quant-lite0", "--image-size", "32", "-b", "8", "--epochs", "3", "-j", "0"),
+        *("--lr", "0.01", "-p", "1", "--device", "cpu", "--calib-batches", "2", "--target", "openvino"),
+        *("--pretrained-from-file", float_weights, "--workspace", str(parts)),
+    ]
+    command = [sys.executable, "-m", "effnet", "quantize", str(images), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (parts / "checkpoint.pth.tar").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    quantize(recipe(parts, epochs=3, resume=str(parts / "checkpoint.pth.tar")), images)
+    assert_same(state(parts), state(whole))
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_ranges_of_one(images: Path, tmp_path: Path, float_weights: str) -> None:
+    flags = [
+        *("--arch", "efficientnet-quant-lite0", "--image-size", "32", "-b", "4", "--epochs", "0", "-j", "0"),
+        *("--device", "cpu", "--calib-batches", "2", "--target", "openvino"),
+        *("--pretrained-from-file", float_weights, "--workspace", str(tmp_path / "two")),
+    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(
+        [*launcher, str(root / "quant_main.py"), str(images), *flags],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    quantize(recipe(tmp_path / "one", pretrained_from_file=float_weights), images)
+    assert_same(state(tmp_path / "two"), state(tmp_path / "one"))
+
+
+def test_sensitivity(images: Path, tmp_path: Path, float_weights: str) -> None:
+    quantize(recipe(tmp_path, pretrained_from_file=float_weights, sensitivity=True), images)
+    costs = [record["data"] for record in records(tmp_path, "sensitivity")]
+    assert costs[0]["layer"] == "all"
+    assert {"stem.conv", "classifier.fc", "layers.1.block1.residual_quantizer"} <= {c["layer"] for c in costs}
+    errors = [cost["error"] for cost in costs[1:]]
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[-1] < errors[0] < 1
+    assert not (tmp_path / "checkpoint.pth.tar").exists()
+    costliest = costs[1]["layer"]
+    kept = tmp_path / "kept"
+    quantize(recipe(kept, pretrained_from_file=float_weights, keep_float=("stem", "classifier.fc")), images)
+    assert not [key for key in state(kept) if key.startswith(("stem.conv._", "classifier.fc._"))]
+    assert [key for key in state(kept) if key.startswith("layers.1.block0.depsep.conv._")], costliest
+
+
+def test_what_can_t_be(images: Path, tmp_path: Path, float_weights: str) -> None:
+    wrong = {
+        "needs|no quantizers; use --arch efficientnet-quant-b0": {"arch": "efficientnet-b0"},
+        "bring no range for stem.conv._input_quantizer": {
+            "pretrained_from_file": float_weights,
+            "skip_calibration": True,
+        },
+        "nowhere: no such folder to calibrate on": {"calib_data": "nowhere"},
+        "without one, give the weights by --pretrained-from-file": {"resume": float_weights},
+    }
+    for message, changes in wrong.items():
+        with pytest.raises(UserError, match=message):
+            quantize(recipe(tmp_path, **changes), images)
+    with pytest.raises(UserError, match="is trained by `effnet quantize`"):
+        train(recipe(tmp_path, epochs=1), images)
+    with pytest.raises(UserError, match="--epochs 0 trains nothing"):
+        train(recipe(tmp_path, arch="efficientnet-lite0"), images)
+
+
+def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [
+        *("--arch", "efficientnet-quant-lite0", "--image-size", "32", "-b", "8", "--epochs", "0", "-j", "0"),
+        *("--keep-float", "stem", "layers.0.*", "--workspace", str(tmp_path)),
+    ]
+    assert main([str(images), *flags], verb="quantize", prog="quant_main.py") == 0
+    assert "effnet export onnx --pretrained-from-file" in capsys.readouterr().out
+    checkpoint = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
+    assert checkpoint["recipe"]["quantization"]["keep_float"] == ["stem", "layers.0.*"]
+    assert (
+        main(["quantize", str(images), "--evaluate", "--resume", str(tmp_path / "checkpoint.pth.tar")]) == 0
+    )
