@@ -20,9 +20,13 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
 QUICK = "--epochs 1 --image-size 32 --resize 32 --batch-size 4 --workers 0 --device cpu"
 QUICKER = {
     "effnet train": QUICK,
-    "torchrun": QUICK,
+    "python ./multiproc.py": f"{QUICK} --gpu-affinity none",
+    "effnet quantize my-images --arch": "--image-size 32 --resize 32 --batch-size 4 --workers 0 --calib-batches 1",
+    "effnet quantize my-images --recipe": f"{QUICK} --calib-batches 1",
     "effnet evaluate": "--batch-size 4 --workers 0 --device cpu",
     "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --eager-only",
+    "effnet benchmark inference --compare": "--batch-size 1 --rounds 1 --seconds 0.01",
+    "effnet benchmark inference": "--batch-size 1 --image-size 32 --rounds 1 --seconds 0.01 --eager-only --no-peers --engine torch",
     "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1 --images 32",
 }
 
@@ -41,7 +45,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     Image.fromarray(pixels).save(root / folder / split / name / f"{index}.jpg")
     shutil.copy(root / "my-images/val/cat/0.jpg", root / "photo.jpg")
     (root / "recipes").symlink_to(REPOSITORY / "recipes")
-    (root / "main.py").symlink_to(REPOSITORY / "main.py")
+    for script in ("main.py", "multiproc.py"):
+        (root / script).symlink_to(REPOSITORY / script)
     from effnet.models.weights import IMAGENET, class_list
 
     (root / "wnids.txt").write_text("\n".join(class_list(IMAGENET).wnids))
