@@ -91,6 +91,12 @@ def test_values_far_out_are_left_out(method: Method, symmetric: bool) -> None:
     assert low == -high if symmetric else -0.3 < low < -0.2
 
 
+@pytest.mark.parametrize("method", ["mse", "entropy", "percentile"])
+def test_values_far_from_zero_are_covered(method: Method) -> None:
+    _, high = range_of(gathered(0.5 + 0.01 * torch.rand(10_000)), method, symmetric=False)
+    assert high == pytest.approx(0.51, abs=0.01)
+
+
 @pytest.mark.parametrize("method", ["mse", "entropy", "percentile", "max"])
 def test_nothing_but_zeros(method: Method) -> None:
     assert range_of(gathered(torch.zeros(10)), method, symmetric=False) == (0.0, 0.0)

@@ -125,7 +125,8 @@ def _percentiles(
     return (0.0 if symmetric else max(low, min(edges[first], 0.0))), min(high, max(edges[last], 0.0))
 
 
-Cost = Callable[[Array, Array, Array, float], float]
+# (counts, centers of their bins, level of each, value of each level) to what is to be as small as possible
+Cost = Callable[[Array, Array, Array, Array], float]
 
 
 def _search(
@@ -149,37 +150,25 @@ def _search(
 
 def _cost(counts: Array, centers: Array, cost: Cost, low: float, high: float) -> float:
     scale = max((high - low) / (LEVELS - 1), 1e-12)
-    first = np.rint(low / scale)
-    levels = np.clip(np.rint(centers / scale) - first, 0, LEVELS - 1)
-    return (
-        cost(counts, centers, levels, scale)
-        if cost is _divergence
-        else cost(counts, centers, (levels + first) * scale, scale)
-    )
+    values = (np.rint(low / scale) + np.arange(LEVELS)) * scale
+    levels = np.clip(np.rint((centers - values[0]) / scale), 0, LEVELS - 1).astype(np.int64)
+    return cost(counts, centers, levels, values)
 
 
-def _squared_error(counts: Array, centers: Array, rounded: Array, scale: float) -> float:
-    return float((counts * (rounded - centers) ** 2).sum())
+def _squared_error(counts: Array, centers: Array, levels: Array, values: Array) -> float:
+    return float((counts * (values[levels] - centers) ** 2).sum())
 
 
-def _divergence(counts: Array, centers: Array, levels: Array, scale: float) -> float:
+def _divergence(counts: Array, centers: Array, levels: Array, values: Array) -> float:
     """Of the distribution with its clipped part at the ends, from one that is even within each level."""
-    index = levels.astype(np.int64)
-    # Beyond the ends: what lies farther than half a step from the last level.
-    inside = np.ones(len(counts), dtype=bool)
-    for level, pick in ((0, -1), (LEVELS - 1, 0)):
-        members = np.flatnonzero(index == level)
-        if len(members):
-            kept = members[pick]
-            inside[members] = np.abs(centers[members] - centers[kept]) <= scale
-    reference = np.where(inside, counts, 0.0)
-    mass = np.bincount(index, weights=reference, minlength=LEVELS)
-    bins = np.bincount(index, weights=inside, minlength=LEVELS)
-    even = np.where(inside, mass[index] / np.maximum(bins[index], 1), 0.0)
-    for level in (0, LEVELS - 1):
-        members = np.flatnonzero(inside & (index == level))
-        if len(members):
-            reference[members[-1] if level else members[0]] += counts[~inside & (index == level)].sum()
-    used = (reference > 0) & (even > 0)
-    p, q = reference[used] / reference.sum(), even[used] / even.sum()
+    inside = np.abs(centers - values[levels]) <= 0.501 * (values[1] - values[0])
+    if not inside.any():
+        return np.inf
+    reference = counts[inside]
+    index = levels[inside]
+    mass, bins = np.bincount(index, reference, LEVELS), np.bincount(index, minlength=LEVELS)
+    even = mass[index] / bins[index]
+    for end, beyond in ((0, centers < values[0]), (-1, centers > values[-1])):
+        reference[end] += counts[~inside & beyond].sum()
+    p, q = reference / reference.sum(), even / even.sum()
     return float((p * np.log(p / q)).sum())

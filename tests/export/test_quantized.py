@@ -1,0 +1,123 @@
+"""Quantized models as ONNX: integers where the engine wants them, and the fake-quantized model's answers."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("modelopt")
+from effnet import create_model
+from effnet.data import Batch
+from effnet.data.decode import EncodedImage
+from effnet.data.preprocessing import Preprocessing
+from effnet.data.transforms import ValTransform
+from effnet.export.onnx import Target, export_onnx
+from effnet.export.openvino import export_openvino
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.quantized import quantizers_of
+from effnet.models.weights import WeightsMetadata
+from effnet.quantization.calibrate import calibrate
+from effnet.quantization.placement import place_quantizers
+from effnet.recipe import ComputeSettings, QuantizationSettings
+from effnet.training.distributed import Processes
+from effnet.training.precision import Precision
+from effnet.training.step import Normalise
+from tests.models.test_quantized import small
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+CPU = torch.device("cpu")
+SIZE = 64
+
+
+def calibrated(
+    model: EfficientNet, target: Target, images: torch.Tensor, metadata: WeightsMetadata
+) -> EfficientNet:
+    place_quantizers(model, target)
+    calibrate(
+        model,
+        iter([Batch(part, torch.zeros(len(part)), torch.arange(len(part))) for part in images.split(20)]),
+        Preprocessing.from_dict(metadata.preprocessing),
+        Precision(ComputeSettings(device="cpu"), CPU),
+        Processes(0, 0, 1, 1, CPU),
+        QuantizationSettings(target=target),
+    )
+    return model.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("efficientnet-quant-b0", "onnxruntime"),
+        ("efficientnet-quant-b0", "tensorrt"),
+        ("efficientnet-quant-lite0", "openvino"),
+    ],
+)
+def test_integers_in_the_file(
+    name: str, target: Target, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    metadata = WeightsMetadata(name, Preprocessing(SIZE, SIZE).to_dict())
+    pixels = torch.randint(0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8)
+    model = calibrated(small(name), target, pixels, metadata)
+    path = tmp_path / "model.onnx"
+    exported = export_onnx(model, metadata, path, target=target)
+    assert exported.batches == (1, 3, 8)
+    assert capfd.readouterr().err == ""  # onnxruntime warns there
+    graph = onnx.load(path).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    on = [quantizer for quantizer in quantizers_of(model).values() if quantizer.is_on]
+    weights = sum(bool(quantizer.shape) for quantizer in on)
+    # One pair for each quantizer, or fewer where several see the same tensor; weights are stored as integers.
+    assert 0 < kinds["QuantizeLinear"] <= len(on) - weights
+    assert kinds["DequantizeLinear"] == kinds["QuantizeLinear"] + weights
+    assert "BatchNormalization" not in kinds
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    zero_points = {types[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert zero_points == {onnx.TensorProto.INT8 if target == "tensorrt" else onnx.TensorProto.UINT8}
+    # Kernels and the classifier's matrix are stored as bytes.
+    floats = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert max(int(np.prod(tensor.dims)) for tensor in floats) <= 1280
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_photographs_keep_their_classes(target: Target, shared_dir: Path, tmp_path: Path) -> None:
+    """EfficientNet-Lite0 on the sample of ImageNet: 100 photographs to calibrate, the other 326 to judge."""
+    openvino = pytest.importorskip("openvino")
+    wnids = (shared_dir / "data/imagenet-sample/wnids.txt").read_text().split()
+    files = sorted((shared_dir / "data/imagenet-sample/val").glob("*/*"))
+    chosen = {index * len(files) // 100 for index in range(100)}
+    model = create_model("efficientnet-quant-lite0", weights="google")
+    assert model.metadata is not None
+    preprocessing = Preprocessing.from_dict(model.metadata.preprocessing)
+    transform = ValTransform(preprocessing)
+    pixels = torch.from_numpy(np.stack([transform(EncodedImage(file)) for file in files])).permute(0, 3, 1, 2)
+    kept = [index for index in range(len(files)) if index not in chosen]
+    images = Normalise(preprocessing)(pixels[kept])
+    classes = torch.tensor([wnids.index(files[index].parent.name) for index in kept])
+    model.eval()
+
+    def answers(run: object) -> torch.Tensor:
+        assert callable(run)
+        return torch.cat([torch.as_tensor(run(part)).argmax(1) for part in images.split(16)])
+
+    with torch.inference_mode():
+        in_float = answers(model)
+        simulated = answers(calibrated(model, target, pixels[sorted(chosen)], model.metadata))
+    if target == "onnxruntime":
+        export_onnx(model, model.metadata, tmp_path / "model.onnx", target=target)
+        session = ort.InferenceSession(str(tmp_path / "model.onnx"))
+        ours = answers(lambda part: session.run(None, {"images": part.numpy()})[0])
+    else:
+        export_openvino(model, model.metadata, tmp_path / "model.xml")
+        compiled = openvino.Core().compile_model(
+            tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        ours = answers(lambda part: compiled(part.numpy())[0].copy())
+    assert len(classes) == 326
+    assert (ours == classes).sum() >= (in_float == classes).sum() - 3  # a point is 3.26 of them
+    assert (ours == simulated).float().mean() >= 0.98
