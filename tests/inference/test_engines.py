@@ -121,7 +121,7 @@ def test_evaluation_gives_the_same_metrics(
     metrics = {}
     for arguments in (
         ("--pretrained-from-file", str(weights)),
-        (str(weights), "--engine", "openvino"),
+        (str(weights), "--engine", "auto"),
         (str(files["bytes"]), "--engine", "onnxruntime"),
         (str(files["openvino"]),),
     ):

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -36,11 +37,18 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "peak_memory": _peak_memory(),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "cuda": torch.version.cuda if on_gpu else None,
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+def _peak_memory() -> int:
+    """Bytes of memory that this process has held at most, all contenders together."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _version(package: str) -> str | None:

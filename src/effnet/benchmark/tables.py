@@ -1,6 +1,7 @@
 """Results in the layouts of the document's two tables, as Markdown."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -91,7 +92,7 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _comparison_cells(row: dict[str, Any]) -> list[str]:
     return [
-        row["file"],
+        Path(row["file"]).name,
         row["engine"],
         row["precision"],
         str(row["batch_size"]),

@@ -75,29 +75,31 @@ def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
     if engine not in (None, AUTO, *ENGINES):
         raise UserError(f"--engine must be one of {', '.join((AUTO, *ENGINES))}, not {engine!r}")
     if not is_exported(choice.weights):
-        return engine_of(open_trained(choice), _kind(engine or "torch", device), device, choice.precision)
+        return engine_of(open_trained(choice), engine or "torch", device, choice.precision)
     assert choice.weights is not None
     kind = kind_of_file(choice.weights, device) if engine in (None, AUTO) else ENGINES[str(engine)]
     return _open_file(choice, kind, device)
 
 
-def engine_of(trained: TrainedModel, kind: EngineKind | str, device: torch.device, precision: str) -> Engine:
+def engine_of(trained: TrainedModel, engine: str, device: torch.device, precision: str) -> Engine:
     """A model in memory on an engine, exported to it where it needs a file.
+
+    Args:
+        trained: the model.
+        engine: a key of `ENGINES`, or ``auto``.
+        device: where to run.
+        precision: as in `ComputeSettings`.
 
     Raises:
         UserError: the engine is not installed, or a device or precision that it does not offer.
     """
-    kind = ENGINES[kind] if isinstance(kind, str) else kind
+    kind = fastest(device) if engine == AUTO else ENGINES[engine]
     if kind.from_weights is None:
         settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
         compiles = kind.name == "torch-compiled"
         return Engine(kind.name, open_torch(trained, Precision(settings, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
         return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
-
-
-def _kind(name: str, device: torch.device) -> EngineKind:
-    return fastest(device) if name == AUTO else ENGINES[name]
 
 
 def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> Engine:
