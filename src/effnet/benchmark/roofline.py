@@ -255,6 +255,8 @@ def _stage_times(
     times, x = {}, images
     for stage in STAGES:
         module = model.get_submodule(stage)
+        if compiles:
+            torch.compiler.reset()  # stages are of one class, of which the compiler takes only so many
         run: Callable[[Tensor], Tensor] = torch.compile(module) if compiles else module
         with torch.no_grad(), precision.autocast():
             following = run(x)
