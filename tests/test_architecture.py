@@ -12,6 +12,7 @@ REPOSITORY = SOURCE.parent.parent
 # An image's way from a folder to an answer: a package may import those before it, never those behind it.
 ORDER = [
     "recipe",
+    "catalog",
     "data",
     "models",
     "training",
@@ -22,8 +23,8 @@ ORDER = [
     "report",
     "cli",
 ]
-# What settings and errors are stands below everything but the models, which stand alone.
-FOUNDATION = {"errors", "settings"}
+# What settings, errors and memory are stands below everything but the models, which stand alone.
+FOUNDATION = {"errors", "memory", "settings"}
 
 
 def imported(path: Path) -> set[str]:
@@ -63,6 +64,7 @@ OPTIONAL = [
     "openvino",
     "onnxruntime",
     "tensorboard",
+    "triton",
     "webdataset",
 ]
 

@@ -150,10 +150,20 @@ class ComputeSettings:
     """layout of images and activations; nhwc is channels-last"""
     compile: bool = False
     """compile the training step with torch.compile"""
+    cuda_graphs: Literal["auto", "on", "off"] = setting("auto")
+    """replay compiled steps as CUDA graphs; auto does so in a run of one process"""
+    kernels: Literal["auto", "triton", "torch"] = setting("auto")
+    """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
+    measured on a GPU for each shape at the first start, known for a CPU"""
     seed: int = setting(0, low=0)
     """seed of every random choice"""
     gpu_affinity: Literal["none", "auto"] = setting("auto")
-    """bind each process to the cores next to its GPU; none leaves it to the system"""
+    """bind each process to the cores next to its GPU, or several on a CPU to cores of their own, NUMA node by node;
+    none leaves it to the system"""
+    sync_bn: bool = False
+    """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
+    bucket_size: float = setting(4.0, above=0, metavar="MB")
+    """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
     """stop after this many steps in a row with a loss that is not finite"""
 
@@ -163,7 +173,8 @@ class RunSettings:
     """Run and results"""
 
     resume: str | None = setting(None, metavar="CHECKPOINT")
-    """go on from this checkpoint"""
+    """go on from this checkpoint; `auto` goes on from the latest one in the workspace and starts anew if there is none,
+    so that the same command can be started again after an interruption"""
     evaluate: bool = False
     """validate only"""
     training_only: bool = False
@@ -291,6 +302,19 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file can't be read, is not YAML, or holds what is no setting; the file is named.
     """
+    content = read_yaml(path)
+    try:
+        return flatten(content)
+    except UserError as error:
+        raise UserError(f"recipe {path}: {error}") from None
+
+
+def read_yaml(path: str | Path) -> Mapping[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: the file can't be read, is not YAML, or holds none; the file is named.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -299,10 +323,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping):
         raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
-    try:
-        return flatten(content)
-    except UserError as error:
-        raise UserError(f"recipe {path}: {error}") from None
+    return content
 
 
 def write_recipe(recipe: Recipe, path: str | Path) -> None:

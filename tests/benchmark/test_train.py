@@ -45,3 +45,22 @@ def test_result_names_machine_and_command(tmp_path: Path, capsys: pytest.Capture
     assert result["skipped"]["torchvision"] == "torchvision has no efficientnet_widese_b0"
     assert {"commit", "command", "cpu", "versions"} <= result["environment"].keys()
     assert "torchvision left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_sweep_prints_the_document_s_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, text = tmp_path / "sweep.json", tmp_path / "sweep.md"
+    flags = (
+        "--image-size 32 --rounds 1 --steps 1 --device cpu --eager-only --no-peers --archs efficientnet-lite0"
+    )
+    sweep = ["--batch-sizes", "2", "3", "--precisions", "fp32", "bf16"]
+    files = ["--json", str(file), "--markdown", str(text)]
+    assert main(["benchmark", "train", *flags.split(), *sweep, *files]) == 0
+    runs = json.loads(file.read_text())["runs"]
+    assert [(run["precision"], run["batch_size"]) for run in runs] == [
+        (precision, batch) for precision in ("fp32", "bf16") for batch in (2, 3)
+    ]
+    rates = [run["rows"]["effnet"]["images_per_second"] for run in runs]
+    expected = f"{max(rates[2:]) / max(rates[:2]):.2f} x"
+    assert expected in text.read_text()
+    assert text.read_text() in capsys.readouterr().out

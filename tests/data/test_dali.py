@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from effnet.data import Batch, DataSource, Loader, Preprocessing
+from effnet.data.pack import PackSettings, pack
 from effnet.errors import UserError
 from effnet.recipe import DataSettings
 
@@ -341,3 +342,15 @@ def test_the_documented_pipeline(folder: Path, augment: bool) -> None:
             assert batch["data"].dtype == torch.float32
             sizes.append(len(batch["label"]))
         assert sum(sizes) == 22
+
+
+@pytest.mark.parametrize("quality", [95, None])
+def test_packed_images_are_those_of_the_packed_backend(
+    opened: Opened, opened_dali: Opened, folder: Path, tmp_path: Path, quality: int | None
+) -> None:
+    pack(folder, tmp_path / "packed", PackSettings(size=48, quality=quality), workers=0)
+    settings = {"path": tmp_path / "packed", "augmentation": "none"}
+    ours, theirs = opened_dali(**settings), opened(data_backend="packed", **settings)
+    assert ours.classes == theirs.classes
+    assert_same(of(ours.train), of(theirs.train), tolerance=2)
+    assert_same(of(ours.val), of(theirs.val), tolerance=2)

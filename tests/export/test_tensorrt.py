@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from effnet.cli import main
+from effnet.export.onnx import read_onnx_metadata
 from effnet.export.tensorrt import is_installed
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
 
@@ -27,13 +28,14 @@ def test_command_files_and_exit_code(tmp_path: Path, capsys: pytest.CaptureFixtu
     *_, said, command = capsys.readouterr().out.splitlines()
     assert "has not been run" in said
     assert command == (
-        f"trtexec '--onnx={engine.with_suffix('.onnx')}' '--saveEngine={engine}' --minShapes=images:1x3x32x32 "
+        f"trtexec '--onnx={engine}.onnx' '--saveEngine={engine}' --minShapes=images:1x3x32x32 "
         "--optShapes=images:4x3x32x32 --maxShapes=images:16x3x32x32 --stronglyTyped"
     )
     assert not engine.exists()
     facts = json.loads(engine.with_name("some engine.engine.json").read_text())
-    assert WeightsMetadata.from_dict(facts) == metadata
-    graph = onnx.load(engine.with_suffix(".onnx")).graph
+    assert read_onnx_metadata(facts, engine) == metadata
+    assert facts["precision"] == "fp16"
+    graph = onnx.load(engine.with_name("some engine.engine.onnx")).graph
     kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
     assert kinds == {onnx.TensorProto.FLOAT16}
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT

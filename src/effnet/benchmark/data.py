@@ -1,6 +1,8 @@
 """Input throughput: every backend beside what others use, on the same images in the same run.
 
-Each contender goes through the whole training set, shuffled, once a round; rounds are interleaved. Two figures
+Each contender goes through the whole training set, shuffled, once a round; rounds are interleaved. The clock starts
+after the first quarter, when nothing is left of what threads and workers had prepared ahead, and before its turn
+a contender waits until the one before it has come to rest. Two figures
 come of it: images a second, and images a second of one core, from the processor time that the contender's process
 and workers took, which other work on the machine disturbs less. A contender is a row in `CONTENDERS`.
 """
@@ -43,6 +45,7 @@ DALI_PEER = "DALI, documented"
 PEERS = (PEER, UINT8_PEER, DALI_PEER)
 AUGMENTATIONS = ("none", "autoaugment")
 SPLIT = "train"
+_AT_REST = 0.02  # processor seconds in a tenth of a second; the system counts in hundredths
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,8 @@ class Round(NamedTuple):
     """One contender's way through the set."""
 
     images: int
+    timed: int
+    """images that the seconds are of"""
     seconds: float
     processor_seconds: float
 
@@ -336,15 +341,34 @@ def _encoding(path: Path) -> str:
 
 
 def _interleaved(passes: dict[tuple[str, str], Pass], repeats: int) -> dict[tuple[str, str], list[Round]]:
-    for go in passes.values():  # starts the workers and fills the page cache
-        sum(go())
+    # the first time round starts the workers and fills the page cache
+    quarters = {key: sum(go()) // 4 for key, go in passes.items()}
     rounds: dict[tuple[str, str], list[Round]] = {key: [] for key in passes}
     for _ in range(repeats):
         for key, go in passes.items():
-            busy, start = _processor_seconds(), time.perf_counter()
-            images = sum(go())
-            rounds[key].append(Round(images, time.perf_counter() - start, _processor_seconds() - busy))
+            _settle()
+            rounds[key].append(_timed(go(), quarters[key]))
     return rounds
+
+
+def _timed(batches: Iterator[int], untimed: int) -> Round:
+    """One pass, of which about the first `untimed` images only count as seen."""
+    before = 0
+    while before < untimed:
+        before += next(batches)
+    busy, start = _processor_seconds(), time.perf_counter()
+    timed = sum(batches)
+    return Round(before + timed, timed, time.perf_counter() - start, _processor_seconds() - busy)
+
+
+def _settle(most: float = 5.0) -> None:
+    """Wait, at most so many seconds, until this process and its children have stopped working."""
+    deadline, busy = time.monotonic() + most, _processor_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        busy, before = _processor_seconds(), busy
+        if busy - before < _AT_REST:
+            return
 
 
 def _processor_seconds() -> float:
@@ -362,7 +386,7 @@ def _processor_seconds() -> float:
 
 
 def _rows(rounds: dict[tuple[str, str], list[Round]]) -> list[dict[str, Any]]:
-    rates = {key: statistics.median(r.images / r.seconds for r in of) for key, of in rounds.items()}
+    rates = {key: statistics.median(r.timed / r.seconds for r in of) for key, of in rounds.items()}
     rows = []
     for (name, augmentation), of in rounds.items():
         busy = sum(r.processor_seconds for r in of)
@@ -370,8 +394,8 @@ def _rows(rounds: dict[tuple[str, str], list[Round]]) -> list[dict[str, Any]]:
             "name": name,
             "augmentation": augmentation,
             "images_per_second": rates[name, augmentation],
-            "images_per_second_per_core": sum(r.images for r in of) / busy if busy else None,
-            "rounds": [r.images / r.seconds for r in of],
+            "images_per_second_per_core": sum(r.timed for r in of) / busy if busy else None,
+            "rounds": [r.timed / r.seconds for r in of],
         }
         for peer in PEERS:
             if (peer, augmentation) in rates:

@@ -97,16 +97,19 @@ def _run(
             skipped[name] = str(error)
     if not contenders:
         raise UserError(f"nothing to measure: {'; '.join(skipped.values())}")
-    timings = interleaved(
-        contenders,
-        images=batch_size,
-        device=device,
-        rounds=settings.rounds,
-        steps=settings.steps,
-        warmup=3,
-        settle=1,
-        seconds=settings.seconds,
-    )
+    try:
+        timings = interleaved(
+            contenders,
+            images=batch_size,
+            device=device,
+            rounds=settings.rounds,
+            steps=settings.steps,
+            warmup=3,
+            settle=1,
+            seconds=settings.seconds,
+        )
+    except torch.OutOfMemoryError:
+        timings, skipped = {}, {"batch": "does not fit the GPU's memory"}
     return {
         "arch": arch,
         "image_size": size,

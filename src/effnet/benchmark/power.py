@@ -39,7 +39,9 @@ class PowerMeter:
     def _gpu_watts(self) -> float | None:
         try:
             return torch.cuda.power_draw(self.device) / 1000
-        except (ImportError, RuntimeError, AttributeError):  # no nvidia-ml-py, or a driver that does not say
+        except (
+            Exception
+        ):  # no nvidia-ml-py, or a driver that does not say, which has an error class of its own
             return None
 
     def _microjoules(self) -> int | None:

@@ -48,11 +48,11 @@ def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
     device = choose_device(settings.recipe.compute.device)
     recipe = settings.recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
     processes = Processes(0, 0, 1, 1, device)
-    trainer, batch = _trainer(recipe.replace({"compile": False}), processes)
-    contenders = {"effnet": _own_step(trainer, batch)}
+    trainer, batch = synthetic_trainer(recipe.replace({"compile": False}), processes)
+    contenders = {"effnet": own_step(trainer, batch)}
     if settings.compiled:
-        compiled, _ = _trainer(recipe.replace({"compile": True}), processes)
-        contenders["effnet compiled"] = _own_step(compiled, batch)
+        compiled, _ = synthetic_trainer(recipe.replace({"compile": True}), processes)
+        contenders["effnet compiled"] = own_step(compiled, batch)
     skipped = {}
     if settings.peers:
         for peer in ("torchvision", "timm"):
@@ -115,7 +115,8 @@ def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
     }
 
 
-def _trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Batch]:
+def synthetic_trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Batch]:
+    """A trainer on random images that writes nothing, and its batch."""
     opened = open_run(recipe, None, processes, ("train",))
     assert opened.data.train is not None
     trainer = Trainer(
@@ -135,7 +136,8 @@ def _trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Batch]:
     return trainer, next(iter(opened.data.train))
 
 
-def _own_step(trainer: Trainer, batch: Batch) -> Step:
+def own_step(trainer: Trainer, batch: Batch) -> Step:
+    """The training step as the loop does it."""
     mix_weight = torch.tensor(0.9, device=trainer.processes.device)
     return lambda: trainer.train_on(batch, mix_weight, trainer.accumulation)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # PyTorch takes seconds to import, so nothing here does before a verb asks for it.
 from effnet.errors import UserError
+from effnet.memory import use_huge_pages
 
 
 def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: str | None = None) -> int:
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
     """
     from effnet.cli.verbs import run
 
+    use_huge_pages()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run([verb, *arguments] if verb else arguments, prog=prog)

@@ -3,8 +3,7 @@
 import argparse
 
 from effnet.cli.flags import Verbs
-from effnet.cli.messages import shown_log
-from effnet.cli.train import add_data_flags, recipe_and_folder
+from effnet.cli.train import add_data_flags, run_recipe
 
 
 def add_quantize(verbs: Verbs, prog: str | None) -> None:
@@ -21,13 +20,6 @@ def add_quantize(verbs: Verbs, prog: str | None) -> None:
 
 
 def _quantize(namespace: argparse.Namespace) -> int:
-    from effnet.inference.evaluate import evaluate
     from effnet.quantization.run import quantize
 
-    with shown_log():
-        recipe, path = recipe_and_folder(namespace)
-        if recipe.run.evaluate:
-            evaluate(recipe, path, as_json=namespace.json)
-        else:
-            quantize(recipe, path)
-    return 0
+    return run_recipe(namespace, "quantize", quantize)

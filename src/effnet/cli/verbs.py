@@ -26,17 +26,26 @@ VERBS = (
 )
 
 
-def run(argv: Sequence[str], prog: str | None = None) -> int:
-    """Parse and run; gives the exit code.
+def parser_of_verbs(prog: str | None = None) -> Parser:
+    """The parser of all verbs.
 
     Args:
-        argv: the verb and its arguments.
-        prog: name to show in the verb's help, for scripts that stand for it.
+        prog: name to show in a verb's help, for scripts that stand for it.
     """
     parser = Parser(prog="effnet", description="Train, quantize and deploy EfficientNet image classifiers.")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
     for add in VERBS:
         add(verbs, prog)
-    namespace = parser.parse_args(argv)
+    return parser
+
+
+def run(argv: Sequence[str], prog: str | None = None) -> int:
+    """Parse and run; gives the exit code.
+
+    Args:
+        argv: the verb and its arguments.
+        prog: as in `parser_of_verbs`.
+    """
+    namespace = parser_of_verbs(prog).parse_args(argv)
     verb: Verb = namespace.verb
     return verb(namespace)

@@ -10,7 +10,7 @@ import torch
 from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.folder import read_classes, split_classes
 from effnet.data.mixup import mixup, mixup_weight
-from effnet.data.packed import open_packed, packed_classes
+from effnet.data.packed import is_packed, open_packed, packed_classes
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.pytorch import open_pytorch
 from effnet.data.sample import prepare_sample
@@ -81,8 +81,8 @@ def open_data(
     validation gives every image exactly once over all processes.
 
     Args:
-        path: folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed`` what
-            `effnet prepare pack` wrote, a folder or a URL; ignored by ``synthetic``.
+        path: folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed``, and for DALI if you
+            like, what `effnet prepare pack` wrote, a folder or a URL; ignored by ``synthetic``.
         preprocessing: size and interpolation of the images; normalising them is left to the consumer.
         device: where batches are to lie.
         rank, world_size: this process among those of the run.
@@ -117,6 +117,6 @@ def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("tra
     """
     if recipe.data.data_backend == "synthetic":
         return [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
-    if recipe.data.data_backend == "packed":
-        return packed_classes(path, "train" if "train" in splits else splits[0])
+    if recipe.data.data_backend == "packed" or is_packed(path, splits[0]):
+        return packed_classes(path, splits)
     return split_classes(Path(path), splits)

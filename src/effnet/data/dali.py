@@ -3,7 +3,7 @@
 What is random about an image is drawn in Python, from where it stands in the run (see
 `effnet.data.randomness`). So an epoch's order, crops and flips are those of the ``pytorch`` backend for any number
 of threads and processes and after a resume, which DALI's readers and random operators, each with a state of its
-own, can't give. An image costs Python some 60 us, of its 2 ms; reading, decoding and all else run in DALI's threads.
+own, can't give. An image costs Python some 60 us, of its 2 ms; decoding and all after it run in DALI's threads.
 
 Automatic augmentation is DALI's. AutoAugment is the policy it calls ``reduced_image_net``, whose rows are those
 of arXiv 1805.09501 and of torchvision; what a magnitude means differs from torchvision's in posterize, solarize
@@ -12,7 +12,6 @@ and color.
 Pipelines for a CUDA device have been written against the documentation and have not run on a GPU yet.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from effnet.data.batch import Batch, DataSource
-from effnet.data.decode import BadImageError, EncodedImage
-from effnet.data.folder import ImageFolder, list_images, split_classes
-from effnet.data.loader import REMEDY, filled
+from effnet.data.decode import EncodedImage, Readable
+from effnet.data.feed import Array, Feed
+from effnet.data.files import open_files
+from effnet.data.folder import list_images, split_classes
+from effnet.data.loader import REMEDY, Images, filled
+from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from effnet.data.randomness import Stream, generator
@@ -40,12 +41,10 @@ try:
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.auto_aug import augmentations, auto_augment, rand_augment, trivial_augment
     from nvidia.dali.auto_aug.core import signed_bin
-    from nvidia.dali.pipeline import do_not_convert
     from nvidia.dali.plugin.pytorch import DALIClassificationIterator, LastBatchPolicy
 except ImportError:
     raise UserError("--data-backend dali-cpu and dali-gpu need DALI: pip install 'effnet[dali]'") from None
 
-Array = npt.NDArray[Any]
 Decoder = Literal["cpu", "mixed"]
 """where DALI decodes: on the CPU, or on the GPU with its JPEG hardware if it has any"""
 
@@ -56,7 +55,6 @@ _INTERPOLATIONS = {
 }
 # The largest of ImageNet's images: memory for the hardware decoder that need not grow as they come.
 _LARGEST = {"preallocate_height_hint": 6430, "preallocate_width_hint": 5980}
-_NOT_FOR_DALI = (".gif",)  # what its decoders lack; other files that they refuse are found on the way
 _FILL = 128  # mid-grey where an operation has moved the image away, as in `effnet.data.transforms`
 
 
@@ -72,7 +70,7 @@ def open_dali(
     splits: Sequence[str],
     classes: Sequence[str] | None,
 ) -> DataSource:
-    """Open ``path/train`` and ``path/val``; see `effnet.data.open_data`.
+    """Open ``path/train`` and ``path/val``, folders of images or packed; see `effnet.data.open_data`.
 
     Args:
         decoder: ``cpu`` prepares images on the CPU and copies the result to the device; ``mixed`` decodes and
@@ -84,12 +82,13 @@ def open_dali(
     if decoder == "mixed" and device.type != "cuda":
         raise UserError("--data-backend dali-gpu needs a GPU; take dali-cpu")
     if classes is None:
-        classes = split_classes(path, splits)
+        packed = is_packed(path, splits[0])
+        classes = packed_classes(path, splits) if packed else split_classes(path, splits)
     stages = _Stages(decoder, preprocessing)
     threads = max(1, worker_count(recipe.data.workers, world_size))
     loaders: dict[str, DaliLoader] = {}
     for split in splits:
-        images = list_images(path, split, classes)
+        images = _open_images(path, split, classes)
         batch_size = recipe.optimizer.batch_size
         order: TrainOrder | ValOrder
         transform: _Transform
@@ -104,6 +103,10 @@ def open_dali(
     return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
 
 
+# batches that a pipeline works on beside those that wait to be taken: one going in, one coming out
+_HELD_BESIDE_PREFETCH = 2
+
+
 class DaliLoader(Position):
     """A `Loader` over a folder; its pipeline and threads start with the first iteration and stay.
 
@@ -114,7 +117,7 @@ class DaliLoader(Position):
 
     def __init__(
         self,
-        images: ImageFolder,
+        images: Images,
         order: TrainOrder | ValOrder,
         transform: "_Transform",
         recipe: Recipe,
@@ -124,10 +127,11 @@ class DaliLoader(Position):
         self.num_images, self.batch_size = len(images), recipe.optimizer.batch_size
         self.bad_images: dict[str, str] = {}
         self._skip_bad = recipe.data.on_bad_image == "skip"
-        self._bad: set[int] = set()
         self._images, self._order, self._device = images, order, device
         self._contiguous = recipe.compute.memory_format == "nchw"
-        self._files = _Files(images, order)
+        self._feed = Feed(
+            images, order, transform.draw, threads=threads, lent=recipe.data.prefetch + _HELD_BESIDE_PREFETCH
+        )
         self._define = partial(
             _prepared,
             transform=transform,
@@ -158,20 +162,22 @@ class DaliLoader(Position):
         if self._pipeline is None or self._reached != (self.epoch, self.step):
             # DALI warns, past any filter, of its own policies' use of what it deprecated
             with warnings.catch_warnings(record=True):
-                self._pipeline = self._define(self._files.batches(self.epoch, self.step))
+                self._pipeline = self._define(self._feed.batches(self.epoch, self.step))
                 self._pipeline.build()
         for indices in self._order.batches(self.epoch, self.step):
             try:
                 images = self._next_images()
+            except UserError:
+                raise
             except Exception as error:  # of many kinds, and the pipeline is of no use any more
                 self._pipeline = None
                 self._find_unreadable(indices, error)
                 return
+            kept = self._kept(indices)
             self.step += 1
             last = self.step == len(self)
             self._reached = (self.epoch + 1, 0) if last else (self.epoch, self.step)
-            if not self._bad.isdisjoint(indices.tolist()):
-                kept = self._kept(indices)
+            if kept is not None:
                 images, indices = images[torch.from_numpy(kept)], indices[kept]
             if len(indices):  # else all its images are broken
                 yield self._batch(images, indices)
@@ -182,17 +188,25 @@ class DaliLoader(Position):
         (images,) = self._pipeline.run(torch.cuda.current_stream(self._device) if cuda else None)
         return torch.from_dlpack(images.as_tensor())
 
-    def _kept(self, indices: Indices) -> Indices:
-        """Rows of a batch to hand out, without those of broken images; training repeats others instead.
+    def _kept(self, indices: Indices) -> Indices | None:
+        """Rows of a batch to hand out, None for all.
+
+        They are those of images that are not broken; training repeats others in their place.
 
         Raises:
-            UserError: there is no other.
+            UserError: there is no other, or broken ones are not to be left out.
         """
-        good = [row for row, index in enumerate(indices.tolist()) if index not in self._bad]
+        bad = [self._feed.bad[index] for index in indices.tolist() if index in self._feed.bad]
+        if not bad:
+            return None
+        if not self._skip_bad:
+            raise UserError(f"{bad[0]}; {REMEDY}")
+        self.bad_images |= {error.name: error.reason for error in bad}
+        good = [row for row, index in enumerate(indices.tolist()) if index not in self._feed.bad]
         if isinstance(self._order, ValOrder):
             return np.array(good, dtype=np.int64)
         if not good:
-            raise UserError(f"{self._images.path(indices[0])}: no image of its batch can be decoded")
+            raise UserError(f"{bad[0].name}: no image of its batch can be decoded")
         return filled(len(indices), good)
 
     def _batch(self, images: torch.Tensor, indices: Indices) -> Batch:
@@ -205,65 +219,36 @@ class DaliLoader(Position):
         )
 
     def _find_unreadable(self, indices: Indices, error: Exception) -> None:
-        """Let the source know of the images that DALI can't decode.
+        """Let the feed know of the images that DALI can't decode.
 
         Raises:
-            UserError: one is broken, and broken ones are not to be left out.
             Exception: `error` itself if DALI can decode them all.
         """
-        untried = (index for index in indices.tolist() if index not in self._files.odd)
-        unreadable = [index for index in untried if not _readable(self._images.path(index))]
+        untried = [index for index in indices.tolist() if index not in self._feed.odd | self._feed.bad.keys()]
+        opened = zip(untried, self._images.read(untried), strict=True)
+        unreadable = {index for index, opener in opened if not _readable(opener())}
         if not unreadable:
             raise error
-        for index in unreadable:
-            try:
-                EncodedImage(self._images.path(index)).decode()
-            except BadImageError as bad:
-                if not self._skip_bad:
-                    raise UserError(f"{bad}; {REMEDY}") from None
-                self.bad_images[bad.name] = bad.reason
-                self._bad.add(index)
-        self._files.odd.update(unreadable)
+        self._feed.odd |= unreadable
+
+
+def _open_images(path: Path, split: str, classes: Sequence[str]) -> Images:
+    if is_packed(path, split):
+        return PackedImages.open(open_files(path, split)).with_classes(classes)
+    return list_images(path, split, classes)
 
 
 class _Transform(Protocol):
     """What makes images of files in DALI's graph."""
 
-    def __call__(self, encoded: Any, positions: Any) -> Any:
-        """Nodes of the graph from encoded images, and (epoch, index) of each, to uint8 (side, side, 3)."""
+    inputs: list[tuple[Any, int]]
+    """DALI's type and number of dimensions of each array that `draw` gives"""
 
+    def draw(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
+        """See `effnet.data.feed.Draw`."""
 
-class _Files:
-    """What DALI reads, batch by batch."""
-
-    def __init__(self, images: ImageFolder, order: TrainOrder | ValOrder) -> None:
-        self.images, self.order = images, order
-        self.odd: set[int] = set()
-        """images that DALI's decoders refuse"""
-
-    def batches(self, epoch: int, step: int) -> Iterator[tuple[list[Array] | Array, ...]]:
-        """Inputs of the graph, as `_INPUTS` has them, from this position on, epoch after epoch."""
-        while True:
-            for indices in self.order.batches(epoch, step):
-                files = [self._file(index) for index in indices.tolist()]
-                names = [np.frombuffer(name, np.uint8) for name, _ in files]
-                contents = [np.frombuffer(content, np.uint8) for _, content in files]
-                replaced = np.array([not name for name, _ in files])
-                yield names, contents, replaced, np.stack([np.full_like(indices, epoch), indices], axis=1)
-            epoch, step = epoch + 1, 0
-
-    def _file(self, index: int) -> tuple[bytes, bytes]:
-        """The file's name, or else contents to take in its place."""
-        file = self.images.file(index)
-        if index not in self.odd and not file.lower().endswith(_NOT_FOR_DALI):
-            return os.fsencode(file), b""
-        try:
-            pixels = EncodedImage(file).decode()
-        except BadImageError:
-            if index not in self.odd:
-                return os.fsencode(file), b""  # DALI will refuse it, and then it is looked into
-            pixels = np.zeros((1, 1, 3), np.uint8)  # keeps its place in the batch until that is handed out
-        return b"", b"P6 %d %d 255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
+    def __call__(self, encoded: Any, *drawn: Any) -> Any:
+        """Nodes of the graph from encoded images and what was drawn for them to uint8 (side, side, 3)."""
 
 
 @dataclass(frozen=True)
@@ -294,28 +279,23 @@ class _TrainTransform:
     ) -> None:
         self.stages, self.settings, self.seed, self.augment = stages, settings, seed, augment
 
-    def __call__(self, encoded: Any, positions: Any) -> Any:
+        self.inputs = [(types.INT32, 1), (types.INT32, 1), (types.INT32, 0)]
+        if augment:
+            self.inputs.append((types.INT32, 2))
+
+    def __call__(self, encoded: Any, start: Any, size: Any, flip: Any, *augment: Any) -> Any:
         """See `_Transform`."""
         side = self.stages.preprocessing.image_size
-        shape = fn.peek_image_shape(encoded)
-        start, size, flip, *augment = fn.python_function(
-            shape,
-            positions,
-            function=_by_image(self.draw),
-            num_outputs=4 if self.augment else 3,
-            batch_processing=True,
-        )
         images = fn.decoders.image_slice(
             encoded, start=start, shape=size, axes=(0, 1), **self.stages.decoding()
         )
         images = self.stages.resized(images, size=(side, side), mirror=flip)
         return _augmented(self.augment, images, *augment) if self.augment else images
 
-    def draw(self, shape: Array, position: Array) -> tuple[Array, ...]:
-        """What is random about an image: where its crop begins, the crop's size, the flip, the augmentation."""
-        random = generator(Stream.SAMPLE, self.seed, *position.tolist())
-        height, width, _ = shape.tolist()
-        box = crop_box(height, width, self.settings.crop_scale, self.settings.crop_ratio, random)
+    def draw(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
+        """Where the crop begins, its size, whether the image is flipped, and the augmentation."""
+        random = generator(Stream.SAMPLE, self.seed, epoch, index)
+        box = crop_box(image.height, image.width, self.settings.crop_scale, self.settings.crop_ratio, random)
         start, size = np.array(box, np.int32).reshape(2, 2)
         flip = np.array(random.random() < self.settings.hflip, np.int32)
         return (start, size, flip, self.augment.draw(random)) if self.augment else (start, size, flip)
@@ -326,57 +306,35 @@ class _ValTransform:
 
     def __init__(self, stages: _Stages) -> None:
         self.stages = stages
+        self.inputs = [(types.FLOAT, 1), (types.FLOAT, 1)]
 
-    def __call__(self, encoded: Any, positions: Any) -> Any:
+    def __call__(self, encoded: Any, *drawn: Any) -> Any:
         """See `_Transform`."""
+        size, place = drawn
         images = fn.decoders.image(encoded, **self.stages.decoding())
-        size, place = fn.python_function(
-            fn.peek_image_shape(encoded), function=_by_image(self.fit), num_outputs=2, batch_processing=True
-        )
         return self.stages.resized(images, size=size, crop_pos_y=place[0], crop_pos_x=place[1])
 
-    def fit(self, shape: Array) -> tuple[Array, ...]:
+    def draw(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
         """Size to resize to, and where the crop begins, as a share of the space that it has."""
         side, resize = self.stages.preprocessing.image_size, self.stages.preprocessing.resize
-        shape = shape[:2].astype(np.int64)
+        shape = np.array(image.original, np.int64)
         size = resize * shape // shape.min()
         space = size - side
         return size.astype(np.float32), (np.round(space / 2) / np.maximum(space, 1)).astype(np.float32)
 
 
-@do_not_convert
-def _by_image(function: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[list[Array], ...]]:
-    """For DALI, which would call a Python function for images one by one with locks between."""
-
-    def by_image(*batches: list[Array]) -> tuple[list[Array], ...]:
-        results = [function(*arrays) for arrays in zip(*batches, strict=True)]
-        return tuple(list(arrays) for arrays in zip(*results, strict=True))
-
-    return by_image
-
-
-_INPUTS = [
-    (types.UINT8, 1),  # file name
-    (types.UINT8, 1),  # contents in its place
-    (types.BOOL, 0),  # whether they are
-    (types.INT64, 1),  # epoch and index
-]
-
-
 @pipeline_def(enable_conditionals=True)
-def _prepared(files: Any, transform: _Transform, to_gpu: bool) -> Any:
+def _prepared(batches: Any, transform: _Transform, to_gpu: bool) -> Any:
     """Pipeline of a loader: uint8 (N, image_size, image_size, 3)."""
-    name, contents, replaced, positions = fn.external_source(
-        files,
-        num_outputs=len(_INPUTS),
-        dtype=[kind for kind, _ in _INPUTS],
-        ndim=[ndim for _, ndim in _INPUTS],
+    inputs = [(types.UINT8, 1), *transform.inputs]
+    encoded, *drawn = fn.external_source(
+        batches,
+        num_outputs=len(inputs),
+        dtype=[kind for kind, _ in inputs],
+        ndim=[ndim for _, ndim in inputs],
+        no_copy=True,
     )
-    if replaced:
-        encoded = contents
-    else:
-        encoded = fn.io.file.read(name)
-    images = transform(encoded, positions)
+    images = transform(encoded, *drawn)
     return images.gpu() if to_gpu else images
 
 
@@ -467,15 +425,16 @@ def _device_id(device: torch.device) -> int | None:
 
 
 @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-def _one_file(path: Path) -> Any:
-    name = types.Constant(np.frombuffer(os.fsencode(path), np.uint8))
-    return fn.decoders.image(fn.io.file.read(name))
+def _one_file(content: bytes) -> Any:
+    return fn.decoders.image(types.Constant(np.frombuffer(content, np.uint8)))
 
 
-def _readable(path: Path) -> bool:
-    """Whether DALI can decode the file."""
+def _readable(image: Readable) -> bool:
+    """Whether DALI can decode an image's file; pixels that lie packed are none."""
+    if not isinstance(image, EncodedImage):
+        return True
     try:
-        _one_file(path).run()
+        _one_file(image.data).run()
     except Exception:
         return False
     return True

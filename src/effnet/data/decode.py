@@ -120,8 +120,8 @@ class EncodedImage:
             else:
                 image = self._image
                 self._is_jpeg = image.format in _JPEG and image.mode in ("RGB", "L")
-                if image.format not in _JPEG:
-                    image.load()  # Pillow itself turns a TIFF upright as it loads it
+                if image.format not in _JPEG and not _plain_png(self._data):
+                    image.load()  # Pillow turns a TIFF upright as it loads it; a PNG's EXIF may be at its end
                 orientation = _orientation(image)
                 width, height = reversed(image.size) if orientation >= 5 else image.size
                 self.height, self.width = height, width
@@ -135,6 +135,11 @@ class EncodedImage:
     def _image(self) -> Image.Image:
         with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
             return Image.open(io.BytesIO(self._data))
+
+    @property
+    def data(self) -> bytes:
+        """The file's content."""
+        return self._data
 
     @property
     def plain_jpeg(self) -> bytes | None:
@@ -263,6 +268,11 @@ def _plain_frame(data: bytes) -> _Frame | None:
     except (IndexError, struct.error):
         pass
     return None
+
+
+def _plain_png(data: bytes) -> bool:
+    """Whether a file is a PNG that can't say how it is turned."""
+    return data.startswith(b"\x89PNG") and b"eXIf" not in data
 
 
 def _upper_part(data: bytes, frame: _Frame, rows: int) -> bytearray | None:

@@ -76,8 +76,15 @@ def open_packed(
     return open_loaders(recipe, images, classes, preprocessing, device, rank=rank, world_size=world_size)
 
 
-def packed_classes(path: Path | str, split: str = "train") -> list[str]:
-    """Class names of a packed data set in the order of its targets."""
+def is_packed(path: Path | str, split: str) -> bool:
+    """Whether `path` is a packed data set with this split; a URL is taken for one."""
+    files = open_files(path, split)
+    return not isinstance(files, LocalFiles) or (files.root / INDEX).is_file()
+
+
+def packed_classes(path: Path | str, splits: Sequence[str]) -> list[str]:
+    """Class names of a packed data set in the order of its targets: train's, if that is among `splits`."""
+    split = "train" if "train" in splits else splits[0]
     classes: list[str] = read_index(open_files(path, split))["classes"]
     return classes
 

@@ -311,7 +311,7 @@ def open_session(path: Path, *, threads: int = 0, cuda: bool = False) -> Any:
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Its threads wait busily for the next operator, which gains a fifth, but not for the next call.
+    # Its threads wait busily for the next operator, which gains a quarter, but not for the next call.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return runtime.InferenceSession(str(path), options, providers=[provider])

@@ -52,7 +52,8 @@ def export_tensorrt(
 
     Args:
         model, metadata, preprocessing_in_graph, tolerance, device: as for `export_onnx`.
-        path: the engine's file; the ONNX file and the metadata (`.json`) are written beside it.
+        path: the engine's file; the ONNX file and the metadata are written beside it, as `path` with `.onnx`
+            and `.json` behind.
         precision: of the weights and activations; quantized parts are INT8 whatever it is.
         batch_size: size of batch that the engine is tuned for.
         max_batch_size: largest one that it takes.
@@ -62,7 +63,7 @@ def export_tensorrt(
     """
     if not 1 <= batch_size <= max_batch_size:
         raise UserError(f"--batch-size {batch_size} is above --max-batch-size {max_batch_size}")
-    onnx_path = path.with_suffix(".onnx")
+    onnx_path = path.with_name(f"{path.name}.onnx")
     exported = export_onnx(
         model,
         metadata,
@@ -73,8 +74,9 @@ def export_tensorrt(
         tolerance=tolerance,
         device=device,
     )
+    stored = load_package("onnx").load(onnx_path).metadata_props
     with written_whole(_facts_path(path)) as temporary:
-        temporary.write_text(json.dumps(metadata.to_dict()), encoding="utf-8")
+        temporary.write_text(json.dumps({entry.key: entry.value for entry in stored}), encoding="utf-8")
     side = metadata.preprocessing["image_size"]
     image = (side, side, 3) if preprocessing_in_graph else (3, side, side)
     profile = {"min": (1, *image), "opt": (batch_size, *image), "max": (max_batch_size, *image)}
@@ -119,8 +121,8 @@ def _build(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> 
         temporary.write_bytes(memoryview(engine))
 
 
-def read_engine(path: Path) -> tuple[Any, WeightsMetadata]:
-    """A `tensorrt.ICudaEngine` out of a file, and what the file beside it says of the model.
+def read_engine(path: Path) -> tuple[Any, dict[str, str]]:
+    """A `tensorrt.ICudaEngine` out of a file, and what the file beside it says of the model, by key.
 
     Raises:
         UserError: TensorRT is missing, or a file is missing or of another version or GPU.
@@ -136,7 +138,7 @@ def read_engine(path: Path) -> tuple[Any, WeightsMetadata]:
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
     if engine is None:
         raise UserError(f"{path}: built by another version of TensorRT or for another GPU; build it anew")
-    return engine, WeightsMetadata.from_dict(facts)
+    return engine, facts
 
 
 def _facts_path(path: Path) -> Path:

@@ -88,13 +88,12 @@ def engine_of(trained: TrainedModel, kind: EngineKind | str, device: torch.devic
         UserError: the engine is not installed, or a device or precision that it does not offer.
     """
     kind = ENGINES[kind] if isinstance(kind, str) else kind
-    if kind.network is None or kind.export is None:
+    if kind.from_weights is None:
         settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
         compiles = kind.name == "torch-compiled"
         return Engine(kind.name, open_torch(trained, Precision(settings, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
-        path = kind.export(trained, Path(folder), device)
-        return Engine(kind.name, kind.network(path, device, precision=precision))
+        return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
 
 
 def _kind(name: str, device: torch.device) -> EngineKind:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.models.config import ModelConfig, Padding, StageConfig
+from effnet.models.kernels import cpu
+from effnet.models.kernels.block import filtered, supports
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
@@ -25,6 +27,9 @@ class Conv2d(nn.Conv2d):
 
     Shapes: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
     """
+
+    cpu_kernel = False
+    """in training, take the weight gradient of `effnet.models.kernels.cpu` where that pays"""
 
     def __init__(
         self,
@@ -50,13 +55,22 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x`."""
-        return super().forward(self.padded(x))
+        x = self.padded(x)
+        if self.cpu_kernel and self.training and cpu.pays(x.shape[1], self.kernel_size[0], *x.shape[2:]):
+            return cpu.depthwise(x, self.weight, self.stride[0], int(self.padding[0]))
+        return super().forward(x)
 
     def padded(self, x: Tensor) -> Tensor:
         """`x` with the zeros around it that the convolution itself does not add."""
         if not self.pads_itself:
             return x
         return F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
+
+    def top_left(self, x: Tensor) -> tuple[int, int]:
+        """Rows and columns of zeros that go before `x`."""
+        if not self.pads_itself:
+            return self.kernel_size[0] // 2, self.kernel_size[1] // 2
+        return self._same_padding(x.shape[2])[0], self._same_padding(x.shape[3])[0]
 
     def _same_padding(self, size: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -134,6 +148,11 @@ class MBConv(nn.Module):
     `expand` is absent where the expansion is 1, `se` in models without squeeze-and-excitation.
     """
 
+    train_tile: int | None = None
+    """in training, run `effnet.models.kernels` with this tile in place of the library; `kernels.choose` sets it"""
+    eval_tile: int | None = None
+    """the same in evaluation"""
+
     def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
         super().__init__()
         in_channels = stage.in_channels if is_first else stage.out_channels
@@ -155,11 +174,48 @@ class MBConv(nn.Module):
 
     def branch(self, x: Tensor) -> Tensor:
         """The block without its shortcut; shapes as in `forward`."""
-        y = self.expand(x) if self.expand is not None else x
-        y = self.depsep(y)
+        # An exported model is to hold plain convolutions.
+        if self.tile is not None and not torch.compiler.is_exporting():
+            y = self.filter(self.expand.conv(x) if self.expand is not None else x)
+        else:
+            y = self.depsep(self.expand(x) if self.expand is not None else x)
         if self.se is not None:
             y = self.se(y)
         return self.proj(y)
+
+    @property
+    def tile(self) -> int | None:
+        """Tile of the kernels in the present mode; None for the library, and for a convolution made another, such as a
+        quantized one, whose own forward has to run."""
+        if type(self.depsep.conv) is not Conv2d:
+            return None
+        return self.train_tile if self.training else self.eval_tile
+
+    def filter(self, y: Tensor) -> Tensor:
+        """The depthwise filter with the BatchNorms and activations around it, by the kernels if `tile` is set.
+
+        Args:
+            y: the expansion as its convolution gives it, or the block's input where there is none.
+        """
+        expand, depsep = self.expand, self.depsep
+        if self.tile is None:
+            return depsep(expand.act(expand.bn(y)) if expand is not None else y)
+        return filtered(
+            y,
+            expand.bn if expand is not None else None,
+            depsep.act,
+            depsep.conv.weight,
+            depsep.bn,
+            stride=depsep.conv.stride[0],
+            top_left=depsep.conv.top_left(y),
+            tile=self.tile,
+        )
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether `effnet.models.kernels` can stand for a part of this block."""
+        norms = [self.depsep.bn, *([self.expand.bn] if self.expand is not None else [])]
+        return type(self.depsep.conv) is Conv2d and supports(self.depsep.act, *norms)
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:

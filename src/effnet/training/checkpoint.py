@@ -10,7 +10,9 @@ import torch
 
 from effnet.errors import UserError
 from effnet.models.weights.files import read_torch_file
-from effnet.recipe import flatten
+from effnet.recipe import RunSettings, flatten
+
+RESUME_AUTO = "auto"
 
 
 def write_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -124,6 +126,20 @@ def inherited_settings(path: str | Path) -> dict[str, Any]:
     groups = read_checkpoint(path).get("recipe", {})
     values = flatten({name: groups[name] for name in _INHERITED_GROUPS if name in groups})
     return {name: value for name, value in values.items() if name not in _NOT_INHERITED and value is not None}
+
+
+def resolve_resume(run: RunSettings) -> str | None:
+    """The checkpoint that `resume` names; `auto` is the workspace's latest one, or None if it has none yet.
+
+    Raises:
+        UserError: an evaluation has none.
+    """
+    if run.resume != RESUME_AUTO:
+        return run.resume
+    latest = Path(run.workspace) / run.checkpoint_filename
+    if run.evaluate and not latest.is_file():
+        raise UserError(f"--resume auto: there is no {latest} to evaluate")
+    return str(latest) if latest.is_file() else None
 
 
 def random_states() -> dict[str, Any]:

@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from effnet.errors import UserError
 
@@ -67,10 +70,38 @@ class Processes:
                 buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)]
             )
 
+    def agree(self, value: object) -> bool:
+        """Whether every process has the same value, such as the epoch it starts from."""
+        if self.world_size == 1:
+            return True
+        gathered: list[object] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return all(other == value for other in gathered)
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.world_size > 1:
             dist.barrier()
+
+
+def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> DistributedDataParallel:
+    """Sum a step's gradients over the processes, bucket by bucket, while its backward pass goes on.
+
+    Args:
+        step: gives the loss; the gradients become means over the processes.
+        bucket_size: megabytes in a bucket. The last one can't be hidden, and PyTorch's 25 MB hold all of B0's 21.
+        accumulates: whether some backward passes are left without a sum (`no_sync`), which a static graph forbids.
+    """
+    # BatchNorm's statistics stay local until validation averages them. PyTorch 2.14 renamed the setting.
+    new_name = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    local_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+    return DistributedDataParallel(
+        step,
+        **local_buffers,
+        bucket_cap_mb=bucket_size,
+        gradient_as_bucket_view=True,
+        static_graph=not accumulates,
+    )
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

@@ -10,14 +10,16 @@ from effnet.data import DataSource, Loader, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
+from effnet.memory import keep_freed_memory
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
-from effnet.training.affinity import bind_to_gpu
-from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.affinity import bind_process
+from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
 from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
+from effnet.training.kernels import set_kernels
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
 from effnet.training.setup import (
@@ -29,6 +31,7 @@ from effnet.training.setup import (
     read_class_map,
     with_origin,
 )
+from effnet.training.sync_bn import with_sync_batch_norm
 from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
 
@@ -72,6 +75,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     Raises:
         UserError, ModelError: settings, weights or data that can't be used.
     """
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     origin = find_origin(recipe)
     recipe = with_origin(recipe, origin)
     # Only training may give the weights a new classifier.
@@ -83,6 +88,10 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
     model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
+    if recipe.compute.sync_bn and processes.world_size > 1:
+        with_sync_batch_norm(model)
+    if "train" in splits:
+        set_kernels(model, recipe, processes.device)
     data = open_data(
         recipe,
         path or Path(),
@@ -93,9 +102,6 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         splits=splits,
         classes=classes,
     )
-    # After the data is open: its share of the cores is counted among all that this machine lends.
-    if recipe.compute.gpu_affinity == "auto":
-        bind_to_gpu(processes.device)
     metadata = metadata_of(model, preprocessing, data.classes)
     recipe = recipe.replace(
         {
@@ -104,6 +110,9 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
             "workers": worker_count(recipe.data.workers, processes.world_size),
         }
     )
+    # At the end: the workers' share of the cores is counted among all that this machine lends.
+    if recipe.compute.gpu_affinity == "auto":
+        bind_process(processes.device, processes.local_rank, processes.local_world_size)
     return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
 
 
@@ -139,9 +148,11 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
         raise UserError(f"--arch {recipe.model.arch} is trained by `effnet quantize` (quant_main.py)")
     workspace = Path(recipe.run.workspace)
     prepare_workspace(workspace)
+    recipe = recipe.replace({"resume": resolve_resume(recipe.run)})
     with joined_processes(recipe.compute.device) as processes:
         splits = ("train",) if recipe.run.training_only else ("train", "val")
         opened = open_run(recipe, path, processes, splits)
+        _check_same_start(opened)
         files = _checkpoint_files(opened.recipe, workspace)
         log_path = workspace / recipe.run.report_file
         with RunLog(log_path, append=recipe.run.resume is not None, is_main=processes.is_main) as log:
@@ -166,6 +177,14 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
             metrics = trainer.run()
             _conclude(log, log_path, files, metrics, trainer.progress)
     return metrics
+
+
+def _check_same_start(opened: Opened) -> None:
+    checkpoint = opened.origin.checkpoint
+    if not opened.processes.agree(None if checkpoint is None else checkpoint["epoch"]):
+        raise UserError(
+            "--resume: the processes found different checkpoints; all machines must share the --workspace"
+        )
 
 
 def _train_loader(opened: Opened) -> Loader:

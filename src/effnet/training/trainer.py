@@ -16,8 +16,9 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
 from effnet.recipe import Recipe
 from effnet.training.checkpoint import CheckpointFiles, random_states, restore_random_states
+from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 from effnet.training.defaults import accumulation_steps
-from effnet.training.distributed import Processes
+from effnet.training.distributed import Processes, data_parallel
 from effnet.training.ema import ModelEMA
 from effnet.training.log import RunLog
 from effnet.training.metrics import Rates
@@ -97,8 +98,12 @@ class Trainer:
         self.accumulation = accumulation_steps(recipe, processes.world_size)
         self.steps_per_epoch = min(len(train_loader), recipe.run.prof or len(train_loader))
         self.optimizer = FlatOptimizer(model, recipe.optimizer)
-        self.ema = ModelEMA(model, recipe.optimizer.use_ema) if recipe.optimizer.use_ema else None
+        self._cuda_graphs = takes_cuda_graphs(recipe.compute, processes.device, processes.world_size)
+        self._recompilations = Recompilations()
+        self._parallel: DistributedDataParallel | None = None
         self.step = self._build_step()
+        # After the processes have taken over the first one's weights.
+        self.ema = ModelEMA(model, recipe.optimizer.use_ema) if recipe.optimizer.use_ema else None
 
     def _build_step(self) -> nn.Module:
         step: nn.Module = TrainStep(
@@ -110,15 +115,10 @@ class Trainer:
             mixes=self.recipe.data.mixup > 0,
         ).to(self.processes.device)
         if self.processes.world_size > 1:
-            step = DistributedDataParallel(
-                step,
-                broadcast_buffers=False,  # BatchNorm's statistics stay local until validation averages them
-                gradient_as_bucket_view=True,
-                static_graph=self.accumulation == 1,
+            step = self._parallel = data_parallel(
+                step, bucket_size=self.recipe.compute.bucket_size, accumulates=self.accumulation > 1
             )
-        if self.recipe.compute.compile:
-            step = torch.compile(step)  # type: ignore[assignment]  # the same signature
-        return step
+        return compiled(step, cuda_graphs=self._cuda_graphs) if self.recipe.compute.compile else step
 
     def run(self) -> dict[str, float]:
         """Train until the epochs of this run are done; the metrics of the last epoch are returned."""
@@ -182,8 +182,8 @@ class Trainer:
             The batch's mean loss, a scalar on the device.
         """
         updates = number % self.accumulation == 0 or number == self.steps_per_epoch
-        if not updates and isinstance(self.step, DistributedDataParallel):
-            with self.step.no_sync():
+        if not updates and self._parallel is not None:
+            with self._parallel.no_sync():
                 return self._backward(batch, mix_weight)
         loss = self._backward(batch, mix_weight)
         if updates:
@@ -196,9 +196,12 @@ class Trainer:
         return loss
 
     def _backward(self, batch: Batch, mix_weight: Tensor) -> Tensor:
+        if self._cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         loss = self.step(batch.images, batch.targets, mix_weight)
         self.precision.scale(loss / self.accumulation).backward()
-        return loss.detach()
+        # A graph's output lies in memory that the next replay writes.
+        return loss.detach().clone() if self._cuda_graphs else loss.detach()
 
     def _mix_weights(self, epoch: int) -> Tensor:
         # The whole epoch's at once: a copy to the device in every step could wait for it.
@@ -220,6 +223,10 @@ class Trainer:
         """
         mean_losses = (self.processes.sum(torch.stack(losses)) / self.processes.world_size).tolist()
         self._watch(mean_losses, number)
+        if self.recipe.compute.compile and (graphs := self._recompilations.since_last_time()):
+            self.log.print(f"epoch {self.progress.epoch + 1} step {number}: compiled again ({graphs} graphs)")
+            event = {"event": "recompilation", "graphs": graphs}
+            self.log.record("event", event, epoch=self.progress.epoch, step=number)
         data = {"loss": mean_losses[-1], "lr": self._lr(number - 1), **rates.window()}
         self.log.iteration(
             self._prefixed("train", data), epoch=self.progress.epoch, step=number, steps=self.steps_per_epoch

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from effnet.models import ModelError
-from effnet.models.weights.download import cache_dir, download
+from effnet.models.cache import cache_dir
+from effnet.models.weights.download import download
 
 from .https_server import Publisher, Served
 

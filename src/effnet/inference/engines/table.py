@@ -16,17 +16,27 @@ from effnet.inference.engines.onnxruntime import OnnxRuntimeNetwork
 from effnet.inference.engines.openvino import OpenVinoNetwork
 from effnet.inference.engines.tensorrt import TensorRtNetwork
 
-
-def _to_onnx(trained: TrainedModel, folder: Path, device: torch.device) -> Path:
-    path = folder / "model.onnx"
-    export_onnx(trained.model, trained.metadata, path, device=device)
-    return path
+Opened = Callable[[TrainedModel, torch.device, str, Path], Network]
 
 
-def _to_tensorrt(trained: TrainedModel, folder: Path, device: torch.device) -> Path:
+def _by_onnx(network: Callable[..., Network]) -> Opened:
+    """Opens a model on an engine that reads ONNX and is told the precision."""
+
+    def opened(trained: TrainedModel, device: torch.device, precision: str, folder: Path) -> Network:
+        path = folder / "model.onnx"
+        export_onnx(trained.model, trained.metadata, path, device=device)
+        return network(path, device, precision=precision)
+
+    return opened
+
+
+def _by_tensorrt(trained: TrainedModel, device: torch.device, precision: str, folder: Path) -> Network:
+    """Opens a model in TensorRT, whose file decides the precision."""
+    if precision not in ("fp32", "fp16"):
+        raise UserError(f"--precision {precision}: TensorRT offers fp32 and fp16 here")
     path = folder / "model.engine"
-    export_tensorrt(trained.model, trained.metadata, path, precision="fp32", device=device)
-    return path
+    export_tensorrt(trained.model, trained.metadata, path, precision=precision, device=device)  # type: ignore[arg-type]
+    return TensorRtNetwork(path, device)
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class EngineKind:
         device: type of device that it runs on; None for any.
         suffixes: files that it reads; none for PyTorch, which reads weights.
         network: opens such a file: (path, device, precision=...).
-        export: writes a file from a model into a folder and gives its path: (model, folder, device).
+        from_weights: opens a model in memory by way of a file in a folder: (model, device, precision, folder).
     """
 
     name: str
@@ -47,7 +57,7 @@ class EngineKind:
     device: str | None = None
     suffixes: tuple[str, ...] = ()
     network: Callable[..., Network] | None = None
-    export: Callable[[TrainedModel, Path, torch.device], Path] | None = None
+    from_weights: Opened | None = None
 
     def runs_on(self, device: torch.device) -> bool:
         """Whether it is installed and has a use for the device."""
@@ -57,9 +67,11 @@ class EngineKind:
 
 # The fastest in FP32 first: see docs/deployment.md for the measurements on a CPU, and TensorRT's own on GPUs.
 _ROWS = (
-    EngineKind("tensorrt", "tensorrt", "cuda", (".engine", ".plan"), TensorRtNetwork, _to_tensorrt),
-    EngineKind("openvino", "openvino", "cpu", (".xml", ".onnx"), OpenVinoNetwork, _to_onnx),
-    EngineKind("onnxruntime", "onnxruntime", "cpu", (".onnx",), OnnxRuntimeNetwork, _to_onnx),
+    EngineKind("tensorrt", "tensorrt", "cuda", (".engine", ".plan"), TensorRtNetwork, _by_tensorrt),
+    EngineKind("openvino", "openvino", "cpu", (".xml", ".onnx"), OpenVinoNetwork, _by_onnx(OpenVinoNetwork)),
+    EngineKind(
+        "onnxruntime", "onnxruntime", "cpu", (".onnx",), OnnxRuntimeNetwork, _by_onnx(OnnxRuntimeNetwork)
+    ),
     EngineKind("torch-compiled", "torch"),
     EngineKind("torch", "torch"),
 )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from effnet.errors import UserError
-from effnet.export.onnx import INPUT, OUTPUT
+from effnet.export.onnx import INPUT, OUTPUT, PRECISION_KEY, read_onnx_metadata
 from effnet.export.tensorrt import read_engine
 from effnet.inference.engines.network import Network, require_fp32
 
@@ -32,10 +32,14 @@ class TensorRtNetwork(Network):
         if device.type != "cuda":
             raise UserError("--engine tensorrt needs an NVIDIA GPU, and PyTorch sees none here")
         require_fp32("TensorRT", precision)
-        self.engine, metadata = read_engine(path)
-        kind = str(self.engine.get_tensor_dtype(INPUT)).rpartition(".")[2].lower()
-        super().__init__(metadata, device, takes_bytes=kind == _BYTES)
-        self.context = self.engine.create_execution_context()
+        engine, facts = read_engine(path)
+        super().__init__(
+            read_onnx_metadata(facts, path),
+            device,
+            takes_bytes=str(engine.get_tensor_dtype(INPUT)).rpartition(".")[2].lower() == _BYTES,
+            precision=facts.get(PRECISION_KEY, precision),
+        )
+        self.engine, self.context = engine, engine.create_execution_context()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images."""

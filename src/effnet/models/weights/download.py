@@ -34,15 +34,6 @@ _ATTEMPTS = 4  # to go on after an interruption, as long as each attempt brings 
 _USER_AGENT = "effnet"
 
 
-def cache_dir() -> Path:
-    """Where downloads are kept: `EFFNET_HOME`, or `effnet` in `XDG_CACHE_HOME`, or `~/.cache/effnet`."""
-    if home := os.environ.get("EFFNET_HOME"):
-        return Path(home).expanduser()
-    if caches := os.environ.get("XDG_CACHE_HOME"):
-        return Path(caches).expanduser() / "effnet"
-    return Path.home() / ".cache" / "effnet"
-
-
 def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> Path:
     """The file at `path`, downloaded from `url` unless it is there and intact.
 

@@ -3,8 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+from effnet.models.cache import cache_dir
 from effnet.models.errors import ModelError
-from effnet.models.weights.download import cache_dir, download, sha256_of
+from effnet.models.weights.download import download, sha256_of
 from effnet.models.weights.published import PublishedWeights
 
 

@@ -1,0 +1,42 @@
+"""`effnet benchmark roofline`."""
+
+import argparse
+from pathlib import Path
+
+from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+
+
+def add_roofline(forms: Verbs) -> None:
+    """Add `effnet benchmark roofline`."""
+    roofline = forms.add_parser(
+        "roofline", help="each stage's bytes and operations beside what the machine allows"
+    )
+    roofline.add_argument("--json", metavar="FILE", help="write the result here")
+    roofline.add_argument(
+        "--copy-rate",
+        type=float,
+        metavar="GB/S",
+        help="count for a machine that copies so fast; with --matrix-rate, and nothing is run",
+    )
+    roofline.add_argument("--matrix-rate", type=float, metavar="TFLOP/S", help="its matrix product")
+    add_recipe_flags(roofline)
+    roofline.set_defaults(verb=_benchmark_roofline)
+
+
+def _benchmark_roofline(namespace: argparse.Namespace) -> int:
+    from effnet.benchmark.ceilings import Ceilings
+    from effnet.benchmark.results import write
+    from effnet.benchmark.roofline import RooflineBenchmark, benchmark_roofline, print_table
+
+    rates = (namespace.copy_rate, namespace.matrix_rate)
+    if any(rate is not None and not rate > 0 for rate in rates) or (rates[0] is None) != (rates[1] is None):
+        raise UserError("--copy-rate and --matrix-rate go together, and are above 0")
+    given = Ceilings(1e9 * rates[0], 1e12 * rates[1], measured=False) if None not in rates else None
+    recipe = Recipe().replace(given_settings(namespace))
+    result = benchmark_roofline(RooflineBenchmark(recipe, given))
+    print_table(result)
+    if namespace.json:
+        write(result, Path(namespace.json))
+    return 0

@@ -1,0 +1,88 @@
+"""`effnet benchmark scaling`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+
+# Flags of the simulated cluster, fields of `effnet.benchmark.scaling.Cluster`.
+_CLUSTER = {
+    "gpus_per_node": (int, "N", "GPUs in a machine [default: 8]"),
+    "link_bandwidth": (float, "GB/S", "of a GPU inside a machine [default: 230]"),
+    "network_bandwidth": (float, "GB/S", "of a machine to the others [default: 180]"),
+    "latency": (float, "MICROSECONDS", "of each round of a sum over the GPUs [default: 15]"),
+    "input_rate": (
+        float,
+        "IMAGES/S",
+        "that a machine reads; `effnet benchmark data` measures it [default: 16652]",
+    ),
+    "jitter": (float, "SHARE", "standard deviation of a process's time for a batch [default: 0.043]"),
+    "disk_bandwidth": (float, "GB/S", "at which a checkpoint is written [default: 1]"),
+}
+
+
+def add_scaling(forms: Verbs) -> None:
+    """Add `effnet benchmark scaling`."""
+    scaling = forms.add_parser("scaling", help="cost of DDP here, or a simulated cluster")
+    scaling.add_argument("--json", metavar="FILE", help="write the result here")
+    scaling.add_argument("--rounds", type=int, default=15, help="pairs of measurements [default: 15]")
+    scaling.add_argument("--steps", type=int, default=3, help="steps in each [default: 3]")
+    simulated = scaling.add_argument_group("Simulated cluster")
+    simulated.add_argument(
+        "--simulate", action="store_true", help="simulate; without --images-per-second the document's table"
+    )
+    simulated.add_argument(
+        "--images-per-second",
+        type=float,
+        metavar="X",
+        help="measured on one GPU with --arch and --batch-size",
+    )
+    simulated.add_argument(
+        "--gpus", type=int, nargs="+", default=[1, 8, 16, 32, 64], metavar="N", help="how many"
+    )
+    for name, (kind, metavar, words) in _CLUSTER.items():
+        flag = "--" + name.replace("_", "-")
+        simulated.add_argument(flag, type=kind, metavar=metavar, help=words, default=argparse.SUPPRESS)
+    add_recipe_flags(scaling)
+    scaling.set_defaults(verb=_benchmark_scaling)
+
+
+def _benchmark_scaling(namespace: argparse.Namespace) -> int:
+    from effnet.benchmark.results import write
+    from effnet.benchmark.scaling import measure, print_measured, print_scaling
+
+    recipe = Recipe().replace(given_settings(namespace))
+    result: dict[str, Any]
+    if namespace.simulate:
+        result = {"benchmark": "scaling", "simulated": _simulated(namespace, recipe)}
+        print_scaling(result["simulated"])
+    else:
+        result = measure(recipe, rounds=namespace.rounds, steps=namespace.steps)
+        print_measured(result)
+    if namespace.json:
+        write(result, Path(namespace.json))
+    return 0
+
+
+def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
+    from effnet.benchmark.scaling import Cluster, Workload, simulate_document, simulate_workload
+
+    given = {name: getattr(namespace, name) for name in _CLUSTER if hasattr(namespace, name)}
+    numbers = {**given, "images_per_second": namespace.images_per_second, "gpus": min(namespace.gpus)}
+    for name, value in numbers.items():
+        if value is not None and value <= 0 and name not in ("jitter", "latency"):
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+    cluster, bucket_size = Cluster(**given), recipe.compute.bucket_size
+    if namespace.images_per_second is None:
+        return simulate_document(cluster, bucket_size)
+    workload = Workload(
+        recipe.model.arch,
+        namespace.images_per_second,
+        recipe.optimizer.batch_size,
+        step_size=recipe.optimizer.optimizer_batch_size or 4096,
+        bucket_size=bucket_size,
+    )
+    return simulate_workload(workload, cluster, namespace.gpus)

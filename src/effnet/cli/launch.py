@@ -1,0 +1,36 @@
+"""The reference's `launch.py`: a recipe named by its parts becomes `effnet train --recipe` or `effnet quantize`."""
+
+import sys
+from collections.abc import Sequence
+
+from effnet.catalog import DEFAULT_MODE, names, published
+from effnet.cli import main
+from effnet.cli.flags import Parser
+from effnet.errors import UserError
+
+PROG = "launch.py"
+
+
+def launch(argv: Sequence[str]) -> int:
+    """Run a published recipe; gives the exit code.
+
+    Args:
+        argv: `--model`, `--precision`, `--platform` and perhaps `--mode`, and what `effnet train` takes beside them.
+    """
+    parser = Parser(
+        prog=PROG,
+        usage=f"{PROG} --model M --precision P --platform PL [--mode MODE] DIR [options of `effnet train`]",
+        description="Run a published recipe; `effnet train --help` lists the flags that override its settings.",
+    )
+    for flag, required in (("model", True), ("precision", True), ("platform", True), ("mode", False)):
+        default = None if required else DEFAULT_MODE
+        parser.add_argument(
+            f"--{flag}", required=required, default=default, metavar="NAME", help=", ".join(names(f"{flag}s"))
+        )
+    try:
+        named, rest = parser.parse_known_args(argv)
+        recipe = published(named.model, named.platform, named.precision, named.mode)
+    except UserError as error:
+        print(f"{PROG}: error: {error}", file=sys.stderr)
+        return 2
+    return main([*rest, "--recipe", recipe.name], verb=recipe.verb, prog=PROG)

@@ -1,0 +1,41 @@
+"""The reference's `multiproc.py`: `torchrun` with defaults for one machine."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+# Flags by which processes on several machines, or of several jobs on one, find each other.
+_MEETING_FLAGS = ("--nnodes", "--master-addr", "--master-port", "--rdzv-backend", "--rdzv-endpoint")
+
+
+def multiproc(argv: Sequence[str]) -> int:
+    """Start a script in several processes.
+
+    Args:
+        argv: flags of `torchrun`, such as `--nproc_per_node 8`, then the script and its arguments.
+    """
+    from torch.distributed.run import get_args_parser, run
+
+    arguments = get_args_parser().parse_args(argv)
+    if not _names_meeting_point(argv):
+        # A free port instead of a fixed one, so that two jobs on a machine don't meet.
+        arguments.standalone = True
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(arguments)))
+    # A store that outlives a restart tells the new processes where the old ones listened (pytorch issue 135712).
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    run(arguments)
+    return 0
+
+
+def _names_meeting_point(argv: Sequence[str]) -> bool:
+    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    # Kubernetes operators name it in the environment, from which torchrun takes its defaults.
+    named = {f"PET_{flag.removeprefix('--').replace('-', '_').upper()}" for flag in _MEETING_FLAGS}
+    return bool(given & set(_MEETING_FLAGS) or named & os.environ.keys())
+
+
+def _threads(arguments: argparse.Namespace) -> int:
+    """Threads of each process: its share of the cores, where `torchrun` alone would give it one."""
+    wanted = str(arguments.nproc_per_node)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(wanted)) if wanted.isdigit() else 1

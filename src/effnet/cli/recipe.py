@@ -1,0 +1,100 @@
+"""The recipe of a command, and where each of its settings comes from."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from effnet.catalog import Layer, compose, find_recipe
+from effnet.cli.flags import Parser, given_settings
+from effnet.errors import UserError
+from effnet.recipe import Recipe, settings
+
+
+def add_recipe_source(parser: Parser) -> None:
+    """Add `--recipe` and `--print-recipe`."""
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE|NAME",
+        help="settings as YAML, or a published recipe such as efficientnet-b0/DGXA100/AMP; flags override them",
+    )
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="show every setting and where it comes from, and stop"
+    )
+
+
+def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[Recipe, dict[str, str]]:
+    """The recipe of a command: defaults, then what a resumed checkpoint says, then the recipe, then the flags.
+
+    Args:
+        namespace: parsed flags of a parser with `add_recipe_source` and `add_recipe_flags`.
+        verb: the verb, `train` or `quantize`; a recipe for the other is refused.
+
+    Returns:
+        The recipe, and the source of each setting that has not its default.
+    """
+    from effnet.training.checkpoint import inherited_settings, resolve_resume
+
+    flags = given_settings(namespace)
+    if (model := getattr(namespace, "model", None)) is not None:
+        flags["pretrained_from_file"] = model
+    found = find_recipe(namespace.recipe) if namespace.recipe else None
+    if found and found.verb not in (verb, ""):
+        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
+    layers = [*(found.layers if found else ()), Layer("flag", flags)]
+    recipe, sources = compose(layers)
+    if (
+        recipe.compute.device == "cpu"
+        and recipe.compute.precision == "tf32"
+        and sources["precision"] != "flag"
+    ):
+        # A platform's recipe that is told to run on a CPU; TF32 asked for by name is refused where the run starts.
+        layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
+    if recipe.run.resume is None:
+        return compose([_named_model(layers), *layers])
+    resumed = resolve_resume(recipe.run)
+    origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
+    return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
+
+
+def _named_model(layers: list[Layer]) -> Layer:
+    """The model that a weight file says it is of, where the command names none."""
+    from effnet.inference.engine import is_exported
+    from effnet.models.weights import read_metadata
+
+    given: dict[str, Any] = {}
+    for layer in layers:
+        given |= layer.values
+    file = given.get("pretrained_from_file")
+    if not file or "arch" in given or is_exported(Path(file)):
+        return Layer("weights", {})
+    metadata = read_metadata(file)
+    return Layer(str(file), {"arch": metadata.model} if metadata else {})
+
+
+def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
+    """Print each setting, its value for this number of processes, and its source; once of several processes."""
+    from effnet.training.defaults import resolve
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    resolved = resolve(recipe, num_classes=recipe.model.num_classes or 1000, world_size=processes)
+    given, settled = recipe.to_dict(), resolved.to_dict()
+    rows = []
+    for group, _, leaf in settings():
+        value = settled[group][leaf.name]
+        follows = value != given[group][leaf.name]
+        source = "follows from the others" if follows else sources.get(leaf.name, "default")
+        rows.append((f"{group}.{leaf.name}", _shown(value), source))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, source in rows:
+        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
+    processes_named = "1 process" if processes == 1 else f"{processes} processes"
+    print(f"for {processes_named}; None: none, or settled when the run starts")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(_shown(part) for part in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,129 @@
+"""What starts runs on clusters is valid, as far as that can be told without one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from effnet.catalog import find_recipe
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SLURM = REPOSITORY / "cluster/train.slurm"
+SCRIPTS = [SLURM, REPOSITORY / "efficientnet/run.sh"]
+DOCKERFILES = ["Dockerfile", "Dockerfile.cpu"]
+
+
+def checker(name: str) -> str:
+    """A program that checks files, installed as a Python package or by the system."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    return found or pytest.skip(f"{name} is not installed")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_pass_shellcheck(script: Path) -> None:
+    done = subprocess.run([checker("shellcheck"), str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_dockerfiles_pass_hadolint(dockerfile: str) -> None:
+    command = [checker("hadolint"), "--no-color", str(REPOSITORY / dockerfile)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_installs_what_the_package_needs() -> None:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = {name.partition(">")[0] for name in project["dependencies"]} - {"torch", "torchvision"}
+    installing = next(
+        line for line in (REPOSITORY / "Dockerfile").read_text().splitlines() if "safetensors" in line
+    )
+    assert needed == set(installing.split("--no-cache-dir ")[1].removesuffix(" \\").split())
+
+
+def submitted(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The batch script as Slurm would run it on the first of two machines, with stubs that show their arguments."""
+    for name, script in {"srun": 'printf "%s\\n" "$@"', "scontrol": "printf 'node-7\\nnode-8\\n'"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {
+        "SLURM_SUBMIT_DIR": str(REPOSITORY),
+        "SLURM_JOB_ID": "123456",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "node-[7-8]",
+    }
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", str(SLURM), *arguments],
+        env={"PATH": path, **slurm, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_slurm_starts_torchrun_on_every_machine(tmp_path: Path) -> None:
+    from torch.distributed.run import get_args_parser
+
+    done = submitted(tmp_path, "efficientnet-b0/DGXA100/AMP", "/data", "/shared/run", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[:3] == ["--kill-on-bad-exit=1", "python", str(REPOSITORY / "multiproc.py")]
+    launcher = get_args_parser().parse_args(words[3:])
+    assert (launcher.nnodes, launcher.nproc_per_node, launcher.max_restarts) == ("2", "gpu", 3)
+    assert launcher.rdzv_endpoint.startswith("node-7:")
+    assert launcher.training_script == str(REPOSITORY / "main.py")
+    assert launcher.training_script_args[-2:] == ["--seed", "3"]
+    assert launcher.training_script_args[launcher.training_script_args.index("--resume") + 1] == "auto"
+    # Queued again, its machines must not meet those of the first time.
+    again = submitted(
+        tmp_path, "efficientnet-b0/DGXA100/AMP", "/data", "/shared/run", SLURM_RESTART_COUNT="1"
+    )
+    assert get_args_parser().parse_args(again.stdout.splitlines()[3:]).rdzv_endpoint != launcher.rdzv_endpoint
+
+
+def test_slurm_says_how_to_call_it(tmp_path: Path) -> None:
+    done = submitted(tmp_path)
+    assert done.returncode == 2
+    assert "RECIPE DATA WORKSPACE" in done.stderr
+
+
+def test_slurm_s_directives_ask_for_a_requeue() -> None:
+    directives = [line.split()[1] for line in SLURM.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert {"--requeue", "--open-mode=append", "--ntasks-per-node=1"} <= set(directives)
+
+
+def manifests() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((REPOSITORY / "cluster/trainjob.yaml").read_text()))
+
+
+def test_manifest_fits_the_operator_s_types() -> None:
+    models = pytest.importorskip("kubeflow_trainer_api.models")
+    for manifest in manifests():
+        known = getattr(models, f"TrainerV1alpha1{manifest['kind']}")
+        # What the types don't know is lost on the way.
+        assert known.from_dict(manifest).to_dict() == manifest
+
+
+def test_manifest_starts_a_published_recipe() -> None:
+    runtime, job = manifests()
+    assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    assert job["spec"]["runtimeRef"]["kind"] == runtime["kind"]
+    arguments = job["spec"]["trainer"]["args"]
+    given = dict(word.split("=") for word in arguments if "=" in word)
+    assert find_recipe(given["--recipe"]).verb == "train"
+    (container,) = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"][
+        "spec"
+    ]["containers"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {"/imagenet", "/runs", "/dev/shm"} == mounted
+    assert Path(given["--workspace"]).parent == Path("/runs")
+    assert Path(arguments[0]).name == "main.py"

@@ -1,0 +1,157 @@
+"""`torchrun` around real runs: a killed process, two machines."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet.training.checkpoint import read_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+QUICK = "--arch efficientnet-lite0 --image-size 32 --resize 32 --batch-size 2 --workers 0 --device cpu --print-freq 1"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 12 images for training and 5 for validation."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 5)):
+        for name in ("left", "right"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{index}.jpg")
+    return root
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
+
+
+def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
+    try:
+        lines = (workspace / "report.json").read_text().splitlines()
+    except OSError:
+        return []
+    return [record for record in map(json.loads, lines) if record["type"] == kind]
+
+
+def workers_of(agent: int) -> list[int]:
+    """Training processes that a `torchrun` has started."""
+    command = ["ps", "-o", "pid=,args=", "--ppid", str(agent)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "main.py" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
+def test_a_killed_process_costs_no_more_than_an_epoch(images: Path, tmp_path: Path) -> None:
+    epochs, steps_per_epoch = 6, 3
+    command = [
+        *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "4", "--max-restarts", "1"),
+        *(str(REPOSITORY / "main.py"), str(images), *QUICK.split(), "--epochs", str(epochs)),
+        *("--workspace", str(tmp_path), "--resume", "auto"),
+    ]
+    log = (tmp_path / "output").open("w")
+    launcher = subprocess.Popen(command, env=environment(), stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 400
+        while len(records(tmp_path, "epoch")) < 2 and launcher.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(workers_of(launcher.pid)[-1], signal.SIGKILL)
+        code = launcher.wait(timeout=400)
+    finally:
+        launcher.kill()
+        log.close()
+    output = (tmp_path / "output").read_text()
+    assert code == 0, output
+    # Two starts, of which the second went on from a checkpoint and did not repeat what was done before it.
+    assert len(records(tmp_path, "parameters")) == 2, output
+    finished = [record["epoch"] for record in records(tmp_path, "epoch")]
+    assert sorted(set(finished)) == list(range(epochs))
+    assert len(finished) <= epochs + 1
+    progress = read_checkpoint(tmp_path / "checkpoint.pth.tar")["progress"]
+    assert (progress["epoch"], progress["step"]) == (epochs, epochs * steps_per_epoch)
+
+
+def ip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def machines() -> Iterator[dict[str, str]]:
+    """Two network namespaces joined by a cable, with their addresses."""
+    names = {f"effnet-{os.getpid()}-{end}": f"10.231.77.{end + 1}" for end in (0, 1)}
+    cable = [f"veth{os.getpid() % 100000}-{end}" for end in (0, 1)]
+    if not shutil.which("ip"):
+        pytest.skip("two machines are made of network namespaces: there is no `ip` here")
+    try:
+        for name in names:
+            if (made := ip("netns", "add", name)).returncode:
+                pytest.skip(f"two machines are made of network namespaces, as root: {made.stderr.strip()}")
+        if (made := ip("link", "add", cable[0], "type", "veth", "peer", "name", cable[1])).returncode:
+            pytest.skip(f"two machines are joined by a veth pair, as root: {made.stderr.strip()}")
+        for end, (name, address) in zip(cable, names.items(), strict=True):
+            for command in (
+                f"link set {end} netns {name}",
+                f"-n {name} addr add {address}/24 dev {end}",
+                f"-n {name} link set {end} up",
+                f"-n {name} link set lo up",
+            ):
+                done = ip(*command.split())
+                assert done.returncode == 0, done.stderr
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+@pytest.mark.slow
+def test_two_machines(machines: dict[str, str], images: Path, tmp_path: Path) -> None:
+    first = next(iter(machines.values()))
+    commands = [
+        [
+            *("ip", "netns", "exec", name, PYTHON, str(REPOSITORY / "multiproc.py")),
+            *("--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1"),
+            *("--master_addr", first, "--master_port", "29512"),
+            *(str(REPOSITORY / "main.py"), str(images), *QUICK.split(), "--epochs", "1"),
+            *("--workspace", str(tmp_path)),
+        ]
+        for rank, name in enumerate(machines)
+    ]
+    runs = [
+        subprocess.Popen(
+            command,
+            # Gloo takes the address of the host's name, which is the same in both namespaces.
+            env={**environment(), "GLOO_SOCKET_IFNAME": cable_of(name)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command, name in zip(commands, machines, strict=True)
+    ]
+    outputs = [run.communicate(timeout=400)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)
+    (parameters,) = records(tmp_path, "parameters")
+    assert parameters["data"]["world_size"] == 2
+    (epoch,) = records(tmp_path, "epoch")
+    assert epoch["data"]["val.images"] == 10
+    assert read_checkpoint(tmp_path / "checkpoint.pth.tar")["epoch"] == 1
+
+
+def cable_of(name: str) -> str:
+    """The network interface inside a namespace, beside the loopback."""
+    links = json.loads(ip("-n", name, "-json", "link").stdout)
+    return next(link["ifname"] for link in links if link["ifname"] != "lo")
