@@ -97,6 +97,13 @@ def test_values_far_from_zero_are_covered(method: Method) -> None:
     assert high == pytest.approx(0.51, abs=0.01)
 
 
+@pytest.mark.parametrize("method", ["mse", "entropy", "percentile"])
+def test_few_values_at_one_end_are_not_all_there_is(method: Method) -> None:
+    gates = torch.cat([torch.full((3,), 0.04), 0.1 + 0.8 * torch.rand(3000)])
+    _, high = range_of(gathered(gates), method, symmetric=False)
+    assert high == pytest.approx(0.9, abs=0.05)
+
+
 @pytest.mark.parametrize("method", ["mse", "entropy", "percentile", "max"])
 def test_nothing_but_zeros(method: Method) -> None:
     assert range_of(gathered(torch.zeros(10)), method, symmetric=False) == (0.0, 0.0)

@@ -23,6 +23,8 @@ SAMPLE = 4096
 LEVELS = 256
 # Share of the largest value at which a search for a range begins, and the candidates it tries up to 1.
 _NARROWEST, _CANDIDATES = 0.05, 64
+# Share of the values that the divergence's range may leave out.
+_MOST_CLIPPED = 0.01
 
 
 class Histogram:
@@ -160,11 +162,14 @@ def _squared_error(counts: Array, centers: Array, levels: Array, values: Array) 
 
 
 def _divergence(counts: Array, centers: Array, levels: Array, values: Array) -> float:
-    """Of the distribution with its clipped part at the ends, from one that is even within each level."""
+    """Of the distribution with its clipped part at the ends, from one that is even within each level.
+
+    Where little is left within the range, what is left is even and the divergence nothing: such ranges are refused.
+    """
     inside = np.abs(centers - values[levels]) <= 0.501 * (values[1] - values[0])
-    if not inside.any():
-        return np.inf
     reference = counts[inside]
+    if reference.sum() < (1 - _MOST_CLIPPED) * counts.sum():
+        return np.inf
     index = levels[inside]
     mass, bins = np.bincount(index, reference, LEVELS), np.bincount(index, minlength=LEVELS)
     even = mass[index] / bins[index]
