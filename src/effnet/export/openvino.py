@@ -23,6 +23,7 @@ from effnet.export.onnx import (
     largest_difference,
 )
 from effnet.export.packages import load_package
+from effnet.export.signal_stack import kept_signal_stack
 from effnet.models.weights import WeightsMetadata
 
 # Where OpenVINO keeps what an ONNX file says of itself, also in its own files.
@@ -120,4 +121,5 @@ def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0) ->
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return load_package("openvino").Core().compile_model(model, "CPU", settings)
+    with kept_signal_stack():
+        return load_package("openvino").Core().compile_model(model, "CPU", settings)
