@@ -25,7 +25,7 @@ train: install
 	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(TRAIN_FLAGS) $(SAMPLE)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 # Where PyTorch and what effnet needs beside it are installed already, as on a GPU machine without a network, that will do.
 HAS_ALL := $(shell $(PYTHON) -c 'import torch, torchvision, rich, yaml, safetensors, filelock' 2>/dev/null && echo yes)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _pytest.mark import ParameterSet
 from PIL import Image
 
 from effnet.catalog import published
@@ -230,18 +229,32 @@ def replaced(command: str, version: str) -> str:
     return command.replace("./", f"{REPOSITORY}/")
 
 
-def case(command: str, version: str) -> ParameterSet:
-    """A command; those that use what others made go to one worker, in their order (`--dist loadgroup`)."""
-    uses_files = any(word in command for word in ("weight", "checkpoint", "quant"))
-    marks = [pytest.mark.xdist_group("files of the document's commands")] if uses_files else []
-    return pytest.param(command, version, id=command, marks=marks)
+def uses_files(command: str) -> bool:
+    """Whether a command reads what another one wrote, or writes what another one reads."""
+    return any(word in command for word in ("weight", "checkpoint", "quant"))
+
+
+ALONE = [row for row in COMMANDS if not uses_files(row[0])]
+CHAIN = [row for row in COMMANDS if uses_files(row[0])]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "version"), [case(*row) for row in COMMANDS])
+@pytest.mark.parametrize(("command", "version"), ALONE, ids=[command for command, _ in ALONE])
 def test_a_command_of_the_document_runs(
     command: str, version: str, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    run_command(command, version, place, capfd)
+
+
+@pytest.mark.slow
+def test_commands_of_the_document_that_use_each_others_files_run(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for command, version in CHAIN:
+        run_command(command, version, place, capfd)
+
+
+def run_command(command: str, version: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     if "quant" in command + version:
         pytest.importorskip("modelopt", reason="extra quantization")
     if version == "lite0":
@@ -265,7 +278,7 @@ def test_a_command_of_the_document_runs(
     else:
         code = run_here(place, arguments)
         output = "".join(capfd.readouterr())
-    assert code == 0, output
+    assert code == 0, f"{command}\n{output}"
     if "--raport-file" in command:
         records = [json.loads(line) for line in (place / "workspace/benchmark.json").read_text().splitlines()]
         prefix = "val" if "inference" in command else "train"
