@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from effnet.benchmark import epoch as module
 from effnet.benchmark.epoch import EPOCH, INPUT, STEP
 from effnet.cli import main
 from effnet.training.trainer import Trainer
@@ -24,7 +23,7 @@ def test_the_epoch_is_the_trainers_own(
         epochs.append(trainer.steps_per_epoch)
         return train_epoch(trainer)
 
-    monkeypatch.setattr(module.Trainer, "train_epoch", counting)
+    monkeypatch.setattr(Trainer, "train_epoch", counting)
     file = tmp_path / "epoch.json"
     assert main(["benchmark", "epoch", *FLAGS.split(), "--json", str(file)]) == 0
     assert epochs == [2, 2, 2]

@@ -42,7 +42,7 @@ def calibrated(
         iter([Batch(part, torch.zeros(len(part)), torch.arange(len(part))) for part in images.split(20)]),
         Preprocessing.from_dict(metadata.preprocessing),
         Precision(ComputeSettings(device="cpu"), CPU),
-        Processes(0, 0, 1, 1, CPU),
+        Processes.alone(CPU),
         QuantizationSettings(target=target),
     )
     return model.eval()

@@ -118,7 +118,7 @@ def _accuracy(engine: Engine, settings: Comparison, device: torch.device) -> dic
     if settings.data is None:
         return {}
     given = {"class_map": settings.class_map, "batch_size": max(settings.batch_sizes), "workers": 0}
-    opening = open_for(engine, Recipe().replace(given), settings.data, Processes(0, 0, 1, 1, device))
+    opening = open_for(engine, Recipe().replace(given), settings.data, Processes.alone(device))
     ((network, validator),) = opening.models.values()
     metrics = validator(network)
     images = round(metrics["images"])

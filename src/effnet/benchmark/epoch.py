@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from effnet.benchmark.environment import environment
-from effnet.data import Batch, Loader
+from effnet.benchmark.train import own_step
 from effnet.errors import UserError
 from effnet.recipe import Recipe
 from effnet.training.distributed import Processes, choose_device
@@ -53,32 +54,20 @@ def benchmark_epoch(settings: EpochBenchmark) -> dict[str, Any]:
     """
     device = choose_device(settings.recipe.compute.device)
     recipe = settings.recipe.replace({"prof": settings.steps})
-    processes = Processes(0, 0, 1, 1, device)
-    opened = open_run(recipe, settings.path, processes, ("train",))
+    opened = open_run(recipe, settings.path, Processes.alone(device), ("train",))
     loader = opened.data.train
     assert loader is not None
     if len(loader) < settings.steps:
         raise UserError(f"{settings.path} has {len(loader)} batches for training; give fewer --steps")
     with tempfile.TemporaryDirectory() as scratch, RunLog(Path(scratch, "log.json")) as log:
-        trainer = Trainer(
-            opened.recipe,
-            opened.model,
-            loader,
-            None,
-            preprocessing=opened.preprocessing,
-            precision=opened.precision,
-            processes=processes,
-            files=None,
-            log=log,
-            metadata={},
-            given_recipe=recipe,
-        )
-        contenders = _contenders(trainer, loader, settings.steps)
+        trainer = opened.trainer(recipe, log)
+        contenders = _contenders(trainer, settings.steps)
+        images = settings.steps * opened.recipe.optimizer.batch_size
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for number in range(settings.rounds + 1):
             for name, run in contenders.items():
                 loader.load_state_dict({"epoch": 0, "step": 0})
-                rate = _rate(run, device)
+                rate = _rate(run, images, device)
                 if number:  # the first round starts workers and compiles
                     rates[name].append(rate)
     medians = {name: statistics.median(of) for name, of in rates.items()}
@@ -97,36 +86,24 @@ def benchmark_epoch(settings: EpochBenchmark) -> dict[str, Any]:
     }
 
 
-def _contenders(trainer: Trainer, loader: Loader, steps: int) -> dict[str, Callable[[], int]]:
-    """Name to what runs `steps` steps and gives the number of images."""
+def _contenders(trainer: Trainer, steps: int) -> dict[str, Callable[[], object]]:
+    """Name to what runs `steps` steps."""
+    one_step = own_step(trainer, next(iter(trainer.loader)))
 
-    def read() -> int:
-        images, batches = 0, iter(loader)
+    def read() -> None:
+        for _ in islice(trainer.loader, steps):
+            pass
+
+    def step() -> None:
         for _ in range(steps):
-            images += len(next(batches).targets)
-        return images
+            one_step()
 
-    ready: list[Batch] = []
-    mix_weight = torch.tensor(0.9, device=trainer.processes.device)
-
-    def step() -> int:
-        if not ready:
-            ready.append(next(iter(loader)))
-            trainer.step.train()
-        for _ in range(steps):
-            trainer.train_on(ready[0], mix_weight, trainer.accumulation)
-        return steps * len(ready[0].targets)
-
-    def epoch() -> int:
-        trainer.train_epoch()
-        return steps * len(ready[0].targets)
-
-    return {INPUT: read, STEP: step, EPOCH: epoch}
+    return {INPUT: read, STEP: step, EPOCH: trainer.train_epoch}
 
 
-def _rate(run: Callable[[], int], device: torch.device) -> float:
+def _rate(run: Callable[[], object], images: int, device: torch.device) -> float:
     begun = time.perf_counter()
-    images = run()
+    run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return images / (time.perf_counter() - begun)

@@ -24,7 +24,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.models.kernels.choose import milliseconds
 from effnet.models.profile import LayerSize, layer_sizes
 from effnet.recipe import Recipe
-from effnet.training.distributed import Processes, choose_device
+from effnet.training.distributed import choose_device
 from effnet.training.precision import AUTOCAST_DTYPES, Precision, resolve_precision
 from effnet.training.step import Normalise
 
@@ -169,7 +169,7 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
     Raises:
         UserError, ModelError: a device, precision or model that is not there.
     """
-    recipe = settings.recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
+    recipe = settings.recipe
     device = choose_device(recipe.compute.device) if settings.given is None else torch.device("cpu")
     config = model_config(recipe.model.arch, image_size=recipe.model.image_size)
     name = resolve_precision(recipe.compute.precision, device) if settings.given is None else _name(recipe)
@@ -230,7 +230,7 @@ def _rows(
 
 def measure_stages(recipe: Recipe, device: torch.device) -> dict[bool, dict[str, float]]:
     """Seconds of every stage by itself and of the whole, in inference (False) and in training (True)."""
-    trainer, batch = synthetic_trainer(recipe, Processes(0, 0, 1, 1, device))
+    trainer, batch = synthetic_trainer(recipe, device)
     model, precision = trainer.model, trainer.precision
     assert isinstance(model, EfficientNet)
     images = Normalise(trainer.preprocessing).to(device)(batch.images)

@@ -24,7 +24,7 @@ from effnet.benchmark.train import own_step, synthetic_trainer
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
-from effnet.training.distributed import Processes, choose_device, data_parallel
+from effnet.training.distributed import choose_device, data_parallel
 
 MEGABYTE = 1 << 20  # as PyTorch counts buckets
 FIRST_BUCKET = 1.0  # megabytes; PyTorch's, so that the sum begins early
@@ -271,11 +271,9 @@ def measure(recipe: Recipe, *, rounds: int, steps: int) -> dict[str, Any]:
         rounds, steps: see `effnet.benchmark.measure.interleaved`.
     """
     device = choose_device(recipe.compute.device)
-    recipe = recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
-    processes = Processes(0, 0, 1, 1, device)
     with _group_of_one(device):
-        plain, batch = synthetic_trainer(recipe, processes)
-        parallel, _ = synthetic_trainer(recipe, processes)
+        plain, batch = synthetic_trainer(recipe, device)
+        parallel, _ = synthetic_trainer(recipe, device)
         parallel.step = data_parallel(
             parallel.step, bucket_size=recipe.compute.bucket_size, accumulates=False
         )

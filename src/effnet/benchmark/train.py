@@ -46,12 +46,10 @@ class TrainBenchmark:
 def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
     """Measure; gives what `write` stores: the settings, a row per contender and the environment."""
     device = choose_device(settings.recipe.compute.device)
-    recipe = settings.recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
-    processes = Processes(0, 0, 1, 1, device)
-    trainer, batch = synthetic_trainer(recipe.replace({"compile": False}), processes)
+    trainer, batch = synthetic_trainer(settings.recipe.replace({"compile": False}), device)
     contenders = {"effnet": own_step(trainer, batch)}
     if settings.compiled:
-        compiled, _ = synthetic_trainer(recipe.replace({"compile": True}), processes)
+        compiled, _ = synthetic_trainer(settings.recipe.replace({"compile": True}), device)
         contenders["effnet compiled"] = own_step(compiled, batch)
     skipped = {}
     if settings.peers:
@@ -115,29 +113,17 @@ def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
     }
 
 
-def synthetic_trainer(recipe: Recipe, processes: Processes) -> tuple[Trainer, Batch]:
+def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Batch]:
     """A trainer on random images that writes nothing, and its batch."""
-    opened = open_run(recipe, None, processes, ("train",))
-    assert opened.data.train is not None
-    trainer = Trainer(
-        opened.recipe,
-        opened.model,
-        opened.data.train,
-        None,
-        preprocessing=opened.preprocessing,
-        precision=opened.precision,
-        processes=processes,
-        files=None,
-        log=RunLog(None),
-        metadata={},
-        given_recipe=recipe,
-    )
-    trainer.step.train()
-    return trainer, next(iter(opened.data.train))
+    recipe = recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
+    opened = open_run(recipe, None, Processes.alone(device), ("train",))
+    trainer = opened.trainer(recipe, RunLog(None))
+    return trainer, next(iter(trainer.loader))
 
 
 def own_step(trainer: Trainer, batch: Batch) -> Step:
     """The training step as the loop does it."""
+    trainer.step.train()
     mix_weight = torch.tensor(0.9, device=trainer.processes.device)
     return lambda: trainer.train_on(batch, mix_weight, trainer.accumulation)
 

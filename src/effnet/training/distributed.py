@@ -33,6 +33,11 @@ class Processes:
     local_world_size: int
     device: torch.device
 
+    @classmethod
+    def alone(cls, device: torch.device) -> "Processes":
+        """A process without others."""
+        return cls(0, 0, 1, 1, device)
+
     @property
     def is_main(self) -> bool:
         """Whether this process prints and writes."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from effnet.data import DataSource, Loader, find_classes, open_data
+from effnet.data import DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
@@ -60,6 +60,29 @@ class Opened:
             self.processes,
             topk=self.recipe.run.topk,
             max_batches=self.recipe.run.prof,
+        )
+
+    def trainer(self, given_recipe: Recipe, log: RunLog, files: CheckpointFiles | None = None) -> Trainer:
+        """Trains the model on the run's training set, which must be open.
+
+        Args:
+            given_recipe: the settings before they were settled.
+            log: where the training reports.
+            files: where checkpoints go; None writes none.
+        """
+        assert self.data.train is not None
+        return Trainer(
+            self.recipe,
+            self.model,
+            self.data.train,
+            self.validator(),
+            preprocessing=self.preprocessing,
+            precision=self.precision,
+            processes=self.processes,
+            files=files,
+            log=log,
+            metadata=self.metadata.to_dict(),
+            given_recipe=given_recipe,
         )
 
 
@@ -159,19 +182,7 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
             announce(opened, log)
             if prepare is not None:
                 prepare(opened, log)
-            trainer = Trainer(
-                opened.recipe,
-                opened.model,
-                _train_loader(opened),
-                opened.validator(),
-                preprocessing=opened.preprocessing,
-                precision=opened.precision,
-                processes=processes,
-                files=files,
-                log=log,
-                metadata=opened.metadata.to_dict(),
-                given_recipe=recipe,
-            )
+            trainer = opened.trainer(recipe, log, files)
             if opened.origin.checkpoint is not None:
                 trainer.load_state_dict(opened.origin.checkpoint)
             metrics = trainer.run()
@@ -185,11 +196,6 @@ def _check_same_start(opened: Opened) -> None:
         raise UserError(
             "--resume: the processes found different checkpoints; all machines must share the --workspace"
         )
-
-
-def _train_loader(opened: Opened) -> Loader:
-    assert opened.data.train is not None
-    return opened.data.train
 
 
 def _checkpoint_files(recipe: Recipe, workspace: Path) -> CheckpointFiles | None:
