@@ -242,14 +242,14 @@ def _row(name: str, simulated: Scaling) -> dict[str, Any]:
     }
 
 
-def print_scaling(rows: Sequence[dict[str, Any]]) -> None:
-    """Show simulated rows to people."""
+def print_simulated(result: dict[str, Any]) -> None:
+    """Show a simulation to people."""
     table = Table(title="simulated; milliseconds of a step", box=None)
     table.add_column("model", no_wrap=True)
     for heading in ("GPUs", "images/s", "speedup", "document", "compute", "sum", "straggler", "input"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("bound", no_wrap=True)
-    for row in rows:
+    for row in result["simulated"]:
         table.add_row(
             row["name"],
             str(row["gpus"]),

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs
 
 
@@ -10,7 +11,7 @@ def add_data(forms: Verbs) -> None:
     """Add `effnet benchmark data`."""
     data = forms.add_parser("data", help="input pipelines on a folder of images")
     data.add_argument("dir", metavar="DIR", help="folder with train/<class>/, or with class folders")
-    data.add_argument("--json", metavar="FILE", help="write the result here")
+    add_result_flags(data)
     data.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="[default: 224]")
     data.add_argument("-b", "--batch-size", type=int, default=64, metavar="IMAGES", help="[default: 64]")
     data.add_argument(
@@ -40,7 +41,6 @@ def add_data(forms: Verbs) -> None:
 
 def _benchmark_data(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.data import DataBenchmark, benchmark_data, print_table
-    from effnet.benchmark.results import write
 
     settings = DataBenchmark(
         Path(namespace.dir),
@@ -53,7 +53,4 @@ def _benchmark_data(namespace: argparse.Namespace) -> int:
         only=namespace.only,
     )
     result = benchmark_data(settings)
-    print_table(result)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
+    return conclude(namespace, result, print_table)

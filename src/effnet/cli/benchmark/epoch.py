@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
@@ -11,7 +12,7 @@ def add_epoch(forms: Verbs) -> None:
     """Add `effnet benchmark epoch`."""
     epoch = forms.add_parser("epoch", help="whole training beside its input alone and its step alone")
     epoch.add_argument("dir", metavar="DIR", nargs="?", help="folder of images, or a packed set")
-    epoch.add_argument("--json", metavar="FILE", help="write the result here")
+    add_result_flags(epoch)
     epoch.add_argument(
         "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
     )
@@ -24,12 +25,8 @@ def add_epoch(forms: Verbs) -> None:
 
 def _benchmark_epoch(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.epoch import EpochBenchmark, benchmark_epoch, print_table
-    from effnet.benchmark.results import write
 
     recipe = Recipe().replace(given_settings(namespace))
     path = Path(namespace.dir) if namespace.dir is not None else None
     result = benchmark_epoch(EpochBenchmark(recipe, path, rounds=namespace.rounds, steps=namespace.steps))
-    print_table(result)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
+    return conclude(namespace, result, print_table)

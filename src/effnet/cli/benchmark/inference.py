@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.choice import check_positive
 from effnet.cli.flags import Verbs
 from effnet.errors import UserError
@@ -57,26 +58,18 @@ def add_inference(forms: Verbs) -> None:
     )
     add("--steps", type=int, default=100, metavar="N", help="steps in a turn at most [default: 100]")
     add("--seconds", type=float, default=0.5, help="length of a turn [default: 0.5]")
-    add("--json", metavar="FILE", help="write the result here")
-    add("--markdown", metavar="FILE", help="write the tables here")
+    add_result_flags(parser, markdown="the tables")
     parser.set_defaults(verb=_benchmark_inference)
 
 
 def _benchmark_inference(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.results import write, write_text
-
     check_positive(namespace, "image_size", "rounds", "steps")
     if min(namespace.batch_size) < 1:
         raise UserError(f"--batch-size must be at least 1, not {min(namespace.batch_size)}")
     if namespace.data and not namespace.compare:
         raise UserError("--data goes with --compare FILE...")
     result, text = _compare(namespace) if namespace.compare else _sweep(namespace)
-    print(text)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    if namespace.markdown:
-        write_text(text, Path(namespace.markdown))
-    return 0
+    return conclude(namespace, result, lambda _: print(text), markdown=text)
 
 
 def _common(namespace: argparse.Namespace) -> dict[str, Any]:

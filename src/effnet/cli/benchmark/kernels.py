@@ -1,8 +1,8 @@
 """`effnet benchmark kernels`."""
 
 import argparse
-from pathlib import Path
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
@@ -12,17 +12,13 @@ def add_kernels(forms: Verbs) -> None:
     kernels = forms.add_parser(
         "kernels", help="depthwise kernels beside the library's, shape by shape; needs a GPU"
     )
-    kernels.add_argument("--json", metavar="FILE", help="write the result here")
+    add_result_flags(kernels)
     add_recipe_flags(kernels)
     kernels.set_defaults(verb=_benchmark_kernels)
 
 
 def _benchmark_kernels(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.kernels import benchmark_kernels, print_table
-    from effnet.benchmark.results import write
 
     result = benchmark_kernels(Recipe().replace(given_settings(namespace)))
-    print_table(result)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
+    return conclude(namespace, result, print_table)

@@ -1,8 +1,8 @@
 """`effnet benchmark roofline`."""
 
 import argparse
-from pathlib import Path
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
 from effnet.errors import UserError
 from effnet.recipe import Recipe
@@ -13,7 +13,7 @@ def add_roofline(forms: Verbs) -> None:
     roofline = forms.add_parser(
         "roofline", help="each stage's bytes and operations beside what the machine allows"
     )
-    roofline.add_argument("--json", metavar="FILE", help="write the result here")
+    add_result_flags(roofline)
     roofline.add_argument(
         "--copy-rate",
         type=float,
@@ -27,7 +27,6 @@ def add_roofline(forms: Verbs) -> None:
 
 def _benchmark_roofline(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.ceilings import Ceilings
-    from effnet.benchmark.results import write
     from effnet.benchmark.roofline import RooflineBenchmark, benchmark_roofline, print_table
 
     rates = (namespace.copy_rate, namespace.matrix_rate)
@@ -36,7 +35,4 @@ def _benchmark_roofline(namespace: argparse.Namespace) -> int:
     given = Ceilings(1e9 * rates[0], 1e12 * rates[1], measured=False) if None not in rates else None
     recipe = Recipe().replace(given_settings(namespace))
     result = benchmark_roofline(RooflineBenchmark(recipe, given))
-    print_table(result)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
+    return conclude(namespace, result, print_table)

@@ -1,9 +1,9 @@
 """`effnet benchmark scaling`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
 from effnet.errors import UserError
 from effnet.recipe import Recipe
@@ -27,7 +27,7 @@ _CLUSTER = {
 def add_scaling(forms: Verbs) -> None:
     """Add `effnet benchmark scaling`."""
     scaling = forms.add_parser("scaling", help="cost of DDP here, or a simulated cluster")
-    scaling.add_argument("--json", metavar="FILE", help="write the result here")
+    add_result_flags(scaling)
     scaling.add_argument("--rounds", type=int, default=15, help="pairs of measurements [default: 15]")
     scaling.add_argument("--steps", type=int, default=3, help="steps in each [default: 3]")
     simulated = scaling.add_argument_group("Simulated cluster")
@@ -51,20 +51,14 @@ def add_scaling(forms: Verbs) -> None:
 
 
 def _benchmark_scaling(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.results import write
-    from effnet.benchmark.scaling import measure, print_measured, print_scaling
+    from effnet.benchmark.scaling import measure, print_measured, print_simulated
 
     recipe = Recipe().replace(given_settings(namespace))
-    result: dict[str, Any]
     if namespace.simulate:
-        result = {"benchmark": "scaling", "simulated": _simulated(namespace, recipe)}
-        print_scaling(result["simulated"])
-    else:
-        result = measure(recipe, rounds=namespace.rounds, steps=namespace.steps)
-        print_measured(result)
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
+        simulated = {"benchmark": "scaling", "simulated": _simulated(namespace, recipe)}
+        return conclude(namespace, simulated, print_simulated)
+    measured = measure(recipe, rounds=namespace.rounds, steps=namespace.steps)
+    return conclude(namespace, measured, print_measured)
 
 
 def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """`effnet benchmark train`."""
 
 import argparse
-from pathlib import Path
+from typing import Any
 
+from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
@@ -10,7 +11,7 @@ from effnet.recipe import Recipe
 def add_train(forms: Verbs) -> None:
     """Add `effnet benchmark train`."""
     train = forms.add_parser("train", help="training steps on synthetic images")
-    train.add_argument("--json", metavar="FILE", help="write the result here")
+    add_result_flags(train, markdown="the document's table")
     train.add_argument("--no-peers", dest="peers", action="store_false", help="this project alone")
     train.add_argument("--eager-only", dest="compiled", action="store_false", help="nothing compiled")
     train.add_argument(
@@ -23,13 +24,11 @@ def add_train(forms: Verbs) -> None:
         "--batch-sizes", nargs="+", type=int, metavar="IMAGES", help=sweep.format("--batch-size")
     )
     train.add_argument("--precisions", nargs="+", metavar="NAME", help=sweep.format("--precision"))
-    train.add_argument("--markdown", metavar="FILE", help="write the document's table here")
     add_recipe_flags(train, without=("quantization",))
     train.set_defaults(verb=_benchmark_train)
 
 
 def _benchmark_train(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.results import write, write_text
     from effnet.benchmark.tables import training_table
     from effnet.benchmark.train import TrainBenchmark, benchmark_sweep, benchmark_train, print_table
 
@@ -52,13 +51,12 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
     else:
         result = benchmark_train(settings)
     runs = result.get("runs", [result])
-    for run in runs:
-        print_table(run)
     table = training_table(runs)
-    if any(swept):
-        print(table)
-    if namespace.markdown:
-        write_text(table, Path(namespace.markdown))
-    if namespace.json:
-        write(result, Path(namespace.json))
-    return 0
+
+    def show(_: dict[str, Any]) -> None:
+        for run in runs:
+            print_table(run)
+        if any(swept):
+            print(table)
+
+    return conclude(namespace, result, show, markdown=table)
