@@ -1,9 +1,12 @@
 """Fixtures for the whole suite."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+
+from tests.runs import CLASSES, write_images
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,19 @@ def shared_dir() -> Path:
         if candidate.is_dir():
             return candidate
     pytest.skip("no shared/ folder beside the repository; EFFNET_SHARED may name one")
+
+
+@pytest.fixture(scope="session")
+def shapes(shared_dir: Path) -> dict[str, dict[str, list[int]]]:
+    """Of each published model, every key of its state dict with its shape, in order."""
+    published = json.loads((shared_dir / "reference/state_dict_shapes.json").read_text())
+    return {name: dict(entries) for name, entries in published.items()}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that differ in colour, 12 images each for training and 5 for validation; not to be changed."""
+    root = tmp_path_factory.mktemp("images")
+    for split, count in (("train", 12), ("val", 5)):
+        write_images(root / split, dict.fromkeys(CLASSES, count), coloured=True)
+    return root

@@ -12,11 +12,10 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from effnet.catalog import published
+from tests.runs import write_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Later flags win.
@@ -173,14 +172,8 @@ COMMANDS = [
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a set of images and a trained checkpoint."""
     root = tmp_path_factory.mktemp("document")
-    random = np.random.default_rng(0)
     for split in ("train", "val"):
-        for name in ("n01440764", "n01443537"):
-            folder = root / "images" / split / name
-            folder.mkdir(parents=True)
-            for index in range(4):
-                pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+        write_images(root / "images" / split, {"n01440764": 4, "n01443537": 4})
     trained = f"main.py images --arch efficientnet-b0 {TRAIN} --epochs 1".replace("--prof 1", "")
     assert run_here(root, trained.replace("WORKSPACE", "checkpoint")) == 0
     return root

@@ -9,43 +9,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from effnet.training.checkpoint import read_checkpoint
+from tests.runs import records
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 QUICK = "--arch efficientnet-lite0 --image-size 32 --resize 32 --batch-size 2 --workers 0 --device cpu --print-freq 1"
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 12 images for training and 5 for validation."""
-    root = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 5)):
-        for name in ("left", "right"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{index}.jpg")
-    return root
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
-
-
-def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
-    try:
-        lines = (workspace / "report.json").read_text().splitlines()
-    except OSError:
-        return []
-    return [record for record in map(json.loads, lines) if record["type"] == kind]
 
 
 def workers_of(agent: int) -> list[int]:
@@ -58,7 +34,7 @@ def workers_of(agent: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
 def test_a_killed_process_costs_no_more_than_an_epoch(images: Path, tmp_path: Path) -> None:
-    epochs, steps_per_epoch = 6, 3
+    epochs, steps_per_epoch = 6, 4
     command = [
         *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "4", "--max-restarts", "1"),
         *(str(REPOSITORY / "main.py"), str(images), *QUICK.split(), "--epochs", str(epochs)),
@@ -147,7 +123,7 @@ def test_two_machines(machines: dict[str, str], images: Path, tmp_path: Path) ->
     (parameters,) = records(tmp_path, "parameters")
     assert parameters["data"]["world_size"] == 2
     (epoch,) = records(tmp_path, "epoch")
-    assert epoch["data"]["val.images"] == 10
+    assert epoch["data"]["val.images"] == 15
     assert read_checkpoint(tmp_path / "checkpoint.pth.tar")["epoch"] == 1
 
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.runs import write_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -36,14 +36,9 @@ QUICKER = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the README's commands name."""
     root = tmp_path_factory.mktemp("readme")
-    random = np.random.default_rng(0)
     for folder, classes in (("my-images", ("cat", "dog")), ("imagenet", ("n01440764", "n01443537"))):
         for split in ("train", "val"):
-            for name in classes:
-                (root / folder / split / name).mkdir(parents=True)
-                for index in range(6):
-                    pixels = random.integers(0, 256, (48, 40, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(root / folder / split / name / f"{index}.jpg")
+            write_images(root / folder / split, dict.fromkeys(classes, 6))
     shutil.copy(root / "my-images/val/cat/0.jpg", root / "photo.jpg")
     (root / "recipes").symlink_to(REPOSITORY / "recipes")
     for script in ("main.py", "multiproc.py"):

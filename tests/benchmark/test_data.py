@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from effnet.benchmark import data as module
 from effnet.benchmark.data import (
@@ -19,18 +18,14 @@ from effnet.cli import main
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
 from effnet.errors import UserError
+from tests.runs import write_images
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 images in two class folders."""
     root = tmp_path_factory.mktemp("folder")
-    noise = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (root / "train" / label).mkdir(parents=True)
-        for n in range(6):
-            pixels = noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "train" / label / f"{n}.jpg")
+    write_images(root / "train", {"cat": 6, "dog": 6})
     return root
 
 

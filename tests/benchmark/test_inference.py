@@ -3,16 +3,15 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from effnet.benchmark.measure import Timing, interleaved
 from effnet.benchmark.tables import inference_tables, markdown, training_table
 from effnet.cli import main
 from effnet.export.onnx import export_onnx
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from tests.runs import write_images
 
 QUICK = ["--rounds", "2", "--steps", "2", "--seconds", "0.01", "--device", "cpu"]
 
@@ -117,12 +116,7 @@ def test_files_side_by_side(tmp_path: Path, weights: Path, capsys: pytest.Captur
     exported, file = tmp_path / "model.onnx", tmp_path / "compared.json"
     trained = open_trained(ModelChoice(weights=weights))
     export_onnx(trained.model, trained.metadata, exported)
-    random = np.random.default_rng(0)
-    for name in ("ant", "bee"):
-        (tmp_path / "val" / name).mkdir(parents=True)
-        for index in range(2):
-            image = random.integers(0, 256, (40, 44, 3), dtype=np.uint8)
-            Image.fromarray(image).save(tmp_path / "val" / name / f"{index}.png")
+    write_images(tmp_path / "val", {"ant": 2, "bee": 2})
     flags = ["--compare", str(weights), str(exported), "-b", "1", "3", "--data", str(tmp_path)]
     assert main(["benchmark", "inference", *flags, *QUICK, "--json", str(file)]) == 0
     rows = json.loads(file.read_text())["rows"]

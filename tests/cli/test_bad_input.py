@@ -5,26 +5,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from effnet.cli import main
+from tests.runs import write_images
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set that trains: two classes, eight images each."""
     root = tmp_path_factory.mktemp("good")
-    random = np.random.default_rng(0)
     for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for index in range(8):
-                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+        write_images(root / split, {"cat": 8, "dog": 8})
     return root
 
 

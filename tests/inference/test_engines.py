@@ -16,6 +16,7 @@ from effnet.export.trained import ModelChoice
 from effnet.inference.engine import open_engine
 from effnet.inference.engines import ENGINES, fastest, kind_of_file
 from effnet.models.weights import WeightsMetadata, create_model, load_model, save_weights
+from tests.runs import write_images
 
 CPU = torch.device("cpu")
 CLASSES = ("ant", "bee", "cow", "dog", "eel")
@@ -111,13 +112,7 @@ def test_the_fastest_comes_first() -> None:
 def test_evaluation_gives_the_same_metrics(
     capsys: pytest.CaptureFixture[str], files: dict[str, Path], weights: Path, tmp_path: Path
 ) -> None:
-    random = np.random.default_rng(0)
-    for name, count in (("bee", 3), ("dog", 4)):
-        folder = tmp_path / "val" / name
-        folder.mkdir(parents=True)
-        for index in range(count):
-            image = random.integers(0, 256, (40, 44, 3), dtype=np.uint8)
-            Image.fromarray(image).save(folder / f"{index}.png")
+    write_images(tmp_path / "val", {"bee": 3, "dog": 4})
     metrics = {}
     for arguments in (
         ("--pretrained-from-file", str(weights)),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from effnet.cli import main
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from tests.runs import write_images
 
 PREPROCESSING = {
     "image_size": 32,
@@ -36,14 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Validation images of three of the five classes, a number that two processes can't share evenly."""
     root = tmp_path_factory.mktemp("some")
-    random = np.random.default_rng(0)
-    for name, count in (("bee", 7), ("dog", 5), ("eel", 1)):
-        folder = root / "val" / name
-        folder.mkdir(parents=True)
-        for index in range(count):
-            Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
-                folder / f"{index}.png"
-            )
+    write_images(root / "val", {"bee": 7, "dog": 5, "eel": 1})
     return root
 
 

@@ -1,7 +1,6 @@
 """The reference's facts, for parity tests."""
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -17,10 +16,3 @@ def deterministic(shared_dir: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def shapes(shared_dir: Path) -> dict[str, dict[str, list[int]]]:
-    """Of each published model, every key of its state dict with its shape, in order."""
-    published = json.loads((shared_dir / "reference/state_dict_shapes.json").read_text())
-    return {name: dict(entries) for name, entries in published.items()}

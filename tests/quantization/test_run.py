@@ -1,6 +1,5 @@
 """Whole quantizations on real files: after training, by training, interrupted, in several processes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -21,28 +20,17 @@ from effnet.models.weights import load_model
 from effnet.quantization.run import quantize
 from effnet.recipe import Recipe
 from effnet.training.run import train
+from tests.runs import quick_recipe, records
 
 
 def recipe(workspace: Path, **changes: Any) -> Recipe:
     values = {
-        "arch": "efficientnet-quant-lite0",  # the quickest to run
-        "image_size": 32,
-        "batch_size": 8,
+        "arch": "efficientnet-quant-lite0",
         "epochs": 0,
-        "workers": 0,
-        "lr": 0.01,
-        "print_freq": 1,
-        "device": "cpu",
         "calib_batches": 2,
         "target": "openvino",
-        "workspace": str(workspace),
     }
-    return Recipe().replace({**values, **changes})
-
-
-def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (workspace / "report.json").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["type"] == kind]
+    return quick_recipe(workspace, **{**values, **changes})
 
 
 def state(workspace: Path, entry: str = "state_dict") -> dict[str, torch.Tensor]:

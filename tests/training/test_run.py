@@ -1,20 +1,17 @@
 """Whole trainings on real files: what they write, and that a resumed one is the uninterrupted one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from effnet.errors import UserError
 from effnet.inference.evaluate import evaluate
-from effnet.recipe import Recipe
 from effnet.training.run import train
+from tests.runs import CLASSES, quick_recipe, records
 
-CLASSES = ("circle", "square", "star")
 METRICS = {
     *(f"train.{name}" for name in ("loss", "total_ips", "compute_ips", "data_time", "compute_time", "lr")),
     *(
@@ -25,48 +22,12 @@ METRICS = {
 }
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes that differ in colour, 12 images each for training and 5 for validation."""
-    root = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 5)):
-        for channel, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(0, 120, (40, 40, 3))
-                pixels[..., channel] += 130
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.jpg")
-    return root
-
-
-def recipe(workspace: Path, **changes: Any) -> Recipe:
-    values = {
-        "arch": "efficientnet-lite0",  # the quickest to run
-        "image_size": 32,
-        "batch_size": 8,
-        "epochs": 3,
-        "workers": 0,
-        "lr": 0.01,
-        "print_freq": 2,
-        "device": "cpu",
-        "workspace": str(workspace),
-    }
-    return Recipe().replace({**values, **changes})
-
-
-def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (workspace / "report.json").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["type"] == kind]
-
-
 def losses(workspace: Path) -> list[float]:
     return [record["data"]["train.loss"] for record in records(workspace, "iteration")]
 
 
 def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> None:
-    metrics = train(recipe(tmp_path, use_ema=0.9, gather_checkpoints=2), images)
+    metrics = train(quick_recipe(tmp_path, use_ema=0.9, gather_checkpoints=2), images)
     assert metrics.keys() >= METRICS
     assert {name.replace("val.", "val_ema.") for name in METRICS if name.startswith("val.")} <= metrics.keys()
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -94,9 +55,9 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("changes", [{}, {"use_ema": 0.9, "optimizer": "sgd", "optimizer_batch_size": 16}])
 def test_resumed_is_uninterrupted(images: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(recipe(whole, **changes), images)
-    train(recipe(parts, run_epochs=2, **changes), images)
-    train(recipe(parts, resume=str(parts / "checkpoint.pth.tar"), **changes), images)
+    train(quick_recipe(whole, **changes), images)
+    train(quick_recipe(parts, run_epochs=2, **changes), images)
+    train(quick_recipe(parts, resume=str(parts / "checkpoint.pth.tar"), **changes), images)
     assert losses(parts) == losses(whole)
     one, other = (torch.load(path / "checkpoint.pth.tar", weights_only=True) for path in (whole, parts))
     for entry in ("state_dict", "state_dict_ema"):
@@ -106,20 +67,20 @@ def test_resumed_is_uninterrupted(images: Path, tmp_path: Path, changes: dict[st
 
 
 def test_evaluation_gives_what_training_gave(images: Path, tmp_path: Path) -> None:
-    trained = train(recipe(tmp_path, use_ema=0.5), images)
+    trained = train(quick_recipe(tmp_path, use_ema=0.5), images)
     checkpoint = str(tmp_path / "checkpoint.pth.tar")
-    evaluated = evaluate(recipe(tmp_path, resume=checkpoint, evaluate=True), images)
+    evaluated = evaluate(quick_recipe(tmp_path, resume=checkpoint, evaluate=True), images)
     for name in ("val.top1", "val.loss", "val_ema.top1", "val_ema.loss"):
         assert evaluated[name] == pytest.approx(trained[name], rel=1e-6)
     assert evaluated["val.images"] == 15
-    pure = evaluate(recipe(tmp_path, pretrained_from_file=checkpoint, evaluate=True), images)
+    pure = evaluate(quick_recipe(tmp_path, pretrained_from_file=checkpoint, evaluate=True), images)
     assert pure["val.top1"] == trained["val.top1"]
 
 
 def test_evaluation_reports_by_class(images: Path, tmp_path: Path) -> None:
-    train(recipe(tmp_path, epochs=1), images)
+    train(quick_recipe(tmp_path, epochs=1), images)
     per_class, confusion = tmp_path / "classes.csv", tmp_path / "confusion.csv"
-    settings = recipe(
+    settings = quick_recipe(
         tmp_path,
         resume=str(tmp_path / "checkpoint.pth.tar"),
         per_class=str(per_class),
@@ -138,26 +99,26 @@ def test_evaluation_reports_by_class(images: Path, tmp_path: Path) -> None:
 def test_a_loss_that_stays_infinite_ends_the_run(images: Path, tmp_path: Path) -> None:
     # Nothing is learned from a step that is left out, so the weights survive to be looked at.
     with pytest.raises(UserError, match="was not finite in 3 steps in a row"):
-        train(recipe(tmp_path, lr=1e30, warmup=0.0, epochs=5, max_bad_steps=3, optimizer="sgd"), images)
+        train(quick_recipe(tmp_path, lr=1e30, warmup=0.0, epochs=5, max_bad_steps=3, optimizer="sgd"), images)
     assert records(tmp_path, "event")[0]["data"]["event"] == "non-finite loss"
 
 
 def test_prof_runs_n_iterations_only(tmp_path: Path) -> None:
-    metrics = train(recipe(tmp_path, data_backend="synthetic", prof=2, num_classes=10), None)
+    metrics = train(quick_recipe(tmp_path, data_backend="synthetic", prof=2, num_classes=10), None)
     assert "val.top1" in metrics
     assert [record["step"] for record in records(tmp_path, "iteration")] == [2]
     assert not list(tmp_path.glob("*.tar"))
 
 
 def test_training_only_and_no_checkpoints(images: Path, tmp_path: Path) -> None:
-    metrics = train(recipe(tmp_path, epochs=1, training_only=True, no_checkpoints=True), images)
+    metrics = train(quick_recipe(tmp_path, epochs=1, training_only=True, no_checkpoints=True), images)
     assert not [name for name in metrics if name.startswith("val")]
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_early_stopping(images: Path, tmp_path: Path) -> None:
     # A learning rate of nothing improves on the first epoch never.
-    train(recipe(tmp_path, epochs=9, lr=1e-30, early_stopping_patience=2, bn_momentum=1e-9), images)
+    train(quick_recipe(tmp_path, epochs=9, lr=1e-30, early_stopping_patience=2, bn_momentum=1e-9), images)
     assert len(records(tmp_path, "epoch")) == 3
 
 
@@ -168,20 +129,20 @@ def test_mixed_precision_trains(images: Path, tmp_path: Path, precision: str) ->
         "epochs": 1,
         "static_loss_scale": 256.0 if precision == "fp16" else None,
     }
-    metrics = train(recipe(tmp_path, **changes), images)
+    metrics = train(quick_recipe(tmp_path, **changes), images)
     assert np.isfinite(metrics["train.loss"])
 
 
 @pytest.mark.parametrize("schedule", ["linear", "step"])
 def test_memory_format_and_schedules(images: Path, tmp_path: Path, schedule: str) -> None:
-    metrics = train(recipe(tmp_path, memory_format="nchw", lr_schedule=schedule, epochs=1), images)
+    metrics = train(quick_recipe(tmp_path, memory_format="nchw", lr_schedule=schedule, epochs=1), images)
     assert np.isfinite(metrics["train.loss"])
 
 
 def test_a_frozen_backbone_stays(images: Path, tmp_path: Path) -> None:
-    train(recipe(tmp_path / "start", epochs=1), images)
+    train(quick_recipe(tmp_path / "start", epochs=1), images)
     start = str(tmp_path / "start/checkpoint.pth.tar")
-    train(recipe(tmp_path, epochs=1, pretrained_from_file=start, freeze="backbone"), images)
+    train(quick_recipe(tmp_path, epochs=1, pretrained_from_file=start, freeze="backbone"), images)
     before = torch.load(start, weights_only=True)["state_dict"]
     after = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)["state_dict"]
     changed = {key for key in before if not torch.equal(before[key], after[key])}
@@ -191,13 +152,13 @@ def test_a_frozen_backbone_stays(images: Path, tmp_path: Path) -> None:
 def test_a_classifier_for_other_classes_is_left_out(
     images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(recipe(tmp_path / "three", epochs=1), images)
+    train(quick_recipe(tmp_path / "three", epochs=1), images)
     weights = str(tmp_path / "three/checkpoint.pth.tar")
-    train(recipe(tmp_path / "five", epochs=1, pretrained_from_file=weights, num_classes=5), images)
+    train(quick_recipe(tmp_path / "five", epochs=1, pretrained_from_file=weights, num_classes=5), images)
     assert "3 classes, the model 5" in caplog.text
 
 
 @pytest.mark.slow
 def test_a_compiled_run(images: Path, tmp_path: Path) -> None:
-    metrics = train(recipe(tmp_path, compile=True, epochs=1), images)
+    metrics = train(quick_recipe(tmp_path, compile=True, epochs=1), images)
     assert np.isfinite(metrics["train.loss"])

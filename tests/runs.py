@@ -1,0 +1,55 @@
+"""What tests of whole runs share: images to run on, quick settings, and what a run has logged."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from effnet.recipe import Recipe
+
+CLASSES = ("circle", "square", "star")
+"""classes of the fixture `images`"""
+
+
+def write_images(split: Path, counts: Mapping[str, int], *, coloured: bool = False) -> None:
+    """Images of noise, 40 by 48 pixels, in a folder for each class.
+
+    Args:
+        split: folder of the classes; its name decides the noise.
+        counts: number of images by class.
+        coloured: the first three classes get a colour, by which they can be told apart.
+    """
+    random = np.random.default_rng(list(split.name.encode()))
+    for number, (name, count) in enumerate(counts.items()):
+        (split / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = random.integers(0, 120 if coloured else 256, (40, 48, 3), dtype=np.uint8)
+            if coloured:
+                pixels[..., number] += 130
+            Image.fromarray(pixels).save(split / name / f"{index}.jpg")
+
+
+def quick_recipe(workspace: Path, **changes: Any) -> Recipe:
+    """Settings of a run of a few seconds on the CPU."""
+    values = {
+        "arch": "efficientnet-lite0",  # the quickest to run
+        "image_size": 32,
+        "batch_size": 8,
+        "epochs": 3,
+        "workers": 0,
+        "lr": 0.01,
+        "print_freq": 2,
+        "device": "cpu",
+        "workspace": str(workspace),
+    }
+    return Recipe().replace({**values, **changes})
+
+
+def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
+    """Lines of a kind in a run's log; none before it is there."""
+    log = workspace / "report.json"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [record for record in map(json.loads, lines) if record["type"] == kind]
