@@ -324,8 +324,3 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
     return content
-
-
-def write_recipe(recipe: Recipe, path: str | Path) -> None:
-    """Write `recipe` as YAML that `read_recipe` reads."""
-    Path(path).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")

@@ -12,7 +12,7 @@ from effnet.errors import UserError
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engines.network import Network
 from effnet.inference.engines.table import ENGINES, EXPORTED_SUFFIXES, EngineKind, fastest, kind_of_file
-from effnet.inference.engines.torch import open_torch
+from effnet.inference.engines.torch import TorchNetwork
 from effnet.recipe import ComputeSettings
 from effnet.training.distributed import choose_device
 from effnet.training.precision import Precision
@@ -97,7 +97,7 @@ def engine_of(trained: TrainedModel, engine: str, device: torch.device, precisio
     if kind.from_weights is None:
         settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
         compiles = kind.name == "torch-compiled"
-        return Engine(kind.name, open_torch(trained, Precision(settings, device), compiles=compiles))
+        return Engine(kind.name, TorchNetwork(trained, Precision(settings, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
         return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
 

@@ -1,6 +1,5 @@
 """PyTorch, eager or compiled."""
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -40,11 +39,3 @@ class TorchNetwork(Network):
         """Logits of normalised images."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         return self.network(images).float()
-
-
-def open_torch(trained: TrainedModel, precision: Precision, *, compiles: bool = False) -> TorchNetwork:
-    """The network of a trained model."""
-    return TorchNetwork(trained, precision, compiles=compiles)
-
-
-open_compiled = functools.partial(open_torch, compiles=True)
