@@ -19,6 +19,7 @@ from effnet.benchmark.scaling import (
     layers,
     simulate,
     simulate_document,
+    simulate_workload,
     sum_seconds,
 )
 from effnet.cli import main
@@ -70,6 +71,14 @@ def test_layers_hold_every_gradient() -> None:
         parameters = sum(parameter.numel() for parameter in create_model(arch).parameters())
         assert sum(layer.gradient for layer in layers(arch)) == 4 * parameters
         assert checkpoint_seconds(arch, Cluster()) == pytest.approx(16 * parameters / 1e9)
+
+
+def test_an_epoch_ends_with_a_checkpoint() -> None:
+    gradients = sum(layer.gradient for layer in layers(B0.arch))
+    disk = gradients * 4 / 1e9 / 100  # GB/s at which the checkpoint takes 100 seconds
+    (row,) = simulate_workload(B0, replace(IDEAL, disk_bandwidth=disk), [8])
+    assert row["checkpoint_seconds"] == pytest.approx(100)
+    assert row["epoch_seconds"] == pytest.approx(1_281_167 / (8 * 2489) + 100)
 
 
 def test_buckets_fill_from_the_output_on() -> None:

@@ -32,7 +32,8 @@ BACKWARD_SHARE = 2 / 3
 GRADIENT_BYTES = 4
 # Weights, two states of the optimizer, and the weights' average.
 CHECKPOINT_COPIES = 4
-TABLE_WIDTH = 105
+EPOCH_IMAGES = 1_281_167  # ImageNet's
+TABLE_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -218,17 +219,19 @@ def simulate_document(cluster: Cluster, bucket_size: float) -> list[dict[str, An
     for (arch, precision), measured in DOCUMENT.items():
         workload = Workload(arch, measured[1], DOCUMENT_BATCH[arch], bucket_size=bucket_size)
         for gpus, rate in measured.items():
-            simulated = simulate(workload, cluster, gpus)
-            rows.append(_row(f"{arch} {precision}", simulated) | {"document": rate / measured[1]})
+            row = _row(f"{arch} {precision}", workload, cluster, gpus)
+            rows.append(row | {"document": rate / measured[1]})
     return rows
 
 
 def simulate_workload(workload: Workload, cluster: Cluster, gpus: Sequence[int]) -> list[dict[str, Any]]:
     """Rows for a measured speed of one GPU."""
-    return [_row(workload.arch, simulate(workload, cluster, count)) for count in gpus]
+    return [_row(workload.arch, workload, cluster, count) for count in gpus]
 
 
-def _row(name: str, simulated: Scaling) -> dict[str, Any]:
+def _row(name: str, workload: Workload, cluster: Cluster, gpus: int) -> dict[str, Any]:
+    simulated = simulate(workload, cluster, gpus)
+    checkpoint = checkpoint_seconds(workload.arch, cluster)
     milliseconds = {
         part: 1000 * getattr(simulated, part) for part in ("compute", "sum", "straggler", "input")
     }
@@ -239,16 +242,20 @@ def _row(name: str, simulated: Scaling) -> dict[str, Any]:
         "speedup": simulated.speedup,
         "milliseconds": milliseconds,
         "bound": simulated.bound,
+        "checkpoint_seconds": checkpoint,
+        "epoch_seconds": EPOCH_IMAGES / simulated.images_per_second + checkpoint,
     }
 
 
 def print_simulated(result: dict[str, Any]) -> None:
     """Show a simulation to people."""
-    table = Table(title="simulated; milliseconds of a step", box=None)
+    title = "simulated; milliseconds of a step, seconds of an epoch of ImageNet with its checkpoint"
+    table = Table(title=title, box=None)
     table.add_column("model", no_wrap=True)
     for heading in ("GPUs", "images/s", "speedup", "document", "compute", "sum", "straggler", "input"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("bound", no_wrap=True)
+    table.add_column("epoch", justify="right", no_wrap=True)
     for row in result["simulated"]:
         table.add_row(
             row["name"],
@@ -258,6 +265,7 @@ def print_simulated(result: dict[str, Any]) -> None:
             f"{row['document']:.2f}" if "document" in row else "",
             *(f"{row['milliseconds'][part]:.1f}" for part in ("compute", "sum", "straggler", "input")),
             row["bound"],
+            f"{row['epoch_seconds']:.1f}",
         )
     # A file or a pipe has no width; cut figures are of no use.
     Console(width=max(Console().width, TABLE_WIDTH)).print(table)
