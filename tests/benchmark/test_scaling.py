@@ -133,14 +133,3 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "input" in capsys.readouterr().out
     assert main(["benchmark", "scaling", "--simulate", "--input-rate", "0"]) == 2
     assert "--input-rate must be above 0" in capsys.readouterr().err
-
-
-def test_cost_of_ddp_here(tmp_path: Path) -> None:
-    out = tmp_path / "ddp.json"
-    quick = (
-        "--arch efficientnet-lite0 --image-size 32 --batch-size 2 --device cpu --rounds 2 --steps 1 --json"
-    )
-    assert main(["benchmark", "scaling", *quick.split(), str(out)]) == 0
-    result = json.loads(out.read_text())
-    assert result["rounds"].keys() == {"alone", "DDP"}
-    assert all(rate > 0 for rates in result["rounds"].values() for rate in rates)

@@ -1,4 +1,4 @@
-"""How training scales over GPUs and machines: a small model of a step, and what DDP itself costs here.
+"""How training scales over GPUs and machines: a small model of a step.
 
 The model takes the measured speed of one GPU and adds what a cluster adds to a step: gradients whose sum outlasts the
 backward pass, the wait for the slowest process, and images that a machine can't read as fast as its GPUs take them.
@@ -6,25 +6,18 @@ backward pass, the wait for the slowest process, and images that a machine can't
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from effnet.benchmark.environment import environment
-from effnet.benchmark.measure import interleaved
-from effnet.benchmark.train import own_step, synthetic_trainer
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
-from effnet.recipe import Recipe
-from effnet.training.distributed import choose_device, data_parallel
 
 MEGABYTE = 1 << 20  # as PyTorch counts buckets
 FIRST_BUCKET = 1.0  # megabytes; PyTorch's, so that the sum begins early
@@ -269,65 +262,3 @@ def print_simulated(result: dict[str, Any]) -> None:
         )
     # A file or a pipe has no width; cut figures are of no use.
     Console(width=max(Console().width, TABLE_WIDTH)).print(table)
-
-
-def measure(recipe: Recipe, *, rounds: int, steps: int) -> dict[str, Any]:
-    """What DDP costs on this machine: a training step without it and with it in one process, interleaved.
-
-    Args:
-        recipe: model, sizes and device.
-        rounds, steps: see `effnet.benchmark.measure.interleaved`.
-    """
-    device = choose_device(recipe.compute.device)
-    with _group_of_one(device):
-        plain, batch = synthetic_trainer(recipe, device)
-        parallel, _ = synthetic_trainer(recipe, device)
-        parallel.step = data_parallel(
-            parallel.step, bucket_size=recipe.compute.bucket_size, accumulates=False
-        )
-        timings = interleaved(
-            {"alone": own_step(plain, batch), "DDP": own_step(parallel, batch)},
-            images=len(batch.targets),
-            device=device,
-            rounds=rounds,
-            steps=steps,
-            warmup=3,
-        )
-    # Pair by pair, so that a drift of the machine's speed cancels.
-    ratios = [one / other for one, other in zip(timings["alone"].rounds, timings["DDP"].rounds, strict=True)]
-    arch = plain.recipe.model.arch
-    return {
-        "benchmark": "scaling",
-        "arch": arch,
-        "image_size": plain.recipe.model.image_size,
-        "batch_size": plain.recipe.optimizer.batch_size,
-        "images_per_second": {name: timing.images_per_second for name, timing in timings.items()},
-        "rounds": {name: timing.rounds for name, timing in timings.items()},
-        "overhead": statistics.median(ratios) - 1,
-        "gradient_bytes": sum(layer.gradient for layer in layers(arch)),
-        "environment": environment(),
-    }
-
-
-@contextmanager
-def _group_of_one(device: torch.device) -> Iterator[None]:
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1
-    )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def print_measured(result: dict[str, Any]) -> None:
-    """Show a measurement to people, and how to go on from it."""
-    rates = result["images_per_second"]
-    print(f"{result['arch']}, {result['image_size']} px, batch {result['batch_size']}")
-    print(f"without DDP {rates['alone']:.1f} images/s, with DDP in one process {rates['DDP']:.1f} images/s")
-    print(f"overhead of DDP: {100 * result['overhead']:.2f} % (median of pairs)")
-    print(f"gradients: {result['gradient_bytes'] / 1e6:.1f} MB a step")
-    print(
-        f"on a cluster: effnet benchmark scaling --simulate --arch {result['arch']} "
-        f"--batch-size {result['batch_size']} --images-per-second {rates['alone']:.0f}"
-    )

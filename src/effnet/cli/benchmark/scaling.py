@@ -51,14 +51,15 @@ def add_scaling(forms: Verbs) -> None:
 
 
 def _benchmark_scaling(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.scaling import measure, print_measured, print_simulated
+    from effnet.benchmark.ddp import benchmark_ddp, print_overhead
+    from effnet.benchmark.scaling import print_simulated
 
     recipe = Recipe().replace(given_settings(namespace))
     if namespace.simulate:
         simulated = {"benchmark": "scaling", "simulated": _simulated(namespace, recipe)}
         return conclude(namespace, simulated, print_simulated)
-    measured = measure(recipe, rounds=namespace.rounds, steps=namespace.steps)
-    return conclude(namespace, measured, print_measured)
+    measured = benchmark_ddp(recipe, rounds=namespace.rounds, steps=namespace.steps)
+    return conclude(namespace, measured, print_overhead)
 
 
 def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
