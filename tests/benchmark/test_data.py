@@ -5,15 +5,9 @@ import numpy as np
 import pytest
 
 from effnet.benchmark import data as module
-from effnet.benchmark.data import (
-    CONTENDERS,
-    PEER,
-    Contender,
-    DataBenchmark,
-    Setup,
-    UnavailableError,
-    benchmark_data,
-)
+from effnet.benchmark.data import DataBenchmark, benchmark_data
+from effnet.benchmark.data_contenders import CONTENDERS, PEER, Contender, Setup, UnavailableError
+from effnet.benchmark.passes import Pass, Round, interleaved_passes
 from effnet.cli import main
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
@@ -41,14 +35,13 @@ def test_every_contender_goes_through_the_same_images(
     folder: Path, below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: dict[str, list[int]] = {}
-    interleaved = module._interleaved
 
-    def counting(passes: dict[tuple[str, str], module.Pass], repeats: int) -> object:
-        rounds = interleaved(passes, repeats)
+    def counting(passes: dict[tuple[str, str], Pass], repeats: int) -> dict[tuple[str, str], list[Round]]:
+        rounds = interleaved_passes(passes, repeats)
         counted.update({" ".join(key): [r.images for r in of] for key, of in rounds.items()})
         return rounds
 
-    monkeypatch.setattr(module, "_interleaved", counting)
+    monkeypatch.setattr(module, "interleaved_passes", counting)
     result = benchmark_data(small(folder / below))
     here = [
         name for name in CONTENDERS if name not in result["skipped"]
@@ -80,7 +73,7 @@ def test_images_are_repeated_or_thinned_out_evenly(folder: Path, tmp_path: Path)
 
 
 def test_a_contender_that_is_not_here_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(setup: Setup) -> module.Pass:
+    def missing(setup: Setup) -> Pass:
         raise UnavailableError("pip install 'effnet[dali]'")
 
     monkeypatch.setitem(CONTENDERS, "dali", Contender(missing))

@@ -1,51 +1,36 @@
 """Input throughput: every backend beside what others use, on the same images in the same run.
 
-Each contender goes through the whole training set, shuffled, once a round; rounds are interleaved. The clock starts
-after the first quarter, when nothing is left of what threads and workers had prepared ahead, and before its turn
-a contender waits until the one before it has come to rest. Two figures
-come of it: images a second, and images a second of one core, from the processor time that the contender's process
-and workers took, which other work on the machine disturbs less. A contender is a row in `CONTENDERS`.
+Each contender goes through the whole training set, shuffled, once a round; rounds are interleaved. Two figures come of
+it: images a second, and images a second of one core, from the processor time that the contender's process and workers
+took, which other work on the machine disturbs less. A contender is a row in `CONTENDERS`.
 """
 
 import json
-import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import InterpolationMode
 
+from effnet.benchmark.data_contenders import CONTENDERS, PEERS, SPLIT, Setup, UnavailableError
 from effnet.benchmark.environment import environment
-from effnet.data import Preprocessing, open_data
-from effnet.data.decode import EncodedImage
+from effnet.benchmark.passes import Pass, Round, interleaved_passes
+from effnet.data import Preprocessing
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import INDEX
-from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
 from effnet.recipe import Recipe
 
-PEER = "ImageFolder, PIL"
-UINT8_PEER = "ImageFolder, PIL, uint8"
-DALI_PEER = "DALI, documented"
-PEERS = (PEER, UINT8_PEER, DALI_PEER)
 AUGMENTATIONS = ("none", "autoaugment")
-SPLIT = "train"
-_AT_REST = 0.02  # processor seconds in a tenth of a second; the system counts in hundredths
 
 
 @dataclass(frozen=True)
@@ -75,169 +60,6 @@ class DataBenchmark:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
-class UnavailableError(Exception):
-    """A contender can't run here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a contender is to do."""
-
-    recipe: Recipe
-    """backend aside, the settings of all"""
-    root: Path
-    """folder with ``train/<class>/``"""
-    packed: dict[str, Path]
-    """packed sets of the same images, by encoding: jpeg, raw"""
-    preprocessing: Preprocessing
-    device: torch.device
-
-    @property
-    def workers(self) -> int:
-        """Processes or threads."""
-        assert self.recipe.data.workers is not None
-        return self.recipe.data.workers
-
-
-Pass = Callable[[], Iterator[int]]
-"""Goes through the training set once and gives every batch's number of images"""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to read the images."""
-
-    open: Callable[[Setup], Pass]
-    """raises `UnavailableError` where it can't run"""
-    augments: bool = True
-    """whether automatic augmentation makes a difference"""
-
-
-def _backend(name: str, setup: Setup, *, path: Path | None = None) -> Pass:
-    """One of this project's backends."""
-    recipe = setup.recipe.replace({"data_backend": name})
-    try:
-        source = open_data(recipe, path or setup.root, setup.preprocessing, setup.device, splits=(SPLIT,))
-    except UserError as error:
-        raise UnavailableError(str(error)) from None
-    loader = source.train
-    assert loader is not None
-    return lambda: (len(batch.targets) for batch in loader)
-
-
-def _packed(encoding: str, setup: Setup) -> Pass:
-    if encoding not in setup.packed:
-        raise UnavailableError(f"no packed set given with --packed is {encoding}")
-    return _backend("packed", setup, path=setup.packed[encoding])
-
-
-def _image_folder(output: Sequence[Any], setup: Setup) -> Pass:
-    """What torchvision's classification references do: transforms of Pillow images in a DataLoader."""
-    data, chain = setup.recipe.data, setup.preprocessing
-    steps: list[Any] = [
-        transforms.RandomResizedCrop(
-            chain.image_size, data.crop_scale, data.crop_ratio, InterpolationMode(chain.interpolation)
-        ),
-        transforms.RandomHorizontalFlip(data.hflip),
-    ]
-    if data.augmentation == "autoaugment":
-        # as this project's own, so that both do the same work
-        steps.append(transforms.AutoAugment(interpolation=InterpolationMode.BILINEAR, fill=[128] * 3))
-    images = ImageFolder(setup.root / SPLIT, transforms.Compose([*steps, transforms.PILToTensor(), *output]))
-    loader = _loader(images, setup, shuffle=True, drop_last=True)
-
-    def once() -> Iterator[int]:
-        for pixels, targets in loader:
-            pixels.to(setup.device, non_blocking=True)
-            yield len(targets.to(setup.device, non_blocking=True))
-
-    return once
-
-
-class _Decoded(Dataset[Any]):
-    """Decodes whole images and throws the pixels away."""
-
-    def __init__(self, root: Path) -> None:
-        self.images = list_images(root, SPLIT)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> int:
-        EncodedImage(self.images.path(index)).decode()
-        return 1
-
-
-def _decoding(setup: Setup) -> Pass:
-    loader = _loader(_Decoded(setup.root), setup)
-    return lambda: (len(ones) for ones in loader)
-
-
-def _loader(images: Dataset[Any], setup: Setup, **options: Any) -> "DataLoader[Any]":
-    return DataLoader(
-        images,
-        batch_size=setup.recipe.optimizer.batch_size,
-        num_workers=setup.workers,
-        prefetch_factor=setup.recipe.data.prefetch if setup.workers else None,
-        persistent_workers=setup.workers > 0,
-        pin_memory=setup.device.type == "cuda",
-        **options,
-    )
-
-
-_NORMALISED = (
-    transforms.ConvertImageDtype(torch.float),
-    transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD),
-)
-
-
-def _documented_dali(setup: Setup) -> Pass:
-    """The training pipeline of DALI's documentation, on the CPU."""
-    try:
-        from effnet.data.dali import documented_pipeline
-    except UserError as error:
-        raise UnavailableError(str(error)) from None
-    loader = documented_pipeline(
-        setup.root / SPLIT,
-        setup.recipe.optimizer.batch_size,
-        max(1, setup.workers),
-        setup.preprocessing.image_size,
-        interpolation=setup.preprocessing.interpolation,
-        augment=setup.recipe.data.augmentation == "autoaugment",
-    )
-
-    def once() -> Iterator[int]:
-        for (batch,) in loader:
-            batch["data"].to(setup.device, non_blocking=True)
-            yield len(batch["label"].to(setup.device, non_blocking=True))
-
-    return once
-
-
-CONTENDERS: dict[str, Contender] = {
-    "decoding alone": Contender(_decoding, augments=False),
-    # torchvision's references normalise in the workers, timm after the copy to the device
-    PEER: Contender(partial(_image_folder, _NORMALISED)),
-    UINT8_PEER: Contender(partial(_image_folder, ())),
-    "pytorch": Contender(partial(_backend, "pytorch")),
-    "dali-cpu": Contender(partial(_backend, "dali-cpu")),
-    "dali-gpu": Contender(partial(_backend, "dali-gpu")),
-    DALI_PEER: Contender(_documented_dali),
-    "packed, JPEG": Contender(partial(_packed, "jpeg")),
-    "packed, raw": Contender(partial(_packed, "raw")),
-}
-
-
-class Round(NamedTuple):
-    """One contender's way through the set."""
-
-    images: int
-    timed: int
-    """images that the seconds are of"""
-    seconds: float
-    processor_seconds: float
-
-
 def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
     """Measure; gives what `write` stores: the settings, a row per contender and augmentation, the environment.
 
@@ -253,7 +75,7 @@ def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="effnet-benchmark-")))
         setup = _setup(settings, scratch)
         passes, skipped = _opened(setup, settings.only or list(CONTENDERS))
-        rounds = _interleaved(passes, settings.repeats)
+        rounds = interleaved_passes(passes, settings.repeats)
         images = len(list_images(setup.root, SPLIT))
     return {
         "benchmark": "data",
@@ -338,51 +160,6 @@ def _encoding(path: Path) -> str:
     except (OSError, ValueError):
         raise UserError(f"{path}: no packed {SPLIT} images; effnet prepare pack makes them") from None
     return "raw" if index["settings"]["quality"] is None else "jpeg"
-
-
-def _interleaved(passes: dict[tuple[str, str], Pass], repeats: int) -> dict[tuple[str, str], list[Round]]:
-    # the first time round starts the workers and fills the page cache
-    quarters = {key: sum(go()) // 4 for key, go in passes.items()}
-    rounds: dict[tuple[str, str], list[Round]] = {key: [] for key in passes}
-    for _ in range(repeats):
-        for key, go in passes.items():
-            _settle()
-            rounds[key].append(_timed(go(), quarters[key]))
-    return rounds
-
-
-def _timed(batches: Iterator[int], untimed: int) -> Round:
-    """One pass, of which about the first `untimed` images only count as seen."""
-    before = 0
-    while before < untimed:
-        before += next(batches)
-    busy, start = _processor_seconds(), time.perf_counter()
-    timed = sum(batches)
-    return Round(before + timed, timed, time.perf_counter() - start, _processor_seconds() - busy)
-
-
-def _settle(most: float = 5.0) -> None:
-    """Wait, at most so many seconds, until this process and its children have stopped working."""
-    deadline, busy = time.monotonic() + most, _processor_seconds()
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
-        busy, before = _processor_seconds(), busy
-        if busy - before < _AT_REST:
-            return
-
-
-def _processor_seconds() -> float:
-    """Of this process and its children; 0 where the system does not tell."""
-    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
-    own = os.getpid()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if int(stat.parent.name) == own or int(fields[1]) == own:
-            total += (int(fields[11]) + int(fields[12])) / ticks
-    return total
 
 
 def _rows(rounds: dict[tuple[str, str], list[Round]]) -> list[dict[str, Any]]:

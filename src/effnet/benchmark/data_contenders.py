@@ -1,0 +1,176 @@
+"""Ways to read a training set, this project's and others', for `effnet.benchmark.data`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import InterpolationMode
+
+from effnet.benchmark.passes import Pass
+from effnet.data import Preprocessing, open_data
+from effnet.data.decode import EncodedImage
+from effnet.data.folder import list_images
+from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from effnet.errors import UserError
+from effnet.recipe import Recipe
+
+PEER = "ImageFolder, PIL"
+UINT8_PEER = "ImageFolder, PIL, uint8"
+DALI_PEER = "DALI, documented"
+PEERS = (PEER, UINT8_PEER, DALI_PEER)
+SPLIT = "train"
+
+
+class UnavailableError(Exception):
+    """A contender can't run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a contender is to do."""
+
+    recipe: Recipe
+    """backend aside, the settings of all"""
+    root: Path
+    """folder with ``train/<class>/``"""
+    packed: dict[str, Path]
+    """packed sets of the same images, by encoding: jpeg, raw"""
+    preprocessing: Preprocessing
+    device: torch.device
+
+    @property
+    def workers(self) -> int:
+        """Processes or threads."""
+        assert self.recipe.data.workers is not None
+        return self.recipe.data.workers
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to read the images."""
+
+    open: Callable[[Setup], Pass]
+    """raises `UnavailableError` where it can't run"""
+    augments: bool = True
+    """whether automatic augmentation makes a difference"""
+
+
+def _backend(name: str, setup: Setup, *, path: Path | None = None) -> Pass:
+    """One of this project's backends."""
+    recipe = setup.recipe.replace({"data_backend": name})
+    try:
+        source = open_data(recipe, path or setup.root, setup.preprocessing, setup.device, splits=(SPLIT,))
+    except UserError as error:
+        raise UnavailableError(str(error)) from None
+    loader = source.train
+    assert loader is not None
+    return lambda: (len(batch.targets) for batch in loader)
+
+
+def _packed(encoding: str, setup: Setup) -> Pass:
+    if encoding not in setup.packed:
+        raise UnavailableError(f"no packed set given with --packed is {encoding}")
+    return _backend("packed", setup, path=setup.packed[encoding])
+
+
+def _image_folder(output: Sequence[Any], setup: Setup) -> Pass:
+    """What torchvision's classification references do: transforms of Pillow images in a DataLoader."""
+    data, chain = setup.recipe.data, setup.preprocessing
+    steps: list[Any] = [
+        transforms.RandomResizedCrop(
+            chain.image_size, data.crop_scale, data.crop_ratio, InterpolationMode(chain.interpolation)
+        ),
+        transforms.RandomHorizontalFlip(data.hflip),
+    ]
+    if data.augmentation == "autoaugment":
+        # as this project's own, so that both do the same work
+        steps.append(transforms.AutoAugment(interpolation=InterpolationMode.BILINEAR, fill=[128] * 3))
+    images = ImageFolder(setup.root / SPLIT, transforms.Compose([*steps, transforms.PILToTensor(), *output]))
+    loader = _loader(images, setup, shuffle=True, drop_last=True)
+
+    def once() -> Iterator[int]:
+        for pixels, targets in loader:
+            pixels.to(setup.device, non_blocking=True)
+            yield len(targets.to(setup.device, non_blocking=True))
+
+    return once
+
+
+class _Decoded(Dataset[Any]):
+    """Decodes whole images and throws the pixels away."""
+
+    def __init__(self, root: Path) -> None:
+        self.images = list_images(root, SPLIT)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> int:
+        EncodedImage(self.images.path(index)).decode()
+        return 1
+
+
+def _decoding(setup: Setup) -> Pass:
+    loader = _loader(_Decoded(setup.root), setup)
+    return lambda: (len(ones) for ones in loader)
+
+
+def _loader(images: Dataset[Any], setup: Setup, **options: Any) -> "DataLoader[Any]":
+    return DataLoader(
+        images,
+        batch_size=setup.recipe.optimizer.batch_size,
+        num_workers=setup.workers,
+        prefetch_factor=setup.recipe.data.prefetch if setup.workers else None,
+        persistent_workers=setup.workers > 0,
+        pin_memory=setup.device.type == "cuda",
+        **options,
+    )
+
+
+_NORMALISED = (
+    transforms.ConvertImageDtype(torch.float),
+    transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+)
+
+
+def _documented_dali(setup: Setup) -> Pass:
+    """The training pipeline of DALI's documentation, on the CPU."""
+    try:
+        from effnet.data.dali import documented_pipeline
+    except UserError as error:
+        raise UnavailableError(str(error)) from None
+    loader = documented_pipeline(
+        setup.root / SPLIT,
+        setup.recipe.optimizer.batch_size,
+        max(1, setup.workers),
+        setup.preprocessing.image_size,
+        interpolation=setup.preprocessing.interpolation,
+        augment=setup.recipe.data.augmentation == "autoaugment",
+    )
+
+    def once() -> Iterator[int]:
+        for (batch,) in loader:
+            batch["data"].to(setup.device, non_blocking=True)
+            yield len(batch["label"].to(setup.device, non_blocking=True))
+
+    return once
+
+
+CONTENDERS: dict[str, Contender] = {
+    "decoding alone": Contender(_decoding, augments=False),
+    # torchvision's references normalise in the workers, timm after the copy to the device
+    PEER: Contender(partial(_image_folder, _NORMALISED)),
+    UINT8_PEER: Contender(partial(_image_folder, ())),
+    "pytorch": Contender(partial(_backend, "pytorch")),
+    "dali-cpu": Contender(partial(_backend, "dali-cpu")),
+    "dali-gpu": Contender(partial(_backend, "dali-gpu")),
+    DALI_PEER: Contender(_documented_dali),
+    "packed, JPEG": Contender(partial(_packed, "jpeg")),
+    "packed, raw": Contender(partial(_packed, "raw")),
+}
