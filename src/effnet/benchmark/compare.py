@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from effnet.benchmark.environment import environment
-from effnet.benchmark.inference import engine_step
-from effnet.benchmark.measure import Timing, interleaved
+from effnet.benchmark.inference import EngineTurns, engine_step
+from effnet.benchmark.measure import Step, Timing
 from effnet.benchmark.tables import comparison_table
 from effnet.errors import UserError
 from effnet.export.onnx import example_images
@@ -21,29 +21,19 @@ from effnet.recipe import Recipe
 from effnet.training.distributed import Processes, choose_device
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What to compare.
+@dataclass(frozen=True, kw_only=True)
+class Comparison(EngineTurns):
+    """What to compare, on the engines that read each file; on eager PyTorch alone, where it holds weights.
 
     Attributes:
-        files: exported files, and weights, which PyTorch runs.
-        engines: keys of `ENGINES`; None for all that read a file and run here, for weights eager PyTorch alone.
-        batch_sizes: images at once.
+        files: exported files, and weights.
         data: folder with ``val/<class>/`` to take top-1 on; None for none.
         class_map: as in `DataSettings`.
-        device: `auto`, `cuda` or `cpu`.
-        rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
     """
 
     files: Sequence[Path]
-    engines: Sequence[str] | None = None
-    batch_sizes: Sequence[int] = (1, 8)
     data: Path | None = None
     class_map: str | None = None
-    device: str = "auto"
-    rounds: int = 7
-    steps: int = 100
-    seconds: float = 0.5
 
 
 def benchmark_files(settings: Comparison) -> dict[str, Any]:
@@ -64,17 +54,8 @@ def benchmark_files(settings: Comparison) -> dict[str, Any]:
     accuracy = {key: _accuracy(engine, settings, device) for key, engine in opened.items()}
     rows = []
     for batch_size in settings.batch_sizes:
-        timings = interleaved(
-            {f"{file}\n{name}": _step(engine, batch_size) for (file, name), engine in opened.items()},
-            images=batch_size,
-            device=device,
-            rounds=settings.rounds,
-            steps=settings.steps,
-            warmup=3,
-            settle=1,
-            seconds=settings.seconds,
-        )
-        by_key = dict(zip(opened, timings.values(), strict=True))
+        steps = {key: _step(engine, batch_size) for key, engine in opened.items()}
+        by_key = settings.time(steps, batch_size, device)
         for key, timing in by_key.items():
             facts = {
                 "file": str(key[0]),
@@ -110,7 +91,7 @@ def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Eng
     return [open_engine(choice, name) for name in names]
 
 
-def _step(engine: Engine, batch_size: int) -> Any:
+def _step(engine: Engine, batch_size: int) -> Step:
     return engine_step(engine.network, example_images(engine.preprocessing, batch_size, takes_bytes=False))
 
 

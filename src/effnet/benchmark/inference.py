@@ -1,6 +1,6 @@
 """Inference throughput and latency: this project's engines beside other implementations, in one process."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from effnet.benchmark.environment import environment
-from effnet.benchmark.measure import Step, Timing, interleaved
+from effnet.benchmark.measure import Name, Step, Timing, interleaved
 from effnet.benchmark.peers import peer_model
 from effnet.benchmark.tables import inference_tables, latencies, markdown
 from effnet.data.preprocessing import Preprocessing
@@ -27,33 +27,57 @@ BASELINES = ("torchvision", "torchvision compiled")
 _COMPILED = " compiled"
 
 
-@dataclass(frozen=True)
-class InferenceBenchmark:
+@dataclass(frozen=True, kw_only=True)
+class EngineTurns:
+    """Engines that take turns, and how.
+
+    Attributes:
+        engines: keys of `ENGINES`; None for all that run here.
+        batch_sizes: images at once.
+        device: `auto`, `cuda` or `cpu`.
+        rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
+    """
+
+    engines: Sequence[str] | None = None
+    batch_sizes: Sequence[int] = (1, 8)
+    device: str = "auto"
+    rounds: int = 7
+    steps: int = 100
+    seconds: float = 0.5
+
+    def time(
+        self, contenders: Mapping[Name, Step], batch_size: int, device: torch.device
+    ) -> dict[Name, Timing]:
+        """Time each contender's step with a batch of `batch_size` on `device`."""
+        return interleaved(
+            contenders,
+            images=batch_size,
+            device=device,
+            rounds=self.rounds,
+            steps=self.steps,
+            warmup=3,
+            settle=1,
+            seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceBenchmark(EngineTurns):
     """What to measure.
 
     Attributes:
         archs: models.
-        batch_sizes: images at once.
         precisions: as in `ComputeSettings`; an engine without one is left out there.
-        engines: keys of `ENGINES`; None for all that run here.
         image_size: side in pixels; None for each model's own.
-        device: `auto`, `cuda` or `cpu`.
-        peers: whether to run torchvision and timm beside them.
+        peers: whether to run torchvision and timm beside the engines.
         compiled: whether to run what torch.compile makes of each as well, which takes minutes to prepare.
-        rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
     """
 
     archs: Sequence[str] = ("efficientnet-b0",)
-    batch_sizes: Sequence[int] = (1, 8)
     precisions: Sequence[str] = ("fp32",)
-    engines: Sequence[str] | None = None
     image_size: int | None = None
-    device: str = "auto"
     peers: bool = True
     compiled: bool = True
-    rounds: int = 7
-    steps: int = 100
-    seconds: float = 0.5
 
 
 def benchmark_inference(settings: InferenceBenchmark) -> dict[str, Any]:
@@ -98,16 +122,7 @@ def _run(
     if not contenders:
         raise UserError(f"nothing to measure: {'; '.join(skipped.values())}")
     try:
-        timings = interleaved(
-            contenders,
-            images=batch_size,
-            device=device,
-            rounds=settings.rounds,
-            steps=settings.steps,
-            warmup=3,
-            settle=1,
-            seconds=settings.seconds,
-        )
+        timings = settings.time(contenders, batch_size, device)
     except torch.OutOfMemoryError:
         timings, skipped = {}, {"batch": "does not fit the GPU's memory"}
     return {

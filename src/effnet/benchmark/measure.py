@@ -3,16 +3,17 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from effnet.benchmark.power import PowerMeter
 
+Name = TypeVar("Name", bound=Hashable)
 Step = Callable[[], object]
 
 
@@ -70,7 +71,7 @@ class _Record:
 
 
 def interleaved(
-    contenders: Mapping[str, Step],
+    contenders: Mapping[Name, Step],
     *,
     images: int,
     device: torch.device,
@@ -79,7 +80,7 @@ def interleaved(
     warmup: int,
     settle: int = 0,
     seconds: float | None = None,
-) -> dict[str, Timing]:
+) -> dict[Name, Timing]:
     """Time each contender's step: `rounds` rounds, in each of which every contender runs `steps` steps.
 
     Args:
