@@ -12,7 +12,7 @@ from effnet.cli import main
 from effnet.cli.launch import launch
 from effnet.errors import UserError
 from effnet.models import list_models
-from effnet.recipe import Recipe, read_recipe
+from effnet.recipe import Recipe, read_recipe, settings
 from effnet.training.defaults import resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -187,6 +187,13 @@ def test_each_value_has_its_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed["precision"] == ("amp", "recipes/precisions/AMP.yaml")
     assert printed["seed"] == ("0", "default")
     assert printed["dropout"] == ("0.4", "follows from the others")
+
+
+@pytest.mark.parametrize("model", ["efficientnet-b0", "efficientnet-quant-b0"])
+def test_quantization_is_printed_for_quantized_models(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    printed = shown(capsys, *f"--model {model} --precision AMP --platform DGXA100".split())
+    of_quantization = {leaf.name for group, _, leaf in settings() if group == "quantization"}
+    assert (of_quantization & printed.keys()) == (of_quantization if "quant" in model else set())
 
 
 def test_learning_rate_is_printed_for_the_processes_there_are(

@@ -73,7 +73,11 @@ def _named_model(layers: list[Layer]) -> Layer:
 
 
 def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
-    """Print each setting, its value for this number of processes, and its source; once of several processes."""
+    """Print each setting, its value for this number of processes, and its source; once of several processes.
+
+    Those of quantization are left out for a model without quantizers.
+    """
+    from effnet.models import model_config
     from effnet.training.defaults import resolve
 
     if os.environ.get("RANK", "0") != "0":
@@ -81,8 +85,11 @@ def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     resolved = resolve(recipe, num_classes=recipe.model.num_classes or 1000, world_size=processes)
     given, settled = recipe.to_dict(), resolved.to_dict()
+    quantized = model_config(recipe.model.arch).quantized
     rows = []
     for group, _, leaf in settings():
+        if group == "quantization" and not quantized:
+            continue
         value = settled[group][leaf.name]
         follows = value != given[group][leaf.name]
         source = "follows from the others" if follows else sources.get(leaf.name, "default")
@@ -96,5 +103,5 @@ def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(_shown(part) for part in value)
+        return " ".join(_shown(part) for part in value) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
