@@ -12,6 +12,14 @@ from effnet.recipe import Recipe
 
 CLASSES = ("circle", "square", "star")
 """classes of the fixture `images`"""
+PREPROCESSING = {
+    "image_size": 32,
+    "resize": 36,
+    "interpolation": "bicubic",
+    "mean": [0.5] * 3,
+    "std": [0.2] * 3,
+}
+"""what weights made for a test say of their images"""
 
 
 def write_images(split: Path, counts: Mapping[str, int], *, coloured: bool = False) -> None:

@@ -11,7 +11,7 @@ from effnet.benchmark.tables import inference_tables, markdown, training_table
 from effnet.cli import main
 from effnet.export.onnx import export_onnx
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
-from tests.runs import write_images
+from tests.runs import PREPROCESSING, write_images
 
 QUICK = ["--rounds", "2", "--steps", "2", "--seconds", "0.01", "--device", "cpu"]
 
@@ -70,14 +70,7 @@ def test_turns_settle_first_and_last_as_long_as_they_may() -> None:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    preprocessing = {
-        "image_size": 32,
-        "resize": 36,
-        "interpolation": "bicubic",
-        "mean": [0.5] * 3,
-        "std": [0.2] * 3,
-    }
-    metadata = WeightsMetadata("efficientnet-lite0", preprocessing, padding="same", classes=("ant", "bee"))
+    metadata = WeightsMetadata("efficientnet-lite0", PREPROCESSING, padding="same", classes=("ant", "bee"))
     path = tmp_path_factory.mktemp("weights") / "two.pth"
     save_weights(path, create_model("efficientnet-lite0", num_classes=2).state_dict(), metadata)
     return path

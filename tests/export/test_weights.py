@@ -9,15 +9,9 @@ import torch
 
 from effnet.cli import main
 from effnet.models.weights import WeightsMetadata, create_model, load_model, read_weights
+from tests.runs import PREPROCESSING
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PREPROCESSING = {
-    "image_size": 32,
-    "resize": 36,
-    "interpolation": "bicubic",
-    "mean": [0.5] * 3,
-    "std": [0.2] * 3,
-}
 
 
 @pytest.fixture

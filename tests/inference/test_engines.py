@@ -16,14 +16,14 @@ from effnet.export.trained import ModelChoice
 from effnet.inference.engine import open_engine
 from effnet.inference.engines import ENGINES, fastest, kind_of_file
 from effnet.models.weights import WeightsMetadata, create_model, load_model, save_weights
-from tests.runs import write_images
+from tests.runs import PREPROCESSING, write_images
 
 CPU = torch.device("cpu")
 CLASSES = ("ant", "bee", "cow", "dog", "eel")
-SIDE = 32
+SIDE = PREPROCESSING["image_size"]
 METADATA = WeightsMetadata(
     "efficientnet-lite0",
-    {"image_size": SIDE, "resize": 36, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.2] * 3},
+    PREPROCESSING,
     padding="same",
     classes=CLASSES,
 )

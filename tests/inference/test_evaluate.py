@@ -12,15 +12,8 @@ from PIL import Image
 
 from effnet.cli import main
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
-from tests.runs import write_images
+from tests.runs import PREPROCESSING, write_images
 
-PREPROCESSING = {
-    "image_size": 32,
-    "resize": 36,
-    "interpolation": "bilinear",
-    "mean": [0.5] * 3,
-    "std": [0.2] * 3,
-}
 CLASSES = ("ant", "bee", "cow", "dog", "eel")
 
 
