@@ -27,7 +27,7 @@ from effnet.data.decode import EncodedImage, Readable
 from effnet.data.feed import Array, Feed
 from effnet.data.files import open_files
 from effnet.data.folder import list_images, split_classes
-from effnet.data.loader import REMEDY, Images, filled
+from effnet.data.loader import REMEDY, Images, filled, folders_of
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -86,9 +86,9 @@ def open_dali(
         classes = packed_classes(path, splits) if packed else split_classes(path, splits)
     stages = _Stages(decoder, preprocessing)
     threads = max(1, worker_count(recipe.data.workers, world_size))
+    opened = {split: _open_images(path, split, classes) for split in splits}
     loaders: dict[str, DaliLoader] = {}
-    for split in splits:
-        images = _open_images(path, split, classes)
+    for split, images in opened.items():
         batch_size = recipe.optimizer.batch_size
         order: TrainOrder | ValOrder
         transform: _Transform
@@ -100,7 +100,7 @@ def open_dali(
             order = ValOrder(len(images), batch_size, rank, world_size)
             transform = _ValTransform(stages)
         loaders[split] = DaliLoader(images, order, transform, recipe, device, threads)
-    return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
+    return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened))
 
 
 # batches that a pipeline works on beside those that wait to be taken: one going in, one coming out

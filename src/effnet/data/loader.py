@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
+from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.transforms import TrainTransform, ValTransform, augmentation
-from effnet.data.workers import worker_count
+from effnet.data.workers import as_it_is, worker_count
 from effnet.errors import UserError
 from effnet.recipe import Recipe
 
@@ -69,7 +70,12 @@ def open_loaders(
         loaders[split] = ImageLoader(
             work, order, recipe, device, worker_count(recipe.data.workers, world_size)
         )
-    return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
+    return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(images))
+
+
+def folders_of(images: Mapping[str, Images]) -> dict[str, ImageFolder]:
+    """Those splits whose images are files in folders."""
+    return {split: of_split for split, of_split in images.items() if isinstance(of_split, ImageFolder)}
 
 
 class _Prepared(NamedTuple):
@@ -161,7 +167,7 @@ class ImageLoader(Position):
             DataLoader,
             work,
             batch_sampler=self._batches,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=workers,
             prefetch_factor=recipe.data.prefetch if workers else None,
             persistent_workers=workers > 0,
@@ -203,7 +209,3 @@ class ImageLoader(Position):
             if isinstance(failure, BadImageError):
                 failure = UserError(f"{failure}; {REMEDY}")
             raise failure
-
-
-def _as_it_is(read: Any) -> Any:
-    return read

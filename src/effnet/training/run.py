@@ -22,6 +22,7 @@ from effnet.training.distributed import Processes, joined_processes
 from effnet.training.kernels import set_kernels
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
+from effnet.training.preflight import check_images
 from effnet.training.setup import (
     Origin,
     build_model,
@@ -157,6 +158,7 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
         log_path = workspace / recipe.run.report_file
         with RunLog(log_path, append=recipe.run.resume is not None, is_main=processes.is_main) as log:
             announce(opened, log)
+            check_images(opened.recipe, opened.data, processes, log)
             if prepare is not None:
                 prepare(opened, log)
             trainer = Trainer(
