@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from effnet.data import DataSource, Loader, find_classes, open_data
+from effnet.data import DataRequest, DataSource, Loader, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
@@ -93,16 +93,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         with_sync_batch_norm(model)
     if "train" in splits:
         set_kernels(model, recipe, processes.device)
-    data = open_data(
-        recipe,
-        path or Path(),
-        preprocessing,
-        processes.device,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        splits=splits,
-        classes=classes,
-    )
+    place = processes.device, processes.rank, processes.world_size
+    data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes))
     metadata = metadata_of(model, preprocessing, data.classes)
     recipe = recipe.replace(
         {
