@@ -264,3 +264,10 @@ def test_recipes_are_in_the_package(tmp_path: Path) -> None:
     assert installed == {
         path.relative_to(REPOSITORY / "recipes") for path in (REPOSITORY / "recipes").rglob("*.yaml")
     }
+
+
+@pytest.mark.parametrize("mode", names("modes"))
+def test_only_benchmarks_start_without_checking_the_images(mode: str) -> None:
+    recipe, _ = compose(published("efficientnet-b0", "DGXA100", "AMP", mode).layers)
+    reads_for_training = recipe.data.data_backend != "synthetic" and not recipe.run.evaluate
+    assert (recipe.data.check_images or not reads_for_training) == (mode != "benchmark_training")

@@ -131,3 +131,16 @@ def cable_of(name: str) -> str:
     """The network interface inside a namespace, beside the loopback."""
     links = json.loads(ip("-n", name, "-json", "link").stdout)
     return next(link["ifname"] for link in links if link["ifname"] != "lo")
+
+
+@pytest.mark.parametrize(("code", "words"), [("2", ""), ("3", "ChildFailedError")])
+def test_bad_input_is_passed_on(tmp_path: Path, code: str, words: str) -> None:
+    script = tmp_path / "stops.py"
+    script.write_text(f"import sys; sys.exit({code})")
+    command = [PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == (2 if code == "2" else 1)
+    assert ("Traceback" in done.stderr) == bool(words)
+    assert words in done.stderr

@@ -63,8 +63,11 @@ class DataSettings:
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
     on_bad_image: Literal["stop", "skip"] = setting("stop")
-    """a file that can't be decoded stops the run, or is left out (a training batch repeats another image instead) and
-    listed in the report"""
+    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is left out (a
+    training batch repeats another image instead) and listed in the report"""
+    check_images: bool = True
+    """before training, see that every image file can be decoded, unless broken ones are to be skipped or --prof is
+    given; a file that can be is not decoded for this again before it changes"""
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     """interpolation of every resize [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")

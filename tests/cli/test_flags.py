@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from effnet.cli.flags import Parser, add_recipe_flags, field_docs, given_settings
+from effnet.cli.verbs import parser_of_verbs
 from effnet.errors import UserError
 from effnet.recipe import Recipe, settings
 
@@ -117,6 +118,50 @@ def test_leaf_names_are_unique() -> None:
 def test_settings_that_are_not_given_are_absent() -> None:
     assert parse("DIR") == {}
     assert given_settings(argparse.Namespace(dir="x", lr=1.0)) == {"lr": 1.0}
+
+
+ORDERS = {
+    "evaluate": [
+        "DIR MODEL --batch-size 4 --json",
+        "--json DIR --batch_size 4 MODEL",
+        "DIR --batch-size=4 --json MODEL",
+    ],
+    "classify": ["a.jpg b.jpg - --topk 3", "a.jpg --topk 3 b.jpg -", "--topk 3 a.jpg b.jpg -"],
+    "prepare": [
+        "pack DIR OUT --size 64 --raw",
+        "pack --raw DIR --size 64 OUT",
+        "pack DIR --raw OUT --size 64",
+    ],
+    "export": ["onnx --trt True --output a.onnx", "onnx --output a.onnx --trt True"],
+}
+
+
+@pytest.mark.parametrize("verb", ORDERS)
+def test_flags_stand_anywhere(verb: str) -> None:
+    first, *others = [vars(parser_of_verbs().parse_args([verb, *order.split()])) for order in ORDERS[verb]]
+    for other in others:
+        assert other == first
+
+
+def test_a_name_that_looks_like_a_flag_comes_after_two_dashes() -> None:
+    assert parser_of_verbs().parse_args(["classify", "--topk", "3", "--", "-a.jpg", "--b.jpg"]).images == [
+        "-a.jpg",
+        "--b.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["evaluate DIR MODEL --json MORE", "train DIR --amp MORE", "models MORE"]
+)
+def test_one_argument_too_many(arguments: str) -> None:
+    with pytest.raises(UserError, match="unknown argument MORE"):
+        parser_of_verbs().parse_args(arguments.split())
+
+
+@pytest.mark.parametrize("arguments", ["prepare pack DIR --raw", "export weights --weight-path a.pth"])
+def test_a_missing_argument_is_named(arguments: str) -> None:
+    with pytest.raises(UserError, match="required: (OUT|out|--checkpoint-path)"):
+        parser_of_verbs().parse_args(arguments.split())
 
 
 @pytest.mark.parametrize(

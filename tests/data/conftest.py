@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from effnet.data import DataSource, Preprocessing, open_data
+from effnet.data import DataRequest, DataSource, Preprocessing, open_data
 from effnet.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -53,7 +53,6 @@ def opened(folder: Path) -> Opened:
     ) -> DataSource:
         recipe = Recipe().replace({"workers": 0, "batch_size": 4, "seed": 3, **settings})
         preprocessing = Preprocessing(size, size + 8, recipe.data.interpolation or "bicubic")
-        places = {"rank": rank, "world_size": world_size}
-        return open_data(recipe, path, preprocessing, device, splits=splits, classes=classes, **places)
+        return open_data(DataRequest(recipe, path, preprocessing, device, rank, world_size, splits, classes))
 
     return open_it

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from effnet.data import Batch, DataSource, Loader, find_classes, open_data
+from effnet.data import Batch, DataRequest, DataSource, Loader, find_classes, open_data
 from effnet.data import files as files_module
 from effnet.data.decode import EncodedImage, Region
 from effnet.data.files import LocalFiles, open_files
@@ -89,7 +89,7 @@ def test_photographs_packed_without_loss_validate_alike(shared_dir: Path, tmp_pa
 
     def batches(backend: str, path: Path) -> list[Batch]:
         recipe = Recipe().replace({"data_backend": backend, "workers": 0})
-        return list(of(open_data(recipe, path, preprocessing, CPU, splits=("val",)).val))
+        return list(of(open_data(DataRequest(recipe, path, preprocessing, CPU, splits=("val",))).val))
 
     expected = batches("pytorch", tmp_path / "in")
     for size, most in {256: 0.0, 320: 2.0}.items():
@@ -128,12 +128,12 @@ _PROCESS = """
 import os, sys, pickle
 from pathlib import Path
 import torch, torch.distributed as dist
-from effnet.data import Preprocessing, open_data
+from effnet.data import DataRequest, Preprocessing, open_data
 from effnet.recipe import Recipe
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 recipe = Recipe().replace({"data_backend": sys.argv[1], "workers": rank, "batch_size": 2, "seed": 3})
-data = open_data(recipe, Path(sys.argv[2]), Preprocessing(32, 40), torch.device("cpu"), rank=rank, world_size=world)
+data = open_data(DataRequest(recipe, Path(sys.argv[2]), Preprocessing(32, 40), torch.device("cpu"), rank, world))
 batches = [[(b.images, b.targets, b.indices) for b in loader] for loader in (data.train, data.val)]
 gathered = [None] * world
 dist.all_gather_object(gathered, batches)

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 
 from effnet.benchmark.passes import Pass
-from effnet.data import Preprocessing, open_data
+from effnet.data import DataRequest, Preprocessing, open_data
 from effnet.data.decode import EncodedImage
 from effnet.data.folder import list_images
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -65,7 +65,8 @@ def _backend(name: str, setup: Setup, *, path: Path | None = None) -> Pass:
     """One of this project's backends."""
     recipe = setup.recipe.replace({"data_backend": name})
     try:
-        source = open_data(recipe, path or setup.root, setup.preprocessing, setup.device, splits=(SPLIT,))
+        request = DataRequest(recipe, path or setup.root, setup.preprocessing, setup.device, splits=(SPLIT,))
+        source = open_data(request)
     except UserError as error:
         raise UnavailableError(str(error)) from None
     loader = source.train

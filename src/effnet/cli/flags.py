@@ -5,6 +5,7 @@ import ast
 import difflib
 import functools
 import inspect
+import sys
 import textwrap
 import typing
 from collections.abc import Sequence
@@ -25,16 +26,27 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser whose errors are a `UserError` of one line, and whose long flags may be written with `_` or `-`."""
+    """Parser whose errors are a `UserError` of one line.
+
+    Long flags may be written with `_` or `-`, and stand anywhere among the other arguments.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
+        self._mixes = False
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As the base class, after `_` in flag names became `-`."""
-        return super().parse_known_args(
-            [_dashed(arg) for arg in args] if args is not None else None, namespace
-        )
+        args = [_dashed(arg) for arg in (sys.argv[1:] if args is None else args)]
+        # Mixed arguments are parsed in two passes, which come here again; a parser of verbs leaves them to the verb's,
+        # and what stands behind -- the second pass would take for flags.
+        if self._mixes or self._subparsers is not None or "--" in args:
+            return super().parse_known_args(args, namespace)
+        self._mixes = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixes = False
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""

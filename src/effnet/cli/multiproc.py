@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+BAD_INPUT = 2  # what `effnet.cli.main` gives for it
 # Flags by which processes on several machines, or of several jobs on one, find each other.
 _MEETING_FLAGS = ("--nnodes", "--master-addr", "--master-port", "--rdzv-backend", "--rdzv-endpoint")
 
@@ -13,7 +14,14 @@ def multiproc(argv: Sequence[str]) -> int:
 
     Args:
         argv: flags of `torchrun`, such as `--nproc_per_node 8`, then the script and its arguments.
+
+    Returns:
+        Exit code: 0, or 2 if the processes stopped for bad input, which they have told.
+
+    Raises:
+        ChildFailedError: a process failed otherwise.
     """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
 
     arguments = get_args_parser().parse_args(argv)
@@ -23,7 +31,13 @@ def multiproc(argv: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(arguments)))
     # A store that outlives a restart tells the new processes where the old ones listened (pytorch issue 135712).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    run(arguments)
+    try:
+        run(arguments)
+    except ChildFailedError as error:
+        # The others may have failed for want of the one that stopped.
+        if any(failure.exitcode == BAD_INPUT for failure in error.failures.values()):
+            return BAD_INPUT
+        raise
     return 0
 
 

@@ -1,10 +1,12 @@
 """What every input pipeline gives: batches on the device, from a position that can be saved and restored."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
+
+from effnet.data.folder import ImageFolder
 
 
 @dataclass
@@ -54,3 +56,5 @@ class DataSource:
     """class names in the order of the targets"""
     train: Loader | None
     val: Loader | None
+    folders: dict[str, ImageFolder] = field(default_factory=dict)
+    """the splits that are image files in folders"""

@@ -3,23 +3,18 @@
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effnet.data.decode import BadImageError, EncodedImage
 from effnet.data.folder import LAYOUT, ImageFolder, list_images
+from effnet.data.position import Indices
+from effnet.data.survey import progress_bar, surveyed
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
 
@@ -29,8 +24,6 @@ LARGE = 25_000_000
 """pixels above which an image is odd"""
 LONG = 4.0
 """longer by shorter side above which an image is odd: validation's centre crop sees little of it"""
-
-_IMAGES_AT_ONCE = 64  # what a worker is given at a time
 
 # Oddities, none of which hinders training. An image has a bit for each in this order.
 ODDITIES = {
@@ -133,58 +126,21 @@ def _examined(
     """Facts about every image by split, and the broken ones' flaws."""
     facts = {split: np.zeros(len(of_split), _FIELDS) for split, of_split in images.items()}
     broken: dict[str, dict[int, str]] = {split: {} for split in images}
-    parts = [
-        (split, first)
-        for split, of_split in images.items()
-        for first in range(0, len(of_split), _IMAGES_AT_ONCE)
-    ]
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not show_progress
-    ) as progress:
-        task = progress.add_task("checking", total=sum(map(len, images.values())))
-        for (split, first), (part, flaws) in zip(parts, _mapped(images, parts, workers), strict=True):
-            facts[split][first : first + len(part)] = part
-            broken[split] |= flaws
-            progress.advance(task, len(part))
+    with progress_bar(sum(map(len, images.values())), show=show_progress) as advance:
+        for split, of_split in images.items():
+            for part, (found, flaws) in surveyed(
+                _examine, of_split, np.arange(len(of_split)), workers=workers
+            ):
+                facts[split][part] = found
+                broken[split] |= flaws
+                advance(len(part))
     return facts, broken
 
 
-def _mapped(
-    images: dict[str, ImageFolder], parts: list[tuple[str, int]], workers: int
-) -> Iterator[tuple[_Facts, dict[int, str]]]:
-    if not workers:
-        yield from map(partial(_examine, images), parts)
-        return
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(images,)) as pool:
-        try:
-            yield from pool.map(_examine_in_worker, parts)
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that checks images was killed, maybe for want of memory; take fewer with --workers"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_of_worker: dict[str, ImageFolder] = {}
-
-
-def _start_worker(images: dict[str, ImageFolder]) -> None:
-    torch.set_num_threads(1)
-    _of_worker.update(images)
-
-
-def _examine_in_worker(part: tuple[str, int]) -> tuple[_Facts, dict[int, str]]:
-    return _examine(_of_worker, part)
-
-
-def _examine(images: dict[str, ImageFolder], part: tuple[str, int]) -> tuple[_Facts, dict[int, str]]:
-    split, first = part
-    indices = range(first, min(first + _IMAGES_AT_ONCE, len(images[split])))
+def _examine(images: ImageFolder, indices: Indices) -> tuple[_Facts, dict[int, str]]:
     facts, flaws = np.zeros(len(indices), _FIELDS), {}
-    for row, index in zip(facts, indices, strict=True):
-        path = images[split].path(index)
+    for row, index in zip(facts, indices.tolist(), strict=True):
+        path = images.path(index)
         try:
             data = path.read_bytes()
             row["bytes"] = len(data)
@@ -192,7 +148,7 @@ def _examine(images: dict[str, ImageFolder], part: tuple[str, int]) -> tuple[_Fa
                 hashlib.sha256(data).digest() if data else b""
             )  # empty files are broken, not equal
             image = EncodedImage(path, data)
-            image.decode()
+            image.verify()
         except BadImageError as error:
             flaws[index] = error.reason
         except OSError as error:

@@ -27,15 +27,15 @@ from effnet.data.decode import EncodedImage, Readable
 from effnet.data.feed import Array, Feed
 from effnet.data.files import open_files
 from effnet.data.folder import list_images, split_classes
-from effnet.data.loader import REMEDY, Images, filled
+from effnet.data.loader import REMEDY, Images, filled, folders_of
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from effnet.data.randomness import Stream, generator
+from effnet.data.request import DataRequest
 from effnet.data.transforms import crop_box
-from effnet.data.workers import worker_count
 from effnet.errors import UserError
-from effnet.recipe import DataSettings, Recipe
+from effnet.recipe import DataSettings
 
 try:
     from nvidia.dali import fn, pipeline_def, types
@@ -58,49 +58,36 @@ _LARGEST = {"preallocate_height_hint": 6430, "preallocate_width_hint": 5980}
 _FILL = 128  # mid-grey where an operation has moved the image away, as in `effnet.data.transforms`
 
 
-def open_dali(
-    decoder: Decoder,
-    recipe: Recipe,
-    path: Path,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    rank: int,
-    world_size: int,
-    splits: Sequence[str],
-    classes: Sequence[str] | None,
-) -> DataSource:
+def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     """Open ``path/train`` and ``path/val``, folders of images or packed; see `effnet.data.open_data`.
 
     Args:
         decoder: ``cpu`` prepares images on the CPU and copies the result to the device; ``mixed`` decodes and
             prepares them on the GPU.
+        request: what to open.
 
     Raises:
-        UserError: also for ``mixed`` where `device` is no GPU.
+        UserError: also for ``mixed`` where the device is no GPU.
     """
-    if decoder == "mixed" and device.type != "cuda":
+    if decoder == "mixed" and request.device.type != "cuda":
         raise UserError("--data-backend dali-gpu needs a GPU; take dali-cpu")
+    path, splits, classes = request.path, request.splits, request.classes
     if classes is None:
         packed = is_packed(path, splits[0])
         classes = packed_classes(path, splits) if packed else split_classes(path, splits)
-    stages = _Stages(decoder, preprocessing)
-    threads = max(1, worker_count(recipe.data.workers, world_size))
+    stages = _Stages(decoder, request.preprocessing)
+    settings, seed = request.recipe.data, request.recipe.compute.seed
+    opened = {split: _open_images(path, split, classes) for split in splits}
     loaders: dict[str, DaliLoader] = {}
-    for split in splits:
-        images = _open_images(path, split, classes)
-        batch_size = recipe.optimizer.batch_size
-        order: TrainOrder | ValOrder
+    for split, images in opened.items():
         transform: _Transform
         if split == "train":
-            order = TrainOrder(len(images), batch_size, recipe.compute.seed, rank, world_size)
-            augment = _AUGMENTATIONS[recipe.data.augmentation](preprocessing.image_size)
-            transform = _TrainTransform(stages, recipe.data, recipe.compute.seed, augment)
+            augment = _AUGMENTATIONS[settings.augmentation](request.preprocessing.image_size)
+            transform = _TrainTransform(stages, settings, seed, augment)
         else:
-            order = ValOrder(len(images), batch_size, rank, world_size)
             transform = _ValTransform(stages)
-        loaders[split] = DaliLoader(images, order, transform, recipe, device, threads)
-    return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
+        loaders[split] = DaliLoader(images, request.order(split, len(images)), transform, request)
+    return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened))
 
 
 # batches that a pipeline works on beside those that wait to be taken: one going in, one coming out
@@ -120,10 +107,9 @@ class DaliLoader(Position):
         images: Images,
         order: TrainOrder | ValOrder,
         transform: "_Transform",
-        recipe: Recipe,
-        device: torch.device,
-        threads: int,
+        request: DataRequest,
     ) -> None:
+        recipe, device, threads = request.recipe, request.device, max(1, request.workers)
         self.num_images, self.batch_size = len(images), recipe.optimizer.batch_size
         self.bad_images: dict[str, str] = {}
         self._skip_bad = recipe.data.on_bad_image == "skip"

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
+from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
-from effnet.data.preprocessing import Preprocessing
+from effnet.data.request import DataRequest
 from effnet.data.transforms import TrainTransform, ValTransform, augmentation
-from effnet.data.workers import worker_count
+from effnet.data.workers import as_it_is
 from effnet.errors import UserError
-from effnet.recipe import Recipe
 
 Transform = Callable[[Readable, int, int], Pixels]
 
@@ -39,37 +39,26 @@ class Images(Protocol):
         """For each of `indices` what opens it, or raises `BadImageError`."""
 
 
-def open_loaders(
-    recipe: Recipe,
-    images: Mapping[str, Images],
-    classes: Sequence[str],
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    rank: int,
-    world_size: int,
-) -> DataSource:
-    """Loaders of splits, by name; the other arguments are those of `effnet.data.open_data`."""
+def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Sequence[str]) -> DataSource:
+    """Loaders of splits, by name, in place of the request's own."""
     tell_decoder()
+    recipe, side = request.recipe, request.preprocessing.image_size
     loaders: dict[str, ImageLoader] = {}
     for split, of_split in images.items():
-        batch_size = recipe.optimizer.batch_size
         transform: Transform
-        order: TrainOrder | ValOrder
         if split == "train":
-            order = TrainOrder(len(of_split), batch_size, recipe.compute.seed, rank, world_size)
             augment = augmentation(recipe.data.augmentation)
-            transform = TrainTransform(preprocessing, recipe.data, recipe.compute.seed, augment)
+            transform = TrainTransform(request.preprocessing, recipe.data, recipe.compute.seed, augment)
         else:
-            order = ValOrder(len(of_split), batch_size, rank, world_size)
-            transform = ValTransform(preprocessing)
-        work = _Work(
-            of_split, transform, preprocessing.image_size, recipe.data.on_bad_image, split == "train"
-        )
-        loaders[split] = ImageLoader(
-            work, order, recipe, device, worker_count(recipe.data.workers, world_size)
-        )
-    return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
+            transform = ValTransform(request.preprocessing)
+        work = _Work(of_split, transform, side, recipe.data.on_bad_image, split == "train")
+        loaders[split] = ImageLoader(work, request.order(split, len(of_split)), request)
+    return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(images))
+
+
+def folders_of(images: Mapping[str, Images]) -> dict[str, ImageFolder]:
+    """Those splits whose images are files in folders."""
+    return {split: of_split for split, of_split in images.items() if isinstance(of_split, ImageFolder)}
 
 
 class _Prepared(NamedTuple):
@@ -150,9 +139,8 @@ class _Batches(Sampler[Any]):
 class ImageLoader(Position):
     """A `Loader` of images; its workers start with the first iteration and stay."""
 
-    def __init__(
-        self, work: _Work, order: TrainOrder | ValOrder, recipe: Recipe, device: torch.device, workers: int
-    ) -> None:
+    def __init__(self, work: _Work, order: TrainOrder | ValOrder, request: DataRequest) -> None:
+        recipe, device, workers = request.recipe, request.device, request.workers
         self.num_images, self.batch_size = len(work.images), recipe.optimizer.batch_size
         self.bad_images: dict[str, str] = {}
         self._device, self._contiguous = device, recipe.compute.memory_format == "nchw"
@@ -161,7 +149,7 @@ class ImageLoader(Position):
             DataLoader,
             work,
             batch_sampler=self._batches,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=workers,
             prefetch_factor=recipe.data.prefetch if workers else None,
             persistent_workers=workers > 0,
@@ -203,7 +191,3 @@ class ImageLoader(Position):
             if isinstance(failure, BadImageError):
                 failure = UserError(f"{failure}; {REMEDY}")
             raise failure
-
-
-def _as_it_is(read: Any) -> Any:
-    return read

@@ -21,15 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from effnet.data.batch import DataSource
 from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
 from effnet.data.loader import open_loaders
-from effnet.data.preprocessing import Preprocessing
+from effnet.data.request import DataRequest
 from effnet.errors import UserError
-from effnet.recipe import Recipe
 
 INDEX, RECORDS = "index.json", "index.npy"
 FORMAT, VERSION = "effnet packed images", 1
@@ -49,31 +47,22 @@ RECORD = np.dtype(
 _log = logging.getLogger(__name__)
 
 
-def open_packed(
-    recipe: Recipe,
-    path: Path,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    rank: int,
-    world_size: int,
-    splits: Sequence[str],
-    classes: Sequence[str] | None,
-) -> DataSource:
-    """Open the packed splits under `path`, a folder or a URL; see `effnet.data.open_data`."""
-    opened = {split: PackedImages.open(open_files(path, split)) for split in splits}
+def open_packed(request: DataRequest) -> DataSource:
+    """Open the packed splits under the path, a folder or a URL; see `effnet.data.open_data`."""
+    side, classes = request.preprocessing.image_size, request.classes
+    opened = {split: PackedImages.open(open_files(request.path, split)) for split in request.splits}
     if classes is None:
-        classes = opened.get("train", opened[splits[0]]).classes
+        classes = opened.get("train", opened[request.splits[0]]).classes
     images = {split: of_split.with_classes(classes) for split, of_split in opened.items()}
     for of_split in images.values():
-        if of_split.side < preprocessing.image_size:
+        if of_split.side < side:
             _log.warning(
                 "%s holds images of %d px, which are enlarged to %d px",
                 of_split.files.where(INDEX),
                 of_split.side,
-                preprocessing.image_size,
+                side,
             )
-    return open_loaders(recipe, images, classes, preprocessing, device, rank=rank, world_size=world_size)
+    return open_loaders(request, images, classes)
 
 
 def is_packed(path: Path | str, split: str) -> bool:

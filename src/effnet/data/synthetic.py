@@ -1,40 +1,26 @@
 """Random images that lie on the device: the speed of training without the cost of input."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 
 from effnet.data.batch import Batch, DataSource
 from effnet.data.position import Position, TrainOrder, ValOrder
-from effnet.data.preprocessing import Preprocessing
-from effnet.recipe import Recipe
+from effnet.data.request import DataRequest
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000}  # as many as ImageNet has
 NUM_CLASSES = 1000
 
 
-def open_synthetic(
-    recipe: Recipe,
-    path: Path | None,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    rank: int,
-    world_size: int,
-    splits: Sequence[str],
-    classes: Sequence[str] | None,
-) -> DataSource:
-    """Random images in place of ImageNet's; `path` is not read. See `effnet.data.open_data`."""
+def open_synthetic(request: DataRequest) -> DataSource:
+    """Random images in place of ImageNet's; the path is not read. See `effnet.data.open_data`."""
+    classes = request.classes
     if classes is None:
-        classes = [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
+        classes = [str(target) for target in range(request.recipe.model.num_classes or NUM_CLASSES)]
     loaders = {}
-    for split in splits:
-        shape = NUM_IMAGES[split], recipe.optimizer.batch_size
-        seed = recipe.compute.seed
-        train = split == "train"
-        order = TrainOrder(*shape, seed, rank, world_size) if train else ValOrder(*shape, rank, world_size)
-        batch = _random_batch(recipe, preprocessing.image_size, len(classes), device)
+    for split in request.splits:
+        order = request.order(split, NUM_IMAGES[split])
+        batch = _random_batch(request, len(classes))
         loaders[split] = SyntheticLoader(batch, order, NUM_IMAGES[split])
     return DataSource(list(classes), loaders.get("train"), loaders.get("val"))
 
@@ -63,7 +49,8 @@ class SyntheticLoader(Position):
         self._next_epoch()
 
 
-def _random_batch(recipe: Recipe, side: int, num_classes: int, device: torch.device) -> Batch:
+def _random_batch(request: DataRequest, num_classes: int) -> Batch:
+    recipe, side, device = request.recipe, request.preprocessing.image_size, request.device
     random = torch.Generator(device).manual_seed(recipe.compute.seed)
     size = recipe.optimizer.batch_size
     images = torch.randint(256, (size, side, side, 3), dtype=torch.uint8, device=device, generator=random)

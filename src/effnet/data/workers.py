@@ -1,6 +1,7 @@
-"""How many processes load images."""
+"""The processes that load images."""
 
 import os
+from typing import Any
 
 MOST_WORKERS = 16
 
@@ -16,3 +17,8 @@ def worker_count(wanted: int | None, world_size: int = 1) -> int:
         return wanted
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // local))
+
+
+def as_it_is(result: Any) -> Any:
+    """What a worker gives, unchanged: a DataLoader's `collate_fn`, which by default makes tensors of all it can."""
+    return result

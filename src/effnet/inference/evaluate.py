@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from effnet.data import DataSource, find_classes, open_data
+from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.errors import UserError
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
@@ -153,16 +153,9 @@ def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Proce
             "interpolation": preprocessing.interpolation,
         }
     )
-    data = open_data(
-        recipe,
-        path or Path(),
-        preprocessing,
-        processes.device,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        splits=("val",),
-        classes=_classes(recipe, engine, path),
-    )
+    place = processes.device, processes.rank, processes.world_size
+    classes = _classes(recipe, engine, path)
+    data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, ("val",), classes))
     return Opening(recipe, data, {"val": (engine.network, _validator(recipe, data, processes, engine))})
 
 

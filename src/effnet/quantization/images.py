@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data import Batch, open_data
+from effnet.data import Batch, DataRequest, open_data
 from effnet.data.decode import Readable
 from effnet.data.folder import ImageFolder, list_images
 from effnet.data.loader import open_loaders
@@ -55,21 +55,15 @@ def calibration_batches(recipe: Recipe, path: Path | None, opened: Opened) -> It
         UserError: a folder that is missing or empty.
     """
     settings = recipe.quantization
+    processes = opened.processes
+    place = processes.device, processes.rank, processes.world_size
     # Packed and synthetic sets are read as for training; of what is random, only the crop and the flip remain.
     plain = recipe.replace({"augmentation": "none", "mixup": 0.0})
-    common = {"rank": opened.processes.rank, "world_size": opened.processes.world_size}
-    device = opened.processes.device
+    request = DataRequest(
+        plain, path or Path(), opened.preprocessing, *place, ("train",), opened.data.classes
+    )
     if settings.calib_data is None and recipe.data.data_backend not in _FOLDER_BACKENDS:
-        source = open_data(
-            plain,
-            path or Path(),
-            opened.preprocessing,
-            device,
-            splits=("train",),
-            classes=opened.data.classes,
-            **common,
-        )
-        loader = source.train
+        loader = open_data(request).train
     else:
         folder = Path(settings.calib_data) if settings.calib_data is not None else (path or Path()) / "train"
         if not folder.is_dir():
@@ -78,9 +72,7 @@ def calibration_batches(recipe: Recipe, path: Path | None, opened: Opened) -> It
             )
         folder = folder.resolve()
         images = list_images(folder.parent, folder.name)
-        wanted = settings.calib_batches * recipe.optimizer.batch_size * opened.processes.world_size
-        loader = open_loaders(
-            plain, {"val": Spread(images, wanted)}, images.classes, opened.preprocessing, device, **common
-        ).val
+        wanted = settings.calib_batches * recipe.optimizer.batch_size * processes.world_size
+        loader = open_loaders(request, {"val": Spread(images, wanted)}, images.classes).val
     assert loader is not None
     return islice(iter(loader), settings.calib_batches)

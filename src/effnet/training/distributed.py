@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effnet.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,15 @@ class Processes:
 
     def merge(self, named: Mapping[str, str]) -> dict[str, str]:
         """Entries of all processes together, in every one of them."""
+        return {name: value for each in self.gather(dict(named)) for name, value in each.items()}
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, in every one of them."""
         if self.world_size == 1:
-            return dict(named)
-        gathered: list[Mapping[str, str]] = [{}] * self.world_size
-        dist.all_gather_object(gathered, dict(named))
-        return {name: value for each in gathered for name, value in each.items()}
+            return [value]
+        gathered = [value] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def average_buffers(self, model: nn.Module) -> None:
         """Replace BatchNorm's running statistics, which each process gathers alone, by their mean over all."""
@@ -77,11 +83,7 @@ class Processes:
 
     def agree(self, value: object) -> bool:
         """Whether every process has the same value, such as the epoch it starts from."""
-        if self.world_size == 1:
-            return True
-        gathered: list[object] = [None] * self.world_size
-        dist.all_gather_object(gathered, value)
-        return all(other == value for other in gathered)
+        return all(other == value for other in self.gather(value))
 
     def barrier(self) -> None:
         """Wait until every process is here."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from effnet.data import DataSource, find_classes, open_data
+from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.errors import UserError
@@ -22,6 +22,7 @@ from effnet.training.distributed import Processes, joined_processes
 from effnet.training.kernels import set_kernels
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
+from effnet.training.preflight import check_images
 from effnet.training.setup import (
     Origin,
     build_model,
@@ -115,16 +116,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         with_sync_batch_norm(model)
     if "train" in splits:
         set_kernels(model, recipe, processes.device)
-    data = open_data(
-        recipe,
-        path or Path(),
-        preprocessing,
-        processes.device,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        splits=splits,
-        classes=classes,
-    )
+    place = processes.device, processes.rank, processes.world_size
+    data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes))
     metadata = metadata_of(model, preprocessing, data.classes)
     recipe = recipe.replace(
         {
@@ -180,6 +173,7 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
         log_path = workspace / recipe.run.report_file
         with RunLog(log_path, append=recipe.run.resume is not None, is_main=processes.is_main) as log:
             announce(opened, log)
+            check_images(opened.recipe, opened.data, processes, log)
             if prepare is not None:
                 prepare(opened, log)
             trainer = opened.trainer(recipe, log, files)

@@ -1,0 +1,102 @@
+"""Which images of a folder are known to decode: found out once, remembered for the next run.
+
+Of a folder a list of 64-bit hashes is kept, one for each file that decodes: of its name, its size and the time of its
+last change. Asking the system for these takes 7 us a file (local disk, one core), decoding a photograph 1.2 ms.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from effnet.data.decode import BadImageError, EncodedImage, decoders
+from effnet.data.folder import ImageFolder
+from effnet.data.position import Indices
+from effnet.data.survey import surveyed
+
+Keys = npt.NDArray[np.uint64]
+"""(N,) hash of each file; a file that changes gets another"""
+
+_VERSION = 1
+_KEYS_AT_ONCE = 4096
+_FOLDERS_KEPT = 20
+
+
+def find_broken(
+    images: ImageFolder, indices: Indices, *, workers: int
+) -> Iterator[tuple[Indices, dict[int, str]]]:
+    """Decode images; gives part after part of `indices`, each with what is wrong with its broken ones.
+
+    Args:
+        workers: processes; 0 for none but this.
+    """
+    return surveyed(_broken, images, indices, workers=workers)
+
+
+def _broken(images: ImageFolder, indices: Indices) -> dict[int, str]:
+    flaws = {}
+    for index in indices.tolist():
+        try:
+            EncodedImage(images.file(index)).verify()
+        except BadImageError as error:
+            flaws[index] = error.reason
+    return flaws
+
+
+def file_keys(images: ImageFolder, indices: Indices, *, workers: int) -> Keys:
+    """Keys of files, for which the system is asked of each; the arguments are those of `find_broken`."""
+    parts = surveyed(_keys, images, indices, workers=workers, at_once=_KEYS_AT_ONCE)
+    return np.concatenate([np.empty(0, np.uint64), *(keys for _, keys in parts)])
+
+
+def _keys(images: ImageFolder, indices: Indices) -> Keys:
+    files = map(images.file, indices.tolist())
+    return np.frombuffer(b"".join(_key(file, len(str(images.root))) for file in files), np.uint64)
+
+
+def _key(file: str, name_at: int) -> bytes:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return os.urandom(8)  # which nobody remembers
+    text = f"{file[name_at:]}\0{found.st_size}\0{found.st_mtime_ns}"
+    return hashlib.blake2b(os.fsencode(text), digest_size=8).digest()
+
+
+class Memory:
+    """Keys of a folder's files that decode, kept in `cache`.
+
+    What can't be read is not remembered, and what can't be written is forgotten: neither is an error.
+    """
+
+    def __init__(self, cache: Path, images: ImageFolder) -> None:
+        kept_for = f"{_VERSION}\0{decoders()}\0{os.path.realpath(images.root)}"
+        name = hashlib.sha256(os.fsencode(kept_for)).hexdigest()[:16]
+        self._file = cache / f"{name}.npy"
+
+    def read(self) -> Keys:
+        """The keys that `write` was given last, or none."""
+        try:
+            keys: Keys = np.load(self._file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return np.empty(0, np.uint64)
+        with suppress(OSError):
+            self._file.touch()
+        return keys
+
+    def write(self, keys: Keys) -> None:
+        """Replace the keys; of the folders remembered in `cache`, those not asked for longest are forgotten."""
+        cache = self._file.parent
+        with suppress(OSError):
+            cache.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=cache) as scratch:
+                np.save(f"{scratch}/{self._file.name}", keys)
+                os.replace(f"{scratch}/{self._file.name}", self._file)
+            kept = sorted(cache.glob("*.npy"), key=os.path.getmtime)
+            for old in kept[:-_FOLDERS_KEPT]:
+                old.unlink()

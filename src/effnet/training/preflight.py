@@ -1,0 +1,94 @@
+"""What is made sure of before the first step."""
+
+from pathlib import Path
+
+import numpy as np
+
+from effnet.data import DataSource
+from effnet.data.folder import ImageFolder
+from effnet.data.loader import REMEDY
+from effnet.data.survey import progress_bar
+from effnet.data.verified import Memory, file_keys, find_broken
+from effnet.data.workers import worker_count
+from effnet.errors import UserError
+from effnet.models.cache import cache_dir
+from effnet.recipe import Recipe
+from effnet.training.distributed import Processes
+from effnet.training.log import RunLog
+
+# Images that a process checks between two meetings of all: NCCL's patience with the slowest ends after ten minutes.
+ROUND = 100_000
+
+
+def check_images(recipe: Recipe, data: DataSource, processes: Processes, log: RunLog) -> None:
+    """Make sure that every image file of a run can be decoded, where the recipe wants that.
+
+    The processes divide the files among them. What has been found to decode is remembered in the cache folder, and
+    a file is not decoded again before it changes.
+
+    Args:
+        recipe: settings; ``--on-bad-image skip`` needs no check, nor does a run of a few iterations (``--prof``).
+        data: the opened data; only folders of images are checked.
+        processes: the processes of the run.
+        log: where broken images are listed.
+
+    Raises:
+        UserError: there are broken images; the first is named. Every process of the run raises it alike.
+    """
+    if not recipe.data.check_images or recipe.data.on_bad_image == "skip" or recipe.run.prof is not None:
+        return
+    broken: dict[str, str] = {}
+    for split, images in data.folders.items():
+        flaws = _flaws(split, images, recipe, processes, log)
+        if flaws:
+            listed = {images.file(index): flaws[index] for index in sorted(flaws)}
+            log.record("event", {"event": "broken images", "split": split, "images": listed})
+            broken |= listed
+    if broken:
+        folder = next(iter(data.folders.values())).root.parent
+        raise UserError(_told(broken, folder, Path(recipe.run.workspace, recipe.run.report_file)))
+
+
+def _flaws(
+    split: str, images: ImageFolder, recipe: Recipe, processes: Processes, log: RunLog
+) -> dict[int, str]:
+    """What is wrong with each broken image of a folder, found out by all processes together."""
+    workers = worker_count(recipe.data.workers, processes.world_size)
+    memory = Memory(cache_dir() / "decodable", images)
+    mine = np.arange(processes.rank, len(images), processes.world_size)
+    keys = file_keys(images, mine, workers=workers)
+    decodable = np.isin(keys, memory.read())
+    unknown = np.flatnonzero(~decodable)
+    numbers = processes.gather(len(unknown))
+    if not any(numbers):
+        return {}
+    log.print(
+        f"images to check before the first step: {sum(numbers):,} of {split}/ (--no-check-images for none)"
+    )
+    flaws: dict[int, str] = {}
+    with progress_bar(len(unknown), show=processes.is_main) as advance:
+        for first in range(0, max(numbers), ROUND):
+            if first:
+                log.print(f"checked {sum(min(first, number) for number in numbers):,} of {sum(numbers):,}")
+            places = unknown[first : first + ROUND]
+            found: dict[int, str] = {}
+            for part, of_part in find_broken(images, mine[places], workers=workers):
+                found |= of_part
+                advance(len(part))
+            decodable[places] = [index not in found for index in mine[places].tolist()]
+            gathered = processes.gather((keys[decodable], found))
+            if processes.local_rank == 0:
+                memory.write(np.concatenate([of_process for of_process, _ in gathered]))
+            for _, of_process in gathered:
+                flaws |= of_process
+    return flaws
+
+
+def _told(broken: dict[str, str], folder: Path, report: Path) -> str:
+    name, reason = next(iter(broken.items()))
+    if len(broken) == 1:
+        return f"{name}: {reason}; {REMEDY}"
+    return (
+        f"{name}: {reason}; nor can {len(broken) - 1:,} more be decoded ({report} and `effnet prepare check {folder}` "
+        "list all); mend or remove them, or give --on-bad-image skip"
+    )
