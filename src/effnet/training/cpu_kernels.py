@@ -3,19 +3,19 @@
 import torch
 
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.kernels import cpu
+from effnet.models.kernels import cpu_depthwise
 from effnet.models.layers import Conv2d
 from effnet.recipe import ComputeSettings
 
 
 def set_cpu_kernels(model: EfficientNet, compute: ComputeSettings, device: torch.device) -> bool:
-    """Let the depthwise convolutions of `model` train with `effnet.models.kernels.cpu` where that suits the run.
+    """Let depthwise convolutions train with `effnet.models.kernels.cpu_depthwise` where that suits the run.
 
     Returns:
         whether it does.
     """
     suits = device.type == "cpu" and compute.precision == "fp32" and compute.memory_format == "nhwc"
-    if not suits or not cpu.is_available():
+    if not suits or not cpu_depthwise.is_available():
         return False
     for module in model.modules():
         if isinstance(module, Conv2d) and module.groups > 1:
