@@ -47,6 +47,10 @@ class Quantizer(TensorQuantizer):
 
     The range of weights follows them in training; that of activations is fixed by calibration.
 
+    Attributes:
+        most: largest integer that a weight becomes, at most 127. With less, the range is wider than the weights: what
+            is stored is the same, `_amax` = 127 * scale.
+
     Args:
         shape: of `_amax`: () for activations, (out, 1, 1, 1) or (out, 1) for weights.
         is_on: whether it quantizes.
@@ -62,6 +66,7 @@ class Quantizer(TensorQuantizer):
         self.shape = shape
         self._grid: Grid | None = None
         self.has_range = False
+        self.most = HIGHEST
         self.switch(is_on)
 
     @property
@@ -111,7 +116,8 @@ class Quantizer(TensorQuantizer):
 
     def follow(self, weight: Tensor) -> None:
         """Cover the largest weight of each output channel."""
-        self._amax.copy_(weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True))
+        largest = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        self._amax.copy_(largest * (HIGHEST / self.most))
         self.has_range = True
 
     def channel_scales(self) -> Tensor:

@@ -130,15 +130,16 @@ class _SiLU(torch.autograd.Function):
 
 @functools.lru_cache(maxsize=1024)
 def _silu_tables(grid: Grid, gate_grid: Grid) -> tuple[Tensor, Tensor]:
-    """Values and slopes of `rounded_silu` at each level of `grid`: the derivative that PyTorch finds."""
+    """Values and slopes of `rounded_silu` at each level of `grid`."""
     low, high = grid.levels
     x = torch.arange(low, high + 1, dtype=torch.float32, device="cpu") * grid.scale
-    with torch.enable_grad():
-        x.requires_grad_()
-        y = x * _Round.apply(x.sigmoid(), gate_grid)
-        (slopes,) = torch.autograd.grad(y.sum(), x)
+    sigmoid = x.sigmoid()
+    gate = round_to_grid(sigmoid, gate_grid)
+    below, above = gate_grid.ends
+    passes = (sigmoid > below) & (sigmoid < above)
+    slopes = gate + passes * x * sigmoid * (1 - sigmoid)
     nan = float("nan")
     return (
-        cpu_rounding.table_of(y.detach(), outside=0.0, not_a_number=nan),
+        cpu_rounding.table_of(x * gate, outside=0.0, not_a_number=nan),
         cpu_rounding.table_of(slopes, outside=0.0, not_a_number=nan),
     )

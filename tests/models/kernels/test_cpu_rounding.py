@@ -77,6 +77,14 @@ def test_what_is_not_a_number_stays_so_and_the_infinite_is_clipped() -> None:
     assert round_to_grid(x, grid)[1:3].tolist() == pytest.approx([grid.high, grid.low])
 
 
+def test_where_no_gradient_is_wanted() -> None:
+    grid = Grid(0.011, 100)  # not seen before: its table is made here
+    x = torch.randn(3, 8, 5, 5)
+    with torch.inference_mode():
+        y = rounded_silu(x, grid, GATES)
+    assert torch.equal(y, rounded_silu(x.requires_grad_(), grid, GATES).detach())
+
+
 def test_only_dense_float32_is_taken() -> None:
     x = torch.randn(4, 8, 6, 6)
     assert cpu_rounding.takes(x.contiguous(memory_format=torch.channels_last))
