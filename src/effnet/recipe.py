@@ -225,6 +225,9 @@ class QuantizationSettings:
     """keep the ranges that the weights bring along"""
     keep_float: tuple[str, ...] = setting((), metavar="LAYER")
     """layers not to quantize: names as --sensitivity prints them, or patterns such as 'layers.0.*'"""
+    reduce_range: bool = True
+    """weights in 7 bits for the targets onnxruntime and openvino: in 8, sums of products overflow on x86 CPUs without
+    VNNI; give --no-reduce-range if the model will only run on CPUs that have it"""
     freeze_bn: int = setting(0, low=0, metavar="EPOCHS")
     """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded into
     them at export"""

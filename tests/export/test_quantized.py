@@ -66,6 +66,7 @@ def test_integers_in_the_file(
     path = tmp_path / "model.onnx"
     exported = export_onnx(model, metadata, path, target=target)
     assert exported.batches == (1, 3, 8)
+    assert not exported.overflows
     assert capfd.readouterr().err == ""  # onnxruntime warns there
     graph = onnx.load(path).graph
     kinds = Counter(node.op_type for node in graph.node)

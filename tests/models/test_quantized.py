@@ -17,7 +17,9 @@ from effnet.models import ModelError, build_model
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.inference_form import inference_form
-from effnet.models.quantized import quantizers_of, weighted_layers
+from effnet.models.kernels import cpu_depthwise
+from effnet.models.layers import Conv2d
+from effnet.models.quantized import QuantSqueezeExcitation, quantizers_of, weighted_layers
 from effnet.models.quantizer import Quantizer
 from effnet.models.weights import load_weights, save_weights
 
@@ -184,3 +186,42 @@ def test_a_quantized_file_is_recognised(tmp_path: Path) -> None:
     assert load_model(tmp_path / "w.pth").config.name == "efficientnet-quant-lite0"
     with pytest.raises(ModelError, match=r"efficientnet-quant-lite0, not of efficientnet-quant-lite2"):
         create_model("efficientnet-quant-lite2", weights=tmp_path / "w.pth")
+
+
+def test_the_depthwise_kernel_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    model = ranged(small("efficientnet-quant-b0")).train().to(memory_format=torch.channels_last)
+    depthwise = [layer for layer in model.modules() if isinstance(layer, Conv2d) and layer.groups > 1]
+    x = torch.randn(8, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for use in (False, True):
+        for layer in depthwise:
+            layer.cpu_kernel = use and cpu_depthwise.is_available()
+        model.zero_grad()
+        torch.manual_seed(1)
+        model(x).square().sum().backward()
+        gradients.append({key: value.grad.clone() for key, value in model.named_parameters()})
+    for key, reference in gradients[0].items():
+        assert (gradients[1][key] - reference).abs().max() <= 1e-3 * reference.abs().max() + 1e-6, key
+
+
+def test_pooling_and_product_share_a_rounding_only_of_the_same_range() -> None:
+    model = ranged(small("efficientnet-quant-b0"))
+    se = next(module for module in model.modules() if isinstance(module, QuantSqueezeExcitation))
+    x = torch.randn(2, se.squeeze.in_channels, 6, 6)
+    with torch.no_grad():
+        together = se(x)
+        se.pooling._input_quantizer.enable_calib()  # looks at its input by itself
+        se.pooling._input_quantizer._calibrator = seen = Recorder()
+        assert torch.equal(se(x), together)
+        assert torch.equal(seen.last, x)
+        se.pooling._input_quantizer.disable_calib()
+        se.pooling._input_quantizer.set_range(-0.1, 0.1)
+        assert not torch.equal(se(x), together)
+
+
+class Recorder:
+    """A calibrator that keeps what it is shown."""
+
+    def collect(self, x: Tensor) -> None:
+        self.last = x

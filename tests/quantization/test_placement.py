@@ -8,8 +8,9 @@ pytest.importorskip("modelopt")
 from effnet.errors import UserError
 from effnet.models import build_model
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.quantized import quantizers_of
+from effnet.models.quantized import quantizers_of, weighted_layers
 from effnet.quantization.placement import ENGINES, PLACEMENT, Target, place_quantizers, row_of
+from tests.models.test_quantized import small
 
 
 @pytest.fixture
@@ -64,3 +65,22 @@ def test_layers_that_stay_float(model: EfficientNet) -> None:
 def test_a_float_model_has_no_places() -> None:
     with torch.device("meta"), pytest.raises(UserError, match="use --arch efficientnet-quant-lite0"):
         place_quantizers(build_model("efficientnet-lite0"), "tensorrt")
+
+
+@pytest.mark.parametrize("target", ENGINES)
+@pytest.mark.parametrize("reduce_range", [True, False])
+def test_products_of_two_pairs_fit_in_16_bits_on_x86(target: Target, reduce_range: bool) -> None:
+    """x86 without VNNI adds two products of an activation (up to 255) and a weight in a signed number of 16 bits."""
+    model = small("efficientnet-quant-lite0")
+    place_quantizers(model, target, reduce_range=reduce_range)
+    most = 0.0
+    for layer in weighted_layers(model).values():
+        quantizer = layer._weight_quantizer
+        quantizer.follow(layer.weight)
+        quantizer.enable_quant()
+        integers = quantizer(layer.weight) / quantizer.channel_scales()
+        torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-3)
+        most = max(most, float(integers.abs().max().detach()))
+    is_reduced = reduce_range and target != "tensorrt"
+    assert round(most) == (63 if is_reduced else 127)
+    assert (2 * 255 * round(most) < 2**15) == is_reduced

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from effnet.models import build_model
-from effnet.models.kernels import cpu
+from effnet.models.kernels import cpu_depthwise
 from effnet.models.layers import Conv2d
 from effnet.recipe import Recipe
 from effnet.training.kernels import set_kernels
 
 
-@pytest.mark.skipif(not cpu.is_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not cpu_depthwise.is_available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

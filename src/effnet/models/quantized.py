@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import Classifier, Conv2d, ConvBNAct, MBConv, SqueezeExcitation
 from effnet.models.quantizer import ExportedQuantizer, NoQuantizer, Quantizer
+from effnet.models.rounding import rounded_silu
 
 
 class _Weighted(nn.Module):
@@ -40,8 +41,7 @@ class QuantConv2d(_Weighted, Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve `x`."""
-        x = self.padded(self._input_quantizer(x))
-        return self._conv_forward(x, self._weight_quantizer(self.weight), self.bias)
+        return self.convolved(self._input_quantizer(x), self._weight_quantizer(self.weight))
 
 
 class QuantLinear(_Weighted, nn.Linear):
@@ -74,10 +74,11 @@ class QuantSiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Activate."""
+        grid, gate_grid = self._input_quantizer.only_rounds_to, self.gate_quantizer.only_rounds_to
+        if grid is not None and gate_grid is not None:
+            return rounded_silu(x, grid, gate_grid)
         x = self._input_quantizer(x)
-        if not self.gate_quantizer.is_on:
-            return F.silu(x)
-        return x * self.gate_quantizer(x.sigmoid())
+        return x * self.gate_quantizer(x.sigmoid()) if self.gate_quantizer.is_on else F.silu(x)
 
 
 class QuantSqueezeExcitation(nn.Module):
@@ -95,9 +96,13 @@ class QuantSqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        gate = self.expand(self.act(self.squeeze(self.pooling(x))))
-        gate = self.gate_quantizer(gate).sigmoid()
-        return self.mul_a_quantizer(x) * self.mul_b_quantizer(gate)
+        features = self.mul_a_quantizer(x)
+        grid = self.mul_a_quantizer.only_rounds_to
+        # Both see the same tensor, so calibration gives them the same range, and one rounding serves both.
+        is_shared = grid is not None and grid == self.pooling._input_quantizer.only_rounds_to
+        pooled = features.mean((2, 3), keepdim=True) if is_shared else self.pooling(x)
+        gate = self.gate_quantizer(self.expand(self.act(self.squeeze(pooled)))).sigmoid()
+        return features * self.mul_b_quantizer(gate)
 
 
 class QuantMBConv(MBConv):

@@ -11,13 +11,13 @@ This is the one module that imports modelopt. Nothing imports it but a quantized
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effnet.models.errors import ModelError
+from effnet.models.rounding import HIGHEST, LOWEST, Grid, round_channels, round_to_grid
 
 # It tells of each machine without CUDA when modelopt is imported.
 _NO_CUDA_LOG = logging.getLogger("torch.utils.cpp_extension")
@@ -34,28 +34,7 @@ except ImportError as error:
 finally:
     _NO_CUDA_LOG.removeFilter(_filter)
 
-LOWEST, HIGHEST = -128, 127
-# Adding and subtracting it rounds a float32 below 2^22 to the nearest even integer, twice as fast as `round`.
-_ROUNDS = 1.5 * 2**23
 _SMALLEST_SCALE = 2.0**-40
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The numbers that a quantizer of a whole tensor can give: scale * (q - zero_point), q in [-128, 127]."""
-
-    scale: float
-    zero_point: int
-
-    @property
-    def low(self) -> float:
-        """The smallest."""
-        return (LOWEST - self.zero_point) * self.scale
-
-    @property
-    def high(self) -> float:
-        """The largest."""
-        return (HIGHEST - self.zero_point) * self.scale
 
 
 class Quantizer(TensorQuantizer):
@@ -67,6 +46,10 @@ class Quantizer(TensorQuantizer):
     Loading its entries switches it on.
 
     The range of weights follows them in training; that of activations is fixed by calibration.
+
+    Attributes:
+        most: largest integer that a weight becomes, at most 127. With less, the range is wider than the weights: what
+            is stored is the same, `_amax` = 127 * scale.
 
     Args:
         shape: of `_amax`: () for activations, (out, 1, 1, 1) or (out, 1) for weights.
@@ -83,6 +66,7 @@ class Quantizer(TensorQuantizer):
         self.shape = shape
         self._grid: Grid | None = None
         self.has_range = False
+        self.most = HIGHEST
         self.switch(is_on)
 
     @property
@@ -100,6 +84,11 @@ class Quantizer(TensorQuantizer):
         """What it rounds to, for a quantizer of whole tensors whose range is known."""
         assert self._grid is not None
         return self._grid
+
+    @property
+    def only_rounds_to(self) -> Grid | None:
+        """The grid, if rounding to it is all that it does at present: layers may do that together with other work."""
+        return None if self._disabled or self._if_calib or not self._if_quant else self._grid
 
     def switch(self, is_on: bool, *, asymmetric: bool = False) -> None:
         """Switch on or off. A range that is known is kept where its kind stays the same."""
@@ -127,7 +116,8 @@ class Quantizer(TensorQuantizer):
 
     def follow(self, weight: Tensor) -> None:
         """Cover the largest weight of each output channel."""
-        self._amax.copy_(weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True))
+        largest = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        self._amax.copy_(largest * (HIGHEST / self.most))
         self.has_range = True
 
     def channel_scales(self) -> Tensor:
@@ -143,13 +133,10 @@ class Quantizer(TensorQuantizer):
         if not (self._if_quant and self.has_range):
             return inputs
         if not self.shape:
-            grid = self.grid
-            rounded: Tensor = _Round.apply(inputs, grid.scale, grid.zero_point)
-            return rounded
+            return round_to_grid(inputs, self.grid)
         if self.training:
             self.follow(inputs)
-        rounded = _RoundChannels.apply(inputs, self.channel_scales())
-        return rounded
+        return round_channels(inputs, self.channel_scales())
 
     def _refresh(self) -> None:
         """Bring what is derived from the entries up to date."""
@@ -190,48 +177,11 @@ class Quantizer(TensorQuantizer):
         )
 
 
-class _Round(torch.autograd.Function):
-    """Rounding of a whole tensor to a grid, with the gradient of a clamp (the straight-through estimator)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, zero_point: int) -> Tensor:
-        ctx.save_for_backward(x)
-        low, high = LOWEST - zero_point, HIGHEST - zero_point
-        # What rounds to an end of the grid is still within it.
-        ctx.ends = (low - 0.5) * scale, (high + 0.5) * scale
-        if x.is_cuda and not torch.compiler.is_compiling():
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, LOWEST, HIGHEST)
-        return _rounded(x.float() * (1 / scale), low, high).mul_(scale).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradient, x, *ctx.ends), None, None
-
-
-class _RoundChannels(torch.autograd.Function):
-    """Rounding of weights by output channel, symmetric in [-127, 127], whose range holds all of them."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, scales: Tensor) -> Tensor:
-        return _rounded(weight.float() / scales, -HIGHEST, HIGHEST).mul_(scales).to(weight.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return gradient, None
-
-
-def _rounded(x: Tensor, low: int, high: int) -> Tensor:
-    """The nearest even integers within [low, high]; in place, as `x` is a fresh tensor."""
-    if torch.compiler.is_compiling():  # a compiler that reassociates sums would cancel the constant
-        return x.round().clamp(low, high)
-    return x.clamp_(low, high).add_(_ROUNDS).sub_(_ROUNDS)
-
-
 class NoQuantizer(nn.Identity):
     """Stands where a quantizer is off."""
 
     is_on = False
+    only_rounds_to = None
 
 
 class ExportedQuantizer(nn.Module):
@@ -243,6 +193,7 @@ class ExportedQuantizer(nn.Module):
     """
 
     is_on = True
+    only_rounds_to = None
     scales: Tensor
     zero_points: Tensor
 

@@ -19,24 +19,30 @@ Target = Literal["tensorrt", "onnxruntime", "openvino"]
 
 @dataclass(frozen=True)
 class Engine:
-    """How an engine wants activations.
+    """How an engine wants its tensors.
 
     Attributes:
-        asymmetric: with a zero point. SiLU's outputs begin at -0.28: a symmetric range wastes almost half of its steps
-            on values that do not occur (arXiv 2004.09602, appendix D).
+        asymmetric: activations with a zero point. SiLU's outputs begin at -0.28: a symmetric range wastes almost half
+            of its steps on values that do not occur (arXiv 2004.09602, appendix D).
+        on_x86: it runs on x86 CPUs. Those without VNNI add two products of 8 bits in 16, which overflow, unless one
+            factor has 7 bits: 2 * 255 * 63 < 2^15.
         reason: why.
     """
 
     asymmetric: bool
+    on_x86: bool
     reason: str
 
 
+# Largest integers of weights in 8 and in 7 bits.
+_MOST, _MOST_REDUCED = 127, 63
+
 ENGINES: dict[Target, Engine] = {
-    "tensorrt": Engine(False, "accepts zero points of 0 only"),
+    "tensorrt": Engine(False, False, "accepts zero points of 0 only"),
     "onnxruntime": Engine(
-        True, "its convolutions of unsigned inputs use VNNI; those of signed ones are slow"
+        True, True, "its convolutions of unsigned inputs use VNNI; those of signed ones are slow"
     ),
-    "openvino": Engine(True, "folds zero points into the convolution's bias"),
+    "openvino": Engine(True, True, "folds zero points into the convolution's bias"),
 }
 
 
@@ -102,13 +108,16 @@ def row_of(name: str) -> Row:
     return next(row for row in PLACEMENT if f".{name}".endswith(row.place))
 
 
-def place_quantizers(model: EfficientNet, target: Target, keep_float: Sequence[str] = ()) -> None:
+def place_quantizers(
+    model: EfficientNet, target: Target, keep_float: Sequence[str] = (), *, reduce_range: bool = True
+) -> None:
     """Switch each quantizer of a model on or off as an engine wants it. Ranges that are known are kept.
 
     Args:
         model: a quantized model.
         target: the engine.
         keep_float: layers that are not to be quantized: names, beginnings of names up to a dot, or patterns.
+        reduce_range: weights in 7 bits if the engine runs on x86 CPUs.
 
     Raises:
         UserError: the model is not quantized, or there is no such layer.
@@ -117,9 +126,11 @@ def place_quantizers(model: EfficientNet, target: Target, keep_float: Sequence[s
         quantized = model.config.name.replace("efficientnet-", "efficientnet-quant-")
         raise UserError(f"--arch {model.config.name} has no quantizers; use --arch {quantized}")
     float_layers = _chosen_layers(list(weighted_layers(model)), keep_float)
+    engine = ENGINES[target]
     for name, quantizer in quantizers_of(model).items():
         is_on = target in row_of(name).targets and name.rpartition(".")[0] not in float_layers
-        quantizer.switch(is_on, asymmetric=ENGINES[target].asymmetric)
+        quantizer.switch(is_on, asymmetric=engine.asymmetric)
+        quantizer.most = _MOST_REDUCED if engine.on_x86 and reduce_range else _MOST
 
 
 def _chosen_layers(layers: Sequence[str], patterns: Sequence[str]) -> set[str]:

@@ -46,7 +46,7 @@ def quantize(recipe: Recipe, path: Path | None) -> dict[str, float]:
 def _prepare(path: Path | None, opened: Opened, log: RunLog) -> dict[str, float]:
     """Place and calibrate the quantizers of a model that is about to be trained or validated."""
     settings = opened.recipe.quantization
-    place_quantizers(opened.model, settings.target, settings.keep_float)
+    place_quantizers(opened.model, settings.target, settings.keep_float, reduce_range=settings.reduce_range)
     if opened.origin.checkpoint is not None:
         return {}  # which brings its ranges
     if settings.skip_calibration:

@@ -4,7 +4,7 @@ import torch
 
 from effnet.models.cache import cache_dir
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.kernels import cpu
+from effnet.models.kernels import cpu_depthwise
 from effnet.models.kernels.choose import Workload, choose_kernels
 from effnet.models.layers import Conv2d
 from effnet.recipe import ComputeSettings, Recipe
@@ -14,7 +14,7 @@ CACHE_FILE = "kernels/choices.json"
 
 
 def set_kernels(model: EfficientNet, recipe: Recipe, device: torch.device) -> None:
-    """Let `model` train with what `--kernels` asks for; see `effnet.models.kernels.choose`, and `.cpu` for CPUs.
+    """Let `model` train with what `--kernels` asks for: `effnet.models.kernels.choose`, on CPUs `.cpu_depthwise`.
 
     Args:
         model: on its device.
@@ -43,11 +43,11 @@ def set_kernels(model: EfficientNet, recipe: Recipe, device: torch.device) -> No
 
 def _suit_cpu(compute: ComputeSettings, device: torch.device) -> bool:
     suits = device.type == "cpu" and compute.precision == "fp32" and compute.memory_format == "nhwc"
-    return suits and cpu.is_available()
+    return suits and cpu_depthwise.is_available()
 
 
 def _set_cpu_kernels(model: EfficientNet) -> None:
-    """Let depthwise convolutions train with `effnet.models.kernels.cpu`."""
+    """Let depthwise convolutions train with `effnet.models.kernels.cpu_depthwise`."""
     for module in model.modules():
         if isinstance(module, Conv2d) and module.groups > 1:
             module.cpu_kernel = True

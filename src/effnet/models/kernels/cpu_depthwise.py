@@ -1,26 +1,16 @@
-"""A kernel for CPUs where PyTorch's library is far from what the machine can do.
+"""Depthwise convolutions on CPUs, with a weight gradient of this project's own.
 
-That is the weight gradient of depthwise convolutions 5 wide in channels-last, for which oneDNN has no vectorised
-code. Milliseconds on two cores with AVX-512, batch 16 at the sizes that B0 has for images of 224 px:
+It is for those 5 wide in channels-last, for which oneDNN has no vectorised code. Milliseconds on two cores with
+AVX-512, batch 16 at the sizes that B0 has for images of 224 px:
 
     channels  map      library  this kernel
          240  28 x 28     7.96         1.27
          672  14 x 14     5.19         0.95
         1152   7 x 7      2.98         0.61
-
-The kernel is C++ without PyTorch's headers, so the machine's compiler makes it in two seconds, once. Its OpenMP
-calls find PyTorch's threads, for it is not linked with a library of its own. Without a compiler everything works as
-before.
 """
 
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effnet.models.cache import cache_dir
+from effnet.models.kernels.cpu_build import load_kernels
 
-_LOG = logging.getLogger("effnet")
-_SOURCE = Path(__file__).with_name("cpu_depthwise.cpp")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi")
+_SOURCE = Path(__file__).with_suffix(".cpp")
 _PARTS = 8  # of a batch, whose sums are added in order; enough for the threads to share any layer
 _LANES = 8
 _SMALL_MAP = 9  # pixels, up to which the library is slow for kernels 3 wide as well
@@ -55,18 +43,9 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     return out
 
 
-@functools.cache
 def is_available() -> bool:
     """Whether the kernel can be used on this machine; builds it the first time."""
-    try:
-        _library()
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or error
-        _LOG.info(
-            "depthwise convolutions train with the library's kernels: %s", str(reason).strip().splitlines()[0]
-        )
-        return False
-    return True
+    return load_kernels(_SOURCE) is not None
 
 
 class _Depthwise(torch.autograd.Function):
@@ -111,7 +90,7 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int, padding:
     out = x.new_empty(channels, 1, kernel, kernel)
     pointers = (tensor.data_ptr() for tensor in (x, grad, partial, out))
     sizes = (parts, images, height, width, channels, *grad.shape[2:], kernel, stride, padding)
-    _library()(*pointers, *sizes)
+    _function()(*pointers, *sizes)
     return out
 
 
@@ -121,38 +100,10 @@ def _(x: Tensor, grad: Tensor, kernel: int, stride: int, padding: int) -> Tensor
 
 
 @functools.cache
-def _library() -> Any:
-    """The compiled function."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        raise OSError("there is no C++ compiler")
-    key = hashlib.sha256(b"\n".join([_SOURCE.read_bytes(), compiler.encode(), *_processor()]))
-    path = cache_dir() / "kernels" / f"{_SOURCE.stem}-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        _build(compiler, path)
-    function = ctypes.CDLL(str(path)).effnet_depthwise_weight_gradient
+def _function() -> Any:
+    library = load_kernels(_SOURCE)
+    assert library is not None, "see `is_available`"
+    function = library.effnet_depthwise_weight_gradient
     function.restype = None
     function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int] * 10
     return function
-
-
-def _build(compiler: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        parts, whole = f"{scratch}/kernel.o", f"{scratch}/kernel.so"
-        # Linked apart from compiling, without -fopenmp: its calls are left to the library that PyTorch has loaded.
-        for command in (
-            [compiler, *_FLAGS, "-c", str(_SOURCE), "-o", parts],
-            [compiler, "-shared", parts, "-o", whole],
-        ):
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        os.replace(whole, path)  # whole or not at all: other processes may be building it too
-
-
-def _processor() -> list[bytes]:
-    """What the code is made for: a home directory may be shared by different machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-    except OSError:
-        return []
-    return sorted({line for line in lines if line.startswith((b"flags", b"model name", b"Features"))})

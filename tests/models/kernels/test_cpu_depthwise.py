@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from effnet.models import create_model
-from effnet.models.kernels import cpu
+from effnet.models.kernels import cpu_depthwise
 from effnet.models.layers import Conv2d
 
-pytestmark = pytest.mark.skipif(not cpu.is_available(), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(not cpu_depthwise.is_available(), reason="no C++ compiler")
 
 
 @pytest.mark.parametrize("channels", [8, 16, 24, 40])
@@ -29,7 +29,7 @@ def test_gradients(
     exact = [tensor.double().requires_grad_() for tensor in (x, weight)]
     ours = [tensor.requires_grad_() for tensor in (x, weight)]
     expected = F.conv2d(*exact, None, stride, padding, groups=channels)
-    out = cpu.depthwise(ours[0], ours[1], stride, padding)
+    out = cpu_depthwise.depthwise(ours[0], ours[1], stride, padding)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
     grad = torch.randn_like(out)
     out.backward(grad)
@@ -104,7 +104,7 @@ def test_compiled_in_one_graph() -> None:
 
 
 def test_without_a_compiler_training_goes_on(tmp_path: Path) -> None:
-    script = "from effnet.models.kernels import cpu; print(cpu.is_available())"
+    script = "from effnet.models.kernels import cpu_depthwise; print(cpu_depthwise.is_available())"
     environment = {"PATH": "", "CXX": "/no/such/compiler", "EFFNET_HOME": str(tmp_path)}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert ended.stdout == "False\n"
