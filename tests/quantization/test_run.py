@@ -21,6 +21,7 @@ from effnet.quantization.run import quantize
 from effnet.recipe import Recipe
 from effnet.training.run import train
 from tests.runs import quick_recipe, records
+from tests.training.processes import in_processes
 
 
 def recipe(workspace: Path, **changes: Any) -> Recipe:
@@ -132,6 +133,20 @@ def test_two_processes_find_the_ranges_of_one(images: Path, tmp_path: Path, floa
     )
     quantize(recipe(tmp_path / "one", pretrained_from_file=float_weights), images)
     assert_same(state(tmp_path / "two"), state(tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(images: Path, tmp_path: Path, float_weights: str) -> None:
+    """Not the model that one process trains: rounding turns the last bit of a sum over processes into a whole step."""
+    changes = {"pretrained_from_file": float_weights, "target": "onnxruntime", "batch_size": 4}
+    trained = recipe(tmp_path / "two", **changes, epochs=1, sync_bn=True)
+    metrics = in_processes(2, quantize, trained, images)
+    assert metrics[0]["val.loss"] == metrics[1]["val.loss"]
+    # Each process has validated its half of the images with its own model; now one validates all with the first's.
+    checkpoint = {"resume": str(tmp_path / "two/checkpoint.pth.tar")}
+    alone = evaluate(recipe(tmp_path / "one", **changes, **checkpoint), images)
+    assert alone["val.images"] == metrics[0]["val.images"]
+    assert alone["val.loss"] == pytest.approx(metrics[0]["val.loss"], rel=0.02)
 
 
 def test_sensitivity(images: Path, tmp_path: Path, float_weights: str) -> None:
