@@ -16,10 +16,13 @@ pytest.importorskip("modelopt")
 from effnet.cli import main
 from effnet.errors import UserError
 from effnet.inference.evaluate import evaluate
+from effnet.models.quantized import quantizers_of
 from effnet.models.weights import load_model
+from effnet.quantization.placement import place_quantizers
 from effnet.quantization.run import quantize
 from effnet.recipe import Recipe
 from effnet.training.run import train
+from tests.models.test_quantized import small
 from tests.runs import quick_recipe, records
 from tests.training.processes import in_processes
 
@@ -147,6 +150,26 @@ def test_two_processes_train_one_model(images: Path, tmp_path: Path, float_weigh
     alone = evaluate(recipe(tmp_path / "one", **changes, **checkpoint), images)
     assert alone["val.images"] == metrics[0]["val.images"]
     assert alone["val.loss"] == pytest.approx(metrics[0]["val.loss"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_training_step_compiles_in_one_graph() -> None:
+    model = small("efficientnet-quant-b0")
+    place_quantizers(model, "onnxruntime")
+    for quantizer in quantizers_of(model).values():
+        if quantizer.is_on and not quantizer.shape:
+            quantizer.set_range(-0.3, 4.0)
+    model.train()
+    x = torch.randn(4, 3, 64, 64)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    gradients = []
+    for step in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        model.load_state_dict(before)  # BatchNorm's statistics and the ranges of weights move
+        model.zero_grad()
+        torch.manual_seed(0)
+        step(x).square().mean().backward()
+        gradients.append(torch.cat([value.grad.flatten() for value in model.parameters()]))
+    assert (gradients[1] - gradients[0]).norm() <= 1e-2 * gradients[0].norm()
 
 
 def test_sensitivity(images: Path, tmp_path: Path, float_weights: str) -> None:
