@@ -78,7 +78,11 @@ class QuantSiLU(nn.Module):
         if grid is not None and gate_grid is not None:
             return rounded_silu(x, grid, gate_grid)
         x = self._input_quantizer(x)
-        return x * self.gate_quantizer(x.sigmoid()) if self.gate_quantizer.is_on else F.silu(x)
+        if self.gate_quantizer.only_collects:
+            self.gate_quantizer.collect_through(torch.sigmoid, x)
+        elif self.gate_quantizer.is_on:
+            return x * self.gate_quantizer(x.sigmoid())
+        return F.silu(x)
 
 
 class QuantSqueezeExcitation(nn.Module):

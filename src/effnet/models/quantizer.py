@@ -10,7 +10,7 @@ This is the one module that imports modelopt. Nothing imports it but a quantized
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -89,6 +89,20 @@ class Quantizer(TensorQuantizer):
     def only_rounds_to(self) -> Grid | None:
         """The grid, if rounding to it is all that it does at present: layers may do that together with other work."""
         return None if self._disabled or self._if_calib or not self._if_quant else self._grid
+
+    @property
+    def only_collects(self) -> bool:
+        """Whether calibration looks at what it is given, and nothing else is done to it."""
+        return not self._disabled and self._if_calib and not self._if_quant
+
+    def collect_through(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
+        """Let calibration see `function(inputs)`, which is computed for the values alone that it looks at.
+
+        Args:
+            function: monotone, of each value by itself.
+            inputs: (N, C, ...).
+        """
+        self._calibrator.collect(inputs, function)
 
     def switch(self, is_on: bool, *, asymmetric: bool = False) -> None:
         """Switch on or off. A range that is known is kept where its kind stays the same."""
@@ -182,6 +196,7 @@ class NoQuantizer(nn.Identity):
 
     is_on = False
     only_rounds_to = None
+    only_collects = False
 
 
 class ExportedQuantizer(nn.Module):
@@ -194,6 +209,7 @@ class ExportedQuantizer(nn.Module):
 
     is_on = True
     only_rounds_to = None
+    only_collects = False
     scales: Tensor
     zero_points: Tensor
 

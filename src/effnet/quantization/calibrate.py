@@ -1,7 +1,7 @@
 """Calibration: ranges of the activations from what they are on some images, and of the weights from themselves."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +21,27 @@ from effnet.training.step import Normalise
 
 
 class Sampler:
-    """Samples tensors, each once, though several quantizers see it.
+    """Chooses values of tensors to look at, of each once, though several quantizers see it.
 
     Args:
-        is_whole: take all values.
+        choose: values of a tensor (N, C, ...).
     """
 
-    def __init__(self, is_whole: bool) -> None:
-        self.is_whole = is_whole
-        self._samples = WeakIdKeyDictionary()
+    def __init__(self, choose: Callable[[Tensor], Tensor]) -> None:
+        self._choose = choose
+        self._chosen = WeakIdKeyDictionary()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Values of a tensor (N, C, ...), contiguous."""
-        if x not in self._samples:
-            self._samples[x] = x if self.is_whole else sample(x)
-        values: Tensor = self._samples[x]
+        """Values of a tensor (N, C, ...)."""
+        if x not in self._chosen:
+            self._chosen[x] = self._choose(x)
+        values: Tensor = self._chosen[x]
         return values
+
+
+def ends(x: Tensor) -> Tensor:
+    """(2,), the smallest and the largest value."""
+    return torch.stack(x.aminmax())
 
 
 class HistogramCalibrator:
@@ -46,9 +51,10 @@ class HistogramCalibrator:
         self.histogram = Histogram()
         self._sampler = sampler
 
-    def collect(self, x: Tensor) -> None:
-        """Count a batch."""
-        self.histogram.add(self._sampler(x))
+    def collect(self, x: Tensor, function: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Count a batch, or a monotone function of its values."""
+        values = self._sampler(x)
+        self.histogram.add(values if function is None else function(values))
 
 
 @torch.no_grad()
@@ -81,8 +87,8 @@ def calibrate(
     for layer in weighted_layers(model).values():
         if layer._weight_quantizer.is_on:
             layer._weight_quantizer.follow(layer.weight)
-    # The method that goes by the ends has to see all values.
-    calibrators = _attach(model, Sampler(is_whole=settings.calib_method == "max"))
+    # The method that goes by the ends has to see all values, but needs no count of them.
+    calibrators = _attach(model, Sampler(ends if settings.calib_method == "max" else sample))
     normalise = Normalise(preprocessing).to(processes.device)
     rates = Rates(processes.device, processes.world_size)
     for batch in rates.over(batches):
