@@ -216,6 +216,5 @@ def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "effnet export onnx --pretrained-from-file" in capsys.readouterr().out
     checkpoint = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     assert checkpoint["recipe"]["quantization"]["keep_float"] == ["stem", "layers.0.*"]
-    assert (
-        main(["quantize", str(images), "--evaluate", "--resume", str(tmp_path / "checkpoint.pth.tar")]) == 0
-    )
+    resumed = ["--resume", str(tmp_path / "checkpoint.pth.tar"), "--workspace", str(tmp_path / "evaluated")]
+    assert main(["quantize", str(images), "--evaluate", *resumed]) == 0
