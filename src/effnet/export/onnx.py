@@ -141,15 +141,14 @@ def export_onnx(
                 takes_bytes=preprocessing_in_graph,
                 device=device,
             )
-            for fused in ((False, True) if in_integers and target != "tensorrt" else (False,))
+            for fused in ((False, True) if in_integers else (True,))
         ]
         if tolerance is None:
             tolerance = default_tolerance(model, precision, preprocessing)
         check_difference(path, differences[0], tolerance)
     size, count = path.stat().st_size, sum(operators(proto).values())
-    return ExportedFile(
-        path, size, count, OPSETS[target], differences[0], batches, differences[-1] > tolerance
-    )
+    overflows = target != "tensorrt" and differences[-1] > tolerance
+    return ExportedFile(path, size, count, OPSETS[target], differences[0], batches, overflows)
 
 
 def _logits(session: Any, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
