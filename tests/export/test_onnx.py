@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from effnet.cli import main
 from effnet.errors import UserError
-from effnet.export.onnx import export_onnx, read_onnx_metadata
+from effnet.export.facts import read_metadata
+from effnet.export.onnx import export_onnx
 from effnet.models.inference_form import inference_form
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
 
@@ -87,9 +88,9 @@ def test_the_file_knows_its_classes_and_preprocessing(tmp_path: Path) -> None:
     export_onnx(trained("efficientnet-lite0"), metadata, path, batch_size=2)
     stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(stored["classes"]) == ["ant", "bee", "cow"]
-    assert read_onnx_metadata(stored, path) == metadata
+    assert read_metadata(stored, path) == metadata
     with pytest.raises(UserError, match="effnet export onnx"):
-        read_onnx_metadata({}, path)
+        read_metadata({}, path)
 
 
 class Quantized(nn.Module):
@@ -136,6 +137,15 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path) -> None:
         export_onnx(trained("efficientnet-lite0"), metadata_for("x", 32), path, tolerance=0, batch_size=1)
     assert path.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_logits_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    model = trained("efficientnet-lite0")
+    with torch.no_grad():
+        next(model.classifier.parameters())[0] = torch.nan
+    with pytest.raises(UserError, match="differ from PyTorch's by nan"):
+        export_onnx(model, metadata_for("x", 32), tmp_path / "model.onnx", batch_size=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

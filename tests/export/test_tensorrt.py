@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from effnet.cli import main
-from effnet.export.onnx import read_onnx_metadata
+from effnet.export.facts import read_metadata
 from effnet.export.tensorrt import is_installed
 from effnet.models.weights import WeightsMetadata, create_model, save_weights
 
@@ -33,7 +33,7 @@ def test_command_files_and_exit_code(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert not engine.exists()
     facts = json.loads(engine.with_name("some engine.engine.json").read_text())
-    assert read_onnx_metadata(facts, engine) == metadata
+    assert read_metadata(facts, engine) == metadata
     assert facts["precision"] == "fp16"
     graph = onnx.load(engine.with_name("some engine.engine.onnx")).graph
     kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}

@@ -12,7 +12,7 @@ from effnet.benchmark.inference import EngineTurns, engine_step
 from effnet.benchmark.measure import Step, Timing
 from effnet.benchmark.tables import comparison_table
 from effnet.errors import UserError
-from effnet.export.onnx import example_images
+from effnet.export.reference import example_images
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, is_exported, open_engine
 from effnet.inference.engines import ENGINES

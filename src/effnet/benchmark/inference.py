@@ -13,7 +13,7 @@ from effnet.benchmark.peers import peer_model
 from effnet.benchmark.tables import inference_tables, latencies, markdown
 from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
-from effnet.export.onnx import example_images
+from effnet.export.reference import example_images
 from effnet.export.trained import TrainedModel
 from effnet.inference.engine import engine_of
 from effnet.inference.engines import ENGINES

@@ -1,9 +1,8 @@
 """A model as an ONNX file that says of itself what has to be known to use it."""
 
-import copy
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,29 +15,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
+from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECISION_KEY
 from effnet.export.files import written_whole
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
-from effnet.models.efficientnet import EfficientNet
+from effnet.export.reference import Precision, Reference, example_images
+from effnet.export.session import open_session
 from effnet.models.inference_form import inference_form
 from effnet.models.weights import WeightsMetadata
 from effnet.training.step import Normalise
 
 Target = Literal["onnxruntime", "openvino", "tensorrt"]
-Precision = Literal["fp32", "fp16"]
 
 # The newest that the oldest supported version of each engine reads; the graphs need nothing newer.
 OPSETS: dict[Target, int] = {"onnxruntime": 21, "openvino": 21, "tensorrt": 20}
 
-INPUT, OUTPUT = "images", "logits"
-METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
-CHECKED_BATCHES = (1, 3, 8)
-
-# Largest difference of a logit to PyTorch's in FP32 that is taken for rounding.
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
-# The same of a quantized model, as a share of the largest logit.
-QUANTIZED_TOLERANCE = 0.2
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
 # (lowest, highest) integer of a fake quantizer to the type that stores it.
@@ -113,7 +104,7 @@ def export_onnx(
         batch_size: fix N; None leaves it open.
         preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
             takes what `model` does.
-        tolerance: largest difference of a logit to PyTorch's that is accepted; None for `default_tolerance`.
+        tolerance: largest difference of a logit to PyTorch's that is accepted; None for what `Reference` takes.
         device: where PyTorch computes the logits to compare with.
 
     Raises:
@@ -128,27 +119,32 @@ def export_onnx(
     tidy(proto)
     _describe(onnx, proto, metadata, precision)
     onnx.checker.check_model(proto, full_check=True)
-    batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
+    reference = Reference(
+        model,
+        preprocessing,
+        batch_size=batch_size,
+        precision=precision,
+        tolerance=tolerance,
+        device=device,
+    )
     with written_whole(path) as temporary:
         onnx.save(proto, temporary)
         in_integers = "DequantizeLinear" in operators(proto)
-        differences = [
-            largest_difference(
-                partial(_logits, open_session(temporary, fused=fused)),
-                model,
-                preprocessing,
-                batches,
-                takes_bytes=preprocessing_in_graph,
-                device=device,
-            )
-            for fused in ((False, True) if in_integers else (True,))
-        ]
-        if tolerance is None:
-            tolerance = default_tolerance(model, precision, preprocessing)
-        check_difference(path, differences[0], tolerance)
+        difference, *fused = (
+            reference.difference(partial(_logits, session), takes_bytes=preprocessing_in_graph)
+            for session in _sessions(temporary, in_integers)
+        )
+        reference.check(path, difference)
     size, count = path.stat().st_size, sum(operators(proto).values())
-    overflows = target != "tensorrt" and differences[-1] > tolerance
-    return ExportedFile(path, size, count, OPSETS[target], differences[0], batches, overflows)
+    overflows = target != "tensorrt" and any(other > reference.tolerance for other in fused)
+    return ExportedFile(path, size, count, OPSETS[target], difference, reference.batches, overflows)
+
+
+def _sessions(path: Path, in_integers: bool) -> Iterator[Any]:
+    """What has to give PyTorch's logits, then what may not on a CPU whose sums of integers overflow."""
+    if in_integers:
+        yield open_session(path, fused=False)
+    yield open_session(path)
 
 
 def _logits(session: Any, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -173,14 +169,6 @@ class _Graph(nn.Module):
             images = self.normalise(images.permute(0, 3, 1, 2))
         logits: Tensor = self.model(images.to(self.dtype))
         return logits.float()
-
-
-def example_images(preprocessing: Preprocessing, batch_size: int, takes_bytes: bool) -> Tensor:
-    """Images of random pixels: uint8 (N, H, W, 3), or the same normalised, float32 (N, 3, H, W)."""
-    side = preprocessing.image_size
-    random = torch.Generator().manual_seed(batch_size)
-    pixels = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, generator=random)
-    return pixels if takes_bytes else Normalise(preprocessing)(pixels.permute(0, 3, 1, 2)).contiguous()
 
 
 def _traced(model: nn.Module, example: Tensor, opset: int, *, is_dynamic: bool) -> Any:
@@ -253,111 +241,3 @@ def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Preci
         PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
     }
     onnx.helper.set_model_props(proto, facts)
-
-
-def largest_difference(
-    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]],
-    model: nn.Module,
-    preprocessing: Preprocessing,
-    batches: Sequence[int],
-    *,
-    takes_bytes: bool,
-    device: torch.device | str = "cpu",
-) -> float:
-    """How far an engine's logits are from PyTorch's at most, over batches of random images.
-
-    Args:
-        run: the engine: images in, logits out.
-        model: takes normalised images, gives logits; left as it is.
-        preprocessing: size and normalisation of the images.
-        batches: sizes of the batches.
-        takes_bytes: whether the engine takes bytes (N, H, W, 3), not what `model` does.
-        device: where PyTorch computes.
-    """
-    reference = copy.deepcopy(model).eval().to(device)
-    largest = 0.0
-    for size in batches:
-        with torch.inference_mode():
-            theirs = reference(example_images(preprocessing, size, takes_bytes=False).to(device))
-        ours = run(example_images(preprocessing, size, takes_bytes).numpy())
-        largest = max(largest, float(np.abs(ours - theirs.float().cpu().numpy()).max()))
-    return largest
-
-
-def default_tolerance(model: nn.Module, precision: Precision, preprocessing: Preprocessing) -> float:
-    """What a logit may differ by. Of a quantized model it is a share of the largest logit of random images.
-
-    Sums that fall halfway between two levels are rounded up here and down there, and the steps add up on the way to the
-    logits; a graph that computes something else is off by more than they are large.
-    """
-    if not (isinstance(model, EfficientNet) and model.config.quantized):
-        return TOLERANCES[precision]
-    images = example_images(preprocessing, max(CHECKED_BATCHES), takes_bytes=False)
-    with torch.inference_mode():
-        logits = copy.deepcopy(model).eval().cpu()(images)
-    return QUANTIZED_TOLERANCE * float(logits.abs().max())
-
-
-def check_difference(path: Path, difference: float, tolerance: float) -> None:
-    """Refuse a file whose logits are not PyTorch's.
-
-    Raises:
-        UserError: naming the file.
-    """
-    if not difference <= tolerance:
-        raise UserError(
-            f"{path}: not written, its logits differ from PyTorch's by {difference:.2g}, more than {tolerance:g}"
-        )
-
-
-def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True) -> Any:
-    """An `onnxruntime.InferenceSession` on a file.
-
-    Args:
-        path: ONNX file.
-        threads: threads of an operator; 0 for one a core.
-        cuda: run on a GPU.
-        fused: fuse operators, quantized ones to integer arithmetic; otherwise each runs as the file says.
-
-    Raises:
-        UserError: onnxruntime is missing, has no such device, or does not read the file.
-    """
-    runtime = load_package("onnxruntime")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
-    if provider not in runtime.get_available_providers():
-        raise UserError(
-            "onnxruntime is installed without CUDA: pip install onnxruntime-gpu, or use --device cpu"
-        )
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    if not fused:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Its threads wait busily for the next operator, which gains a quarter, but not for the next call.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return runtime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
-        raise UserError(f"{path}: not read by onnxruntime: {' '.join(str(error).split())}") from None
-
-
-def read_onnx_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
-    """What a file that `export_onnx` wrote says of itself.
-
-    Args:
-        values: the file's metadata by key.
-        path: the file, for the error.
-
-    Raises:
-        UserError: it was written by another program.
-        ModelError: the metadata is damaged.
-    """
-    if METADATA_KEY not in values:
-        raise UserError(
-            f"{path}: says nothing of its classes and preprocessing; write it with `effnet export onnx`"
-        )
-    try:
-        return WeightsMetadata.from_dict(json.loads(values[METADATA_KEY]))
-    except json.JSONDecodeError:
-        raise UserError(f"{path}: its metadata is damaged") from None

@@ -10,19 +10,11 @@ from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
+from effnet.export.facts import METADATA_KEY, PRECISION_KEY
 from effnet.export.files import written_whole
-from effnet.export.onnx import (
-    CHECKED_BATCHES,
-    METADATA_KEY,
-    PRECISION_KEY,
-    ExportedFile,
-    Precision,
-    check_difference,
-    default_tolerance,
-    export_onnx,
-    largest_difference,
-)
+from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
+from effnet.export.reference import Precision, Reference
 from effnet.export.signal_stack import kept_signal_stack
 from effnet.models.weights import WeightsMetadata
 
@@ -68,32 +60,32 @@ def export_openvino(
             device=device,
         )
         converted = openvino.convert_model(onnx_path)
-    batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
+    reference = Reference(
+        model,
+        Preprocessing.from_dict(metadata.preprocessing),
+        batch_size=batch_size,
+        precision=precision,
+        tolerance=tolerance,
+        device=device,
+    )
     weights = path.with_suffix(".bin")
     with written_whole(path) as temporary, written_whole(weights) as temporary_weights:
         openvino.save_model(converted, temporary, compress_to_fp16=precision == "fp16")
         assert temporary.with_suffix(".bin") == temporary_weights
         written = openvino.Core().read_model(temporary)
         compiled = compile_openvino(written)
-        difference = largest_difference(
-            lambda images: np.asarray(compiled(images)[0]),
-            model,
-            Preprocessing.from_dict(metadata.preprocessing),
-            batches,
-            takes_bytes=preprocessing_in_graph,
-            device=device,
-        )
-        if tolerance is None:
-            tolerance = default_tolerance(model, precision, Preprocessing.from_dict(metadata.preprocessing))
         if exported.overflows:  # and OpenVINO's sums do as well
             difference = exported.difference
         else:
-            check_difference(path, difference, tolerance)
+            difference = reference.difference(
+                lambda images: np.asarray(compiled(images)[0]), takes_bytes=preprocessing_in_graph
+            )
+            reference.check(path, difference)
         operators = sum(
             op.get_type_name() not in ("Constant", "Parameter", "Result") for op in written.get_ops()
         )
     size = path.stat().st_size + weights.stat().st_size
-    return ExportedFile(path, size, operators, None, difference, batches, exported.overflows)
+    return ExportedFile(path, size, operators, None, difference, reference.batches, exported.overflows)
 
 
 def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:

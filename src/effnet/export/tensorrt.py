@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from effnet.errors import UserError
+from effnet.export.facts import INPUT
 from effnet.export.files import written_whole
-from effnet.export.onnx import INPUT, ExportedFile, Precision, export_onnx
+from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
+from effnet.export.reference import Precision
 from effnet.models import ModelError, WeightsMetadata
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effnet.export.onnx import INPUT, OUTPUT, PRECISION_KEY, open_session, read_onnx_metadata
+from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, read_metadata
+from effnet.export.session import open_session
 from effnet.inference.engines.network import Network, as_array, require_fp32
 
 
@@ -29,7 +30,7 @@ class OnnxRuntimeNetwork(Network):
         session = open_session(path, threads=threads, cuda=device.type == "cuda")
         facts = session.get_modelmeta().custom_metadata_map
         super().__init__(
-            read_onnx_metadata(facts, path),
+            read_metadata(facts, path),
             takes_bytes=session.get_inputs()[0].type == "tensor(uint8)",
             precision=facts.get(PRECISION_KEY, precision),
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from effnet.errors import UserError
-from effnet.export.onnx import PRECISION_KEY, read_onnx_metadata
+from effnet.export.facts import PRECISION_KEY, read_metadata
 from effnet.export.openvino import compile_openvino, read_openvino
 from effnet.inference.engines.network import Network, as_array
 
@@ -39,7 +39,7 @@ class OpenVinoNetwork(Network):
             raise UserError(f"--precision {precision}: OpenVINO offers fp32 and bf16")
         model, facts = read_openvino(path)
         super().__init__(
-            read_onnx_metadata(facts, path),
+            read_metadata(facts, path),
             takes_bytes=model.input(0).get_element_type().get_type_name() == "u8",
             precision="int8" if facts.get(PRECISION_KEY) == "int8" else precision,
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from effnet.errors import UserError
-from effnet.export.onnx import INPUT, OUTPUT, PRECISION_KEY, read_onnx_metadata
+from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, read_metadata
 from effnet.export.tensorrt import read_engine
 from effnet.inference.engines.network import Network, require_fp32
 
@@ -34,7 +34,7 @@ class TensorRtNetwork(Network):
         require_fp32("TensorRT", precision)
         engine, facts = read_engine(path)
         super().__init__(
-            read_onnx_metadata(facts, path),
+            read_metadata(facts, path),
             device,
             takes_bytes=str(engine.get_tensor_dtype(INPUT)).rpartition(".")[2].lower() == _BYTES,
             precision=facts.get(PRECISION_KEY, precision),

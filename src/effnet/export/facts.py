@@ -1,0 +1,31 @@
+"""What an exported file says of itself, whatever its format, and what its input and output are called."""
+
+import json
+from pathlib import Path
+
+from effnet.errors import UserError
+from effnet.models.weights import WeightsMetadata
+
+INPUT, OUTPUT = "images", "logits"
+METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
+
+
+def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
+    """The metadata of the model in a file.
+
+    Args:
+        values: the file's metadata by key.
+        path: the file, for the error.
+
+    Raises:
+        UserError: it was written by another program.
+        ModelError: the metadata is damaged.
+    """
+    if METADATA_KEY not in values:
+        raise UserError(
+            f"{path}: says nothing of its classes and preprocessing; write it with `effnet export onnx`"
+        )
+    try:
+        return WeightsMetadata.from_dict(json.loads(values[METADATA_KEY]))
+    except json.JSONDecodeError:
+        raise UserError(f"{path}: its metadata is damaged") from None

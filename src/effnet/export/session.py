@@ -1,0 +1,39 @@
+"""Sessions of onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+from effnet.errors import UserError
+from effnet.export.packages import load_package
+
+
+def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True) -> Any:
+    """An `onnxruntime.InferenceSession` on a file.
+
+    Args:
+        path: ONNX file.
+        threads: threads of an operator; 0 for one a core.
+        cuda: run on a GPU.
+        fused: fuse operators, quantized ones to integer arithmetic; otherwise each runs as the file says.
+
+    Raises:
+        UserError: onnxruntime is missing, has no such device, or does not read the file.
+    """
+    runtime = load_package("onnxruntime")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
+    if provider not in runtime.get_available_providers():
+        raise UserError(
+            "onnxruntime is installed without CUDA: pip install onnxruntime-gpu, or use --device cpu"
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if not fused:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Its threads wait busily for the next operator, which gains a quarter, but not for the next call.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
+        raise UserError(f"{path}: not read by onnxruntime: {' '.join(str(error).split())}") from None
