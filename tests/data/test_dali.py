@@ -19,7 +19,9 @@ from .conftest import Opened, photograph
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
 
-from effnet.data import dali
+from effnet.benchmark.dali_peer import documented_pipeline
+from effnet.data.dali.augmentation import AUGMENTATIONS
+from effnet.data.dali.graph import Decoder, Stages, TrainGraph, ValGraph, prepared
 
 # DALI's own policies use names that it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -242,7 +244,7 @@ def test_a_batch_of_nothing_but_broken_images(opened_dali: Opened, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["autoaugment", "randaugment", "trivialaugment"])
 def test_augmentations_draw_from_all_their_operations(name: str) -> None:
-    augmentation = dali._AUGMENTATIONS[name](224)
+    augmentation = AUGMENTATIONS[name](224)
     assert augmentation is not None
     random = np.random.default_rng(0)
     drawn = np.stack([augmentation.draw(random) for _ in range(2000)])
@@ -276,7 +278,8 @@ def test_an_augmentation_does_what_was_drawn(
     negated: int,
     expected: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
-    augmentation = dali._auto_augment(64)
+    augmentation = AUGMENTATIONS["autoaugment"](64)
+    assert augmentation is not None
     stage, number = next(
         (stage, number)
         for stage, operations in enumerate(augmentation.stages)
@@ -286,7 +289,7 @@ def test_an_augmentation_does_what_was_drawn(
     drawn = np.zeros((2, 3), np.int32)
     drawn[stage] = number, magnitude, negated
     fixed = replace(augmentation, draw=lambda random: drawn)
-    monkeypatch.setitem(dali._AUGMENTATIONS, "autoaugment", lambda side: fixed)
+    monkeypatch.setitem(AUGMENTATIONS, "autoaugment", lambda side: fixed)
     plain = next(iter(of(opened_dali(size=64).train))).images
     augmented = next(iter(of(opened_dali(size=64, augmentation="autoaugment").train))).images
     difference = (augmented.float() - expected(plain.contiguous()).float()).abs()
@@ -296,14 +299,12 @@ def test_an_augmentation_does_what_was_drawn(
 
 @pytest.mark.parametrize("augmentation", ["autoaugment", "trivialaugment"])
 @pytest.mark.parametrize("decoder", ["cpu", "mixed"])
-def test_the_graph_for_a_gpu_can_be_written_down(decoder: dali.Decoder, augmentation: str) -> None:
+def test_the_graph_for_a_gpu_can_be_written_down(decoder: Decoder, augmentation: str) -> None:
     """Operators check their arguments and devices when they enter a graph; running it needs a GPU."""
-    stages = dali._Stages(decoder, Preprocessing(224, 256))
-    augment = dali._AUGMENTATIONS[augmentation](224)
-    for transform in (dali._TrainTransform(stages, DataSettings(), 0, augment), dali._ValTransform(stages)):
-        pipeline = dali._prepared(
-            iter(()), transform=transform, to_gpu=True, batch_size=8, num_threads=1, device_id=0
-        )
+    stages = Stages(decoder, Preprocessing(224, 256))
+    augment = AUGMENTATIONS[augmentation](224)
+    for graph in (TrainGraph(stages, DataSettings(), 0, augment), ValGraph(stages)):
+        pipeline = prepared(iter(()), graph=graph, to_gpu=True, batch_size=8, num_threads=1, device_id=0)
         assert pipeline.device_id == 0
 
 
@@ -326,7 +327,8 @@ def test_batches_on_a_gpu_are_those_of_the_pytorch_backend(
 
 
 def test_dali_is_named_when_missing(opened_dali: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "effnet.data.dali")
+    for name in [name for name in sys.modules if name.startswith("effnet.data.dali")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(UserError, match=r"pip install 'effnet\[dali\]'"):
         opened_dali()
@@ -334,7 +336,7 @@ def test_dali_is_named_when_missing(opened_dali: Opened, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_the_documented_pipeline(folder: Path, augment: bool) -> None:
-    batches = dali.documented_pipeline(folder / "train", 4, 1, 32, augment=augment)
+    batches = documented_pipeline(folder / "train", 4, 1, 32, augment=augment)
     for _ in range(2):
         sizes = []
         for (batch,) in batches:

@@ -143,7 +143,7 @@ _NORMALISED = (
 def _documented_dali(setup: Setup) -> Pass:
     """The training pipeline of DALI's documentation, on the CPU."""
     try:
-        from effnet.data.dali import documented_pipeline
+        from effnet.benchmark.dali_peer import documented_pipeline
     except UserError as error:
         raise UnavailableError(str(error)) from None
     loader = documented_pipeline(

@@ -191,15 +191,20 @@ class Quantizer(TensorQuantizer):
         )
 
 
-class NoQuantizer(nn.Identity):
-    """Stands where a quantizer is off."""
+class _StandIn(nn.Module):
+    """Takes a quantizer's place in a model that is exported, where layers leave all of its work to it."""
 
-    is_on = False
     only_rounds_to = None
     only_collects = False
 
 
-class ExportedQuantizer(nn.Module):
+class NoQuantizer(_StandIn, nn.Identity):
+    """Stands where a quantizer is off."""
+
+    is_on = False
+
+
+class ExportedQuantizer(_StandIn):
     """A quantizer as PyTorch's own operator, which exporters translate into QuantizeLinear and DequantizeLinear.
 
     Args:
@@ -208,8 +213,6 @@ class ExportedQuantizer(nn.Module):
     """
 
     is_on = True
-    only_rounds_to = None
-    only_collects = False
     scales: Tensor
     zero_points: Tensor
 

@@ -1,0 +1,30 @@
+"""DALI itself: the one place that imports it, and says what to install where it is missing."""
+
+from effnet.errors import UserError
+
+try:
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.auto_aug import augmentations, auto_augment, rand_augment, trivial_augment
+    from nvidia.dali.auto_aug.core import signed_bin
+    from nvidia.dali.plugin.pytorch import DALIClassificationIterator, LastBatchPolicy
+except ImportError:
+    raise UserError("--data-backend dali-cpu and dali-gpu need DALI: pip install 'effnet[dali]'") from None
+
+__all__ = [
+    "DALIClassificationIterator",
+    "LastBatchPolicy",
+    "augmentations",
+    "auto_augment",
+    "fn",
+    "pipeline_def",
+    "rand_augment",
+    "signed_bin",
+    "trivial_augment",
+    "types",
+]
+
+INTERPOLATIONS = {
+    "nearest": types.INTERP_NN,
+    "bilinear": types.INTERP_LINEAR,
+    "bicubic": types.INTERP_CUBIC,
+}
