@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from effnet.data import Batch, DataSource, Loader, Preprocessing
+from effnet.data import DataSource, Preprocessing
 from effnet.data.pack import PackSettings, pack
 from effnet.errors import UserError
 from effnet.recipe import DataSettings
 
+from .batches import assert_same, of
 from .conftest import Opened, photograph
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
@@ -33,23 +34,6 @@ def opened_dali(opened: Opened) -> Opened:
         return opened(**{"data_backend": "dali-cpu", "workers": 2, "augmentation": "none", **settings})
 
     return open_it
-
-
-def of(loader: Loader | None) -> Loader:
-    assert loader is not None
-    return loader
-
-
-def assert_same(left: Iterable[Batch], right: Iterable[Batch], tolerance: float = 0) -> None:
-    """Also of different backends, whose pixels differ by rounding: `tolerance` is of an image's mean, of 255."""
-    for a, b in zip(left, right, strict=True):
-        assert a.images.shape == b.images.shape
-        difference = (a.images.float() - b.images.float()).abs().mean((1, 2, 3))
-        assert difference.max() <= tolerance
-        assert torch.equal(a.targets, b.targets)
-        assert a.indices is not None
-        assert b.indices is not None
-        assert torch.equal(a.indices, b.indices)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

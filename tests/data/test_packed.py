@@ -3,7 +3,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from effnet.data import Batch, DataRequest, DataSource, Loader, find_classes, open_data
+from effnet.data import Batch, DataRequest, DataSource, find_classes, open_data
 from effnet.data import files as files_module
 from effnet.data.decode import EncodedImage, Region
 from effnet.data.files import LocalFiles, open_files
@@ -21,6 +20,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
 from effnet.recipe import Recipe
 
+from .batches import assert_same, of
 from .conftest import CPU, Opened, photograph
 from .packed_server import Server, serving
 
@@ -47,20 +47,6 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(files_module, "_FIRST_PAUSE_S", 0.001)
-
-
-def of(loader: Loader | None) -> Loader:
-    assert loader is not None
-    return loader
-
-
-def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
-    for a, b in zip(left, right, strict=True):
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.targets, b.targets)
-        assert a.indices is not None
-        assert b.indices is not None
-        assert torch.equal(a.indices, b.indices)
 
 
 def backend(opened: Opened, path: Path, **settings: object) -> DataSource:

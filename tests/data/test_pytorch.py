@@ -1,4 +1,3 @@
-from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from effnet.data.folder import list_images
 from effnet.data.prefetch import to_device
 from effnet.errors import UserError
 
+from .batches import assert_same
 from .conftest import Opened, photograph
 
 # three workers on two cores are what the tests are about
@@ -25,15 +25,6 @@ def train(data: DataSource) -> Loader:
 def val(data: DataSource) -> Loader:
     assert data.val is not None
     return data.val
-
-
-def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
-    for a, b in zip(left, right, strict=True):
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.targets, b.targets)
-        assert a.indices is not None
-        assert b.indices is not None
-        assert torch.equal(a.indices, b.indices)
 
 
 def test_a_batch(opened: Opened, folder: Path) -> None:

@@ -1,13 +1,7 @@
 import torch
 
-from effnet.data import Loader
-
+from .batches import of
 from .conftest import Opened
-
-
-def of(loader: Loader | None) -> Loader:
-    assert loader is not None
-    return loader
 
 
 def test_as_many_images_as_imagenet(opened: Opened) -> None:
