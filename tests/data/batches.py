@@ -17,6 +17,7 @@ def assert_same(left: Iterable[Batch], right: Iterable[Batch], tolerance: float 
     """Also of different backends, whose pixels differ by rounding: `tolerance` is of an image's mean, of 255."""
     for a, b in zip(left, right, strict=True):
         assert a.images.shape == b.images.shape
+        assert a.images.dtype == b.images.dtype
         difference = (a.images.float() - b.images.float()).abs().mean((1, 2, 3))
         assert difference.max() <= tolerance
         assert torch.equal(a.targets, b.targets)

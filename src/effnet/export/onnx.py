@@ -19,7 +19,7 @@ from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECIS
 from effnet.export.files import written_whole
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
-from effnet.export.reference import Precision, Reference, example_images
+from effnet.export.reference import Precision, Reference, check_difference, example_images
 from effnet.export.session import open_session
 from effnet.models.inference_form import inference_form
 from effnet.models.weights import WeightsMetadata
@@ -84,6 +84,7 @@ def export_onnx(
     preprocessing_in_graph: bool = False,
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
+    reference: Reference | None = None,
 ) -> ExportedFile:
     """Write a model as ONNX, and compare what onnxruntime makes of the file with PyTorch.
 
@@ -104,8 +105,9 @@ def export_onnx(
         batch_size: fix N; None leaves it open.
         preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
             takes what `model` does.
-        tolerance: largest difference of a logit to PyTorch's that is accepted; None for what `Reference` takes.
+        tolerance: largest difference of a logit to PyTorch's that is accepted; None for `Reference.tolerance`.
         device: where PyTorch computes the logits to compare with.
+        reference: these, if they are needed for more than this file.
 
     Raises:
         UserError: a package is missing, the file can't be written, or its logits are not PyTorch's.
@@ -119,14 +121,10 @@ def export_onnx(
     tidy(proto)
     _describe(onnx, proto, metadata, precision)
     onnx.checker.check_model(proto, full_check=True)
-    reference = Reference(
-        model,
-        preprocessing,
-        batch_size=batch_size,
-        precision=precision,
-        tolerance=tolerance,
-        device=device,
-    )
+    if reference is None:
+        reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
+    if tolerance is None:
+        tolerance = reference.tolerance(precision)
     with written_whole(path) as temporary:
         onnx.save(proto, temporary)
         in_integers = "DequantizeLinear" in operators(proto)
@@ -134,9 +132,9 @@ def export_onnx(
             reference.difference(partial(_logits, session), takes_bytes=preprocessing_in_graph)
             for session in _sessions(temporary, in_integers)
         )
-        reference.check(path, difference)
+        check_difference(path, difference, tolerance)
     size, count = path.stat().st_size, sum(operators(proto).values())
-    overflows = target != "tensorrt" and any(other > reference.tolerance for other in fused)
+    overflows = target != "tensorrt" and any(other > tolerance for other in fused)
     return ExportedFile(path, size, count, OPSETS[target], difference, reference.batches, overflows)
 
 

@@ -14,7 +14,7 @@ from effnet.export.facts import METADATA_KEY, PRECISION_KEY
 from effnet.export.files import written_whole
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
-from effnet.export.reference import Precision, Reference
+from effnet.export.reference import Precision, Reference, check_difference
 from effnet.export.signal_stack import kept_signal_stack
 from effnet.models.weights import WeightsMetadata
 
@@ -47,6 +47,8 @@ def export_openvino(
     if path.suffix != ".xml":
         raise UserError(f"{path}: OpenVINO's files end in .xml")
     openvino = load_package("openvino")
+    preprocessing = Preprocessing.from_dict(metadata.preprocessing)
+    reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder) / path.with_suffix(".onnx").name
         exported = export_onnx(
@@ -57,17 +59,9 @@ def export_openvino(
             batch_size=batch_size,
             preprocessing_in_graph=preprocessing_in_graph,
             tolerance=tolerance,
-            device=device,
+            reference=reference,
         )
         converted = openvino.convert_model(onnx_path)
-    reference = Reference(
-        model,
-        Preprocessing.from_dict(metadata.preprocessing),
-        batch_size=batch_size,
-        precision=precision,
-        tolerance=tolerance,
-        device=device,
-    )
     weights = path.with_suffix(".bin")
     with written_whole(path) as temporary, written_whole(weights) as temporary_weights:
         openvino.save_model(converted, temporary, compress_to_fp16=precision == "fp16")
@@ -80,7 +74,9 @@ def export_openvino(
             difference = reference.difference(
                 lambda images: np.asarray(compiled(images)[0]), takes_bytes=preprocessing_in_graph
             )
-            reference.check(path, difference)
+            check_difference(
+                path, difference, reference.tolerance(precision) if tolerance is None else tolerance
+            )
         operators = sum(
             op.get_type_name() not in ("Constant", "Parameter", "Result") for op in written.get_ops()
         )

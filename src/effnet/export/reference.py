@@ -37,17 +37,11 @@ class Reference:
 
     Attributes:
         batches: sizes of the batches.
-        tolerance: largest difference of a logit to PyTorch's that is accepted. Of a quantized model it is a share of
-            the largest logit: sums that fall halfway between two levels are rounded up here and down there, and the
-            steps add up on the way to the logits; a graph that computes something else is off by more than they are
-            large.
 
     Args:
         model: takes normalised images, gives logits; left as it is.
         preprocessing: size and normalisation of the images.
         batch_size: the one size of batch that the file takes; None if it takes any.
-        precision: of the file.
-        tolerance: None for what the precision brings with it.
         device: where PyTorch computes.
     """
 
@@ -57,26 +51,32 @@ class Reference:
         preprocessing: Preprocessing,
         *,
         batch_size: int | None = None,
-        precision: Precision = "fp32",
-        tolerance: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
-        self._preprocessing = preprocessing
-        network = copy.deepcopy(model).eval().to(device)
-        with torch.inference_mode():
-            self._logits = [
-                network(example_images(preprocessing, size, takes_bytes=False).to(device))
-                .float()
-                .cpu()
-                .numpy()
-                for size in self.batches
-            ]
-        if tolerance is None:
-            is_quantized = isinstance(model, EfficientNet) and model.config.quantized
-            largest = max(float(np.abs(logits).max()) for logits in self._logits)
-            tolerance = QUANTIZED_TOLERANCE * largest if is_quantized else TOLERANCES[precision]
-        self.tolerance = tolerance
+        self._is_quantized = isinstance(model, EfficientNet) and model.config.quantized
+        self._preprocessing, self._device = preprocessing, device
+        self._network = copy.deepcopy(model).eval().to(device)
+        self._known: dict[int, npt.NDArray[np.float32]] = {}
+
+    def _logits(self, size: int) -> npt.NDArray[np.float32]:
+        """(size, classes), computed once."""
+        if size not in self._known:
+            images = example_images(self._preprocessing, size, takes_bytes=False)
+            with torch.inference_mode():
+                self._known[size] = self._network(images.to(self._device)).float().cpu().numpy()
+        return self._known[size]
+
+    def tolerance(self, precision: Precision) -> float:
+        """Largest difference of a logit to PyTorch's that is taken for rounding.
+
+        Of a quantized model it is a share of the largest logit: sums that fall halfway between two levels are rounded
+        up here and down there, and the steps add up on the way to the logits; a graph that computes something else is
+        off by more than they are large.
+        """
+        if not self._is_quantized:
+            return TOLERANCES[precision]
+        return QUANTIZED_TOLERANCE * float(np.abs(self._logits(max(CHECKED_BATCHES))).max())
 
     def difference(
         self, run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]], *, takes_bytes: bool
@@ -87,20 +87,22 @@ class Reference:
             run: the engine: images in, logits out.
             takes_bytes: whether it takes uint8 (N, H, W, 3), not what the model does.
         """
-        inputs = (example_images(self._preprocessing, size, takes_bytes).numpy() for size in self.batches)
         differences = [
-            np.abs(run(images) - logits).max() for images, logits in zip(inputs, self._logits, strict=True)
+            np.abs(
+                run(example_images(self._preprocessing, size, takes_bytes).numpy()) - self._logits(size)
+            ).max()
+            for size in self.batches
         ]
         return float(np.max(differences))  # NaN, which Python's `max` may drop, stays and is refused
 
-    def check(self, path: Path, difference: float) -> None:
-        """Refuse a file whose logits are not PyTorch's.
 
-        Raises:
-            UserError: naming the file.
-        """
-        if not difference <= self.tolerance:
-            raise UserError(
-                f"{path}: not written, its logits differ from PyTorch's by {difference:.2g}, more than "
-                f"{self.tolerance:g}"
-            )
+def check_difference(path: Path, difference: float, tolerance: float) -> None:
+    """Refuse a file whose logits are not PyTorch's.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not difference <= tolerance:
+        raise UserError(
+            f"{path}: not written, its logits differ from PyTorch's by {difference:.2g}, more than {tolerance:g}"
+        )

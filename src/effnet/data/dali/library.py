@@ -11,6 +11,7 @@ except ImportError:
     raise UserError("--data-backend dali-cpu and dali-gpu need DALI: pip install 'effnet[dali]'") from None
 
 __all__ = [
+    "INTERPOLATIONS",
     "DALIClassificationIterator",
     "LastBatchPolicy",
     "augmentations",
