@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from effnet.catalog import find_recipe
+from effnet.recipe.catalog import find_recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLURM = REPOSITORY / "cluster/train.slurm"

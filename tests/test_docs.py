@@ -12,10 +12,10 @@ from unittest.mock import patch
 import pytest
 import torch.distributed.run
 
-from effnet.catalog import find_recipe
 from effnet.cli import verbs
 from effnet.cli.flags import given_settings
 from effnet.recipe import Recipe
+from effnet.recipe.catalog import find_recipe
 from tests.commands import REPOSITORY, shown_commands
 
 PAGES = [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from effnet.catalog import published
+from effnet.recipe.catalog import published
 from tests.runs import write_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent

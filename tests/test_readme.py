@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "recipes").symlink_to(REPOSITORY / "recipes")
     for script in ("main.py", "multiproc.py"):
         (root / script).symlink_to(REPOSITORY / script)
-    from effnet.models.weights import IMAGENET, class_list
+    from effnet.weights import IMAGENET, class_list
 
     (root / "wnids.txt").write_text("\n".join(class_list(IMAGENET).wnids))
     return root

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effnet.models import create_model, list_models, load_weights
+    from effnet.models import list_models
+    from effnet.weights import create_model, load_weights
 
 __all__ = ["create_model", "list_models", "load_weights"]
 

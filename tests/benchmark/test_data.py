@@ -11,7 +11,7 @@ from effnet.benchmark.passes import Pass, Round, interleaved_passes
 from effnet.cli import main
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 from tests.runs import write_images
 
 

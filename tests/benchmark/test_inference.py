@@ -10,7 +10,7 @@ from effnet.benchmark.measure import Timing, interleaved
 from effnet.benchmark.tables import inference_tables, markdown, training_table
 from effnet.cli import main
 from effnet.export.onnx import export_onnx
-from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from effnet.weights import WeightsMetadata, create_model, save_weights
 from tests.runs import PREPROCESSING, write_images
 
 QUICK = ["--rounds", "2", "--steps", "2", "--seconds", "0.01", "--device", "cpu"]

@@ -6,7 +6,7 @@ import torch
 from effnet.benchmark.ceilings import Ceilings
 from effnet.benchmark.kernels import kernel_rows, print_table
 from effnet.cli import main
-from effnet.models.kernels.choose import Workload
+from effnet.kernels.choose import Workload
 
 
 def test_a_machine_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,8 +17,8 @@ def test_a_machine_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_rows_of_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("effnet.models.kernels.choose.REPEATS", 1)
-    monkeypatch.setattr("effnet.models.kernels.choose.WARMUP", 1)
+    monkeypatch.setattr("effnet.kernels.choose.REPEATS", 1)
+    monkeypatch.setattr("effnet.kernels.choose.WARMUP", 1)
     workload = Workload(batch_size=2, image_size=32, dtype=torch.bfloat16, compiled=False)
     rows = kernel_rows("efficientnet-b0", workload, torch.device("cpu"), Ceilings(1e9, 1e9, measured=False))
     row = rows["2x96x16x16 3x3/2 symmetric SiLU"]

@@ -30,8 +30,8 @@ def test_ceilings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_stage_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("effnet.models.kernels.choose.REPEATS", 1)
-    monkeypatch.setattr("effnet.models.kernels.choose.WARMUP", 1)
+    monkeypatch.setattr("effnet.kernels.choose.REPEATS", 1)
+    monkeypatch.setattr("effnet.kernels.choose.WARMUP", 1)
     monkeypatch.setitem(COPY_BYTES, "cpu", 1 << 20)
     monkeypatch.setitem(MATRIX_SIDE, "cpu", 64)
     file = tmp_path / "roofline.json"

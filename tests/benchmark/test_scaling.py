@@ -23,7 +23,7 @@ from effnet.benchmark.scaling import (
     sum_seconds,
 )
 from effnet.cli import main
-from effnet.models import create_model
+from effnet.weights import create_model
 
 B0 = Workload("efficientnet-b0", 2489, 256)
 IDEAL = Cluster(

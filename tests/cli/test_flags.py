@@ -6,8 +6,8 @@ import pytest
 
 from effnet.cli.flags import Parser, add_recipe_flags, field_docs, given_settings
 from effnet.cli.verbs import parser_of_verbs
-from effnet.errors import UserError
 from effnet.recipe import Recipe, settings
+from effnet.runtime.errors import UserError
 
 
 def parse(*arguments: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from effnet.cli import main
 from effnet.cli.check import print_report
 from effnet.data.check import ODDITIES, Report, check
 from effnet.data.survey import surveyed
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 from .conftest import photograph
 

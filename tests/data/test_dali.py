@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import functional as F
 
 from effnet.data import DataSource, Preprocessing
 from effnet.data.pack import PackSettings, pack
-from effnet.errors import UserError
 from effnet.recipe import DataSettings
+from effnet.runtime.errors import UserError
 
 from .batches import assert_same, of
 from .conftest import Opened, photograph

@@ -7,8 +7,8 @@ import pytest
 
 from effnet.data import find_classes
 from effnet.data.folder import list_images, read_classes, split_classes
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 
 def touch(*paths: Path) -> None:

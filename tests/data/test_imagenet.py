@@ -10,7 +10,7 @@ import pytest
 
 from effnet.data.folder import list_images
 from effnet.data.imagenet import prepare_imagenet, read_devkit, read_val_classes
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 WNIDS = ["n01440764", "n01443537", "n15075141"]
 IN_CLASS = 4

@@ -17,7 +17,7 @@ from effnet.cli import main
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import verify
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 from .conftest import photograph
 

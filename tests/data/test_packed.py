@@ -17,8 +17,8 @@ from effnet.data.files import LocalFiles, open_files
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import PackedImages, RawImage
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 from .batches import assert_same, of
 from .conftest import CPU, Opened, photograph

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effnet.data.position import TrainOrder, ValOrder
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 def test_an_epoch_is_a_permutation_without_its_incomplete_end() -> None:

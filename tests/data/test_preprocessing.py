@@ -3,7 +3,7 @@ import json
 import pytest
 
 from effnet.data import Preprocessing
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 def test_survives_json() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from effnet.data import Batch, DataSource, Loader
 from effnet.data.folder import list_images
 from effnet.data.prefetch import to_device
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 from .batches import assert_same
 from .conftest import Opened, photograph

@@ -7,7 +7,7 @@ from PIL import Image
 
 from effnet.data import prepare_sample
 from effnet.data.folder import list_images
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 def contents(root: Path) -> dict[Path, bytes]:

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.cli import main
-from effnet.errors import UserError
 from effnet.export.facts import read_metadata
+from effnet.export.form import inference_form
 from effnet.export.onnx import export_onnx
-from effnet.models.inference_form import inference_form
-from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata, create_model, save_weights
 
 onnx = pytest.importorskip("onnx", reason="extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="extra onnx")

@@ -16,15 +16,15 @@ from effnet.data.transforms import ValTransform
 from effnet.export.onnx import Target, export_onnx
 from effnet.export.openvino import export_openvino
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.quantized import quantizers_of
-from effnet.models.weights import WeightsMetadata
 from effnet.quantization.calibrate import calibrate
+from effnet.quantization.layers import quantizers_of
 from effnet.quantization.placement import place_quantizers
 from effnet.recipe import ComputeSettings, QuantizationSettings
-from effnet.training.distributed import Processes
-from effnet.training.precision import Precision
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes
 from effnet.training.step import Normalise
-from tests.models.test_quantized import small
+from effnet.weights import WeightsMetadata
+from tests.quantization.test_layers import small
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -9,7 +9,7 @@ import torch
 from effnet.cli import main
 from effnet.export.facts import read_metadata
 from effnet.export.tensorrt import is_installed
-from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from effnet.weights import WeightsMetadata, create_model, save_weights
 
 onnx = pytest.importorskip("onnx", reason="extra onnx")
 

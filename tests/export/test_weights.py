@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from effnet.cli import main
-from effnet.models.weights import WeightsMetadata, create_model, load_model, read_weights
+from effnet.weights import WeightsMetadata, create_model, load_model, read_weights
 from tests.runs import PREPROCESSING
 
 REPOSITORY = Path(__file__).resolve().parents[2]

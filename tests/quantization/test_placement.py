@@ -5,12 +5,12 @@ import torch
 
 pytest.importorskip("modelopt")
 
-from effnet.errors import UserError
 from effnet.models import build_model
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.quantized import quantizers_of, weighted_layers
+from effnet.quantization.layers import quantizers_of, weighted_layers
 from effnet.quantization.placement import ENGINES, PLACEMENT, Target, place_quantizers, row_of
-from tests.models.test_quantized import small
+from effnet.runtime.errors import UserError
+from tests.quantization.test_layers import small
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ import torch
 pytest.importorskip("modelopt")
 
 from effnet.cli import main
-from effnet.errors import UserError
 from effnet.inference.evaluate import evaluate
-from effnet.models.quantized import quantizers_of
-from effnet.models.weights import load_model
+from effnet.quantization.layers import quantizers_of
 from effnet.quantization.placement import place_quantizers
 from effnet.quantization.run import quantize
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 from effnet.training.run import train
-from tests.models.test_quantized import small
+from effnet.weights import load_model
+from tests.quantization.test_layers import small
 from tests.runs import quick_recipe, records
 from tests.training.processes import in_processes
 

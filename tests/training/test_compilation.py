@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from effnet.errors import UserError
 from effnet.recipe import ComputeSettings
+from effnet.runtime.errors import UserError
 from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")

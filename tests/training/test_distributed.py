@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from effnet.data import prepare_sample
-from effnet.errors import UserError
 from effnet.inference.evaluate import evaluate
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
+from effnet.runtime.processes import joined_processes
 from effnet.training.checkpoint import read_checkpoint
-from effnet.training.distributed import joined_processes
 from effnet.training.run import train
 from effnet.training.sync_bn import with_sync_batch_norm
 from tests.training.processes import in_processes

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from effnet.kernels import cpu_depthwise
 from effnet.models import build_model
-from effnet.models.kernels import cpu_depthwise
 from effnet.models.layers import Conv2d
 from effnet.recipe import Recipe
 from effnet.training.kernels import set_kernels

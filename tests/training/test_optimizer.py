@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from effnet.errors import UserError
 from effnet.recipe import OptimizerSettings
+from effnet.runtime.errors import UserError
 from effnet.training.optimizer import FlatOptimizer
 
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from effnet.cli import main
 from effnet.data.decode import EncodedImage
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 from effnet.training.run import train
 from tests.training.processes import in_processes
 

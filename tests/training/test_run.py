@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from effnet.errors import UserError
 from effnet.inference.evaluate import evaluate
+from effnet.runtime.errors import UserError
 from effnet.training.run import train
 from tests.runs import CLASSES, quick_recipe, records
 

@@ -11,7 +11,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import ComputeSettings
-from effnet.training.precision import Precision
+from effnet.runtime.precision import Precision
 from effnet.training.step import Normalise, TrainStep
 
 PREPROCESSING = Preprocessing(32, 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))

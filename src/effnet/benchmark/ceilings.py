@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from effnet.models.kernels.choose import milliseconds
+from effnet.kernels.choose import milliseconds
 
 # Several times the caches, and a product that keeps all units busy.
 COPY_BYTES = {"cuda": 4 << 30, "cpu": 512 << 20}

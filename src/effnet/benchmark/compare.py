@@ -11,14 +11,14 @@ from effnet.benchmark.environment import environment
 from effnet.benchmark.inference import EngineTurns, engine_step
 from effnet.benchmark.measure import Step, Timing
 from effnet.benchmark.tables import comparison_table
-from effnet.errors import UserError
 from effnet.export.reference import example_images
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, is_exported, open_engine
 from effnet.inference.engines import ENGINES
 from effnet.inference.evaluate import open_for
 from effnet.recipe import Recipe
-from effnet.training.distributed import Processes, choose_device
+from effnet.runtime.errors import UserError
+from effnet.runtime.processes import Processes, choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def benchmark_files(settings: Comparison) -> dict[str, Any]:
         PyTorch.
 
     Raises:
-        ModelError, UserError: a file or data that can't be used.
+        UserError: a file or data that can't be used.
     """
     device = choose_device(settings.device)
     opened = {

@@ -27,8 +27,8 @@ from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import INDEX
 from effnet.data.workers import worker_count
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 AUGMENTATIONS = ("none", "autoaugment")
 

@@ -17,8 +17,8 @@ from effnet.data import DataRequest, Preprocessing, open_data
 from effnet.data.decode import EncodedImage
 from effnet.data.folder import list_images
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 PEER = "ImageFolder, PIL"
 UINT8_PEER = "ImageFolder, PIL, uint8"

@@ -12,7 +12,7 @@ from effnet.benchmark.measure import interleaved
 from effnet.benchmark.scaling import layers
 from effnet.benchmark.train import own_step, synthetic_trainer
 from effnet.recipe import Recipe
-from effnet.training.distributed import choose_device, data_parallel
+from effnet.runtime.processes import choose_device, data_parallel
 
 
 def benchmark_ddp(recipe: Recipe, *, rounds: int, steps: int) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from rich.table import Table
 
 from effnet.benchmark.environment import environment
 from effnet.benchmark.train import own_step
-from effnet.errors import UserError
 from effnet.recipe import Recipe
-from effnet.training.distributed import Processes, choose_device
-from effnet.training.log import RunLog
+from effnet.runtime.errors import UserError
+from effnet.runtime.log import RunLog
+from effnet.runtime.processes import Processes, choose_device
 from effnet.training.run import open_run
 from effnet.training.trainer import Trainer
 

@@ -12,16 +12,17 @@ from effnet.benchmark.measure import Name, Step, Timing, interleaved
 from effnet.benchmark.peers import peer_model
 from effnet.benchmark.tables import inference_tables, latencies, markdown
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
 from effnet.export.reference import example_images
 from effnet.export.trained import TrainedModel
 from effnet.inference.engine import engine_of
 from effnet.inference.engines import ENGINES
 from effnet.inference.engines.network import Network
-from effnet.models import WeightsMetadata, build_model, model_config
+from effnet.models import build_model, model_config
 from effnet.recipe import ComputeSettings, Recipe
-from effnet.training.distributed import choose_device
-from effnet.training.precision import AUTOCAST_DTYPES, Precision, resolve_precision
+from effnet.runtime.errors import UserError
+from effnet.runtime.precision import AUTOCAST_DTYPES, Precision, resolve_precision
+from effnet.runtime.processes import choose_device
+from effnet.weights import WeightsMetadata
 
 BASELINES = ("torchvision", "torchvision compiled")
 _COMPILED = " compiled"
@@ -88,7 +89,7 @@ def benchmark_inference(settings: InferenceBenchmark) -> dict[str, Any]:
         the `environment`.
 
     Raises:
-        ModelError, UserError: a model, engine, device or precision that is not there.
+        UserError: a model, engine, device or precision that is not there.
     """
     device = choose_device(settings.device)
     if unknown := set(settings.engines or ()) - set(ENGINES):

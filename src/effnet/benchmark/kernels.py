@@ -12,10 +12,8 @@ from torch import Tensor
 
 from effnet.benchmark.ceilings import Ceilings, measure_ceilings
 from effnet.benchmark.environment import environment
-from effnet.errors import UserError
-from effnet.models import build_model, model_config
-from effnet.models.kernels.block import ACTIVATIONS
-from effnet.models.kernels.choose import (
+from effnet.kernels.block import ACTIVATIONS
+from effnet.kernels.choose import (
     Workload,
     block_sides,
     candidates,
@@ -23,11 +21,13 @@ from effnet.models.kernels.choose import (
     milliseconds,
     shape_name,
 )
-from effnet.models.kernels.operators import NONE, depthwise, depthwise_backward, has_triton
+from effnet.kernels.operators import NONE, depthwise, depthwise_backward, has_triton
+from effnet.models import build_model, model_config
 from effnet.models.layers import MBConv
 from effnet.recipe import Recipe
-from effnet.training.distributed import choose_device
-from effnet.training.precision import AUTOCAST_DTYPES, Precision
+from effnet.runtime.errors import UserError
+from effnet.runtime.precision import AUTOCAST_DTYPES, Precision
+from effnet.runtime.processes import choose_device
 
 
 def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:

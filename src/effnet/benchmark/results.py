@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 def write(result: dict[str, Any], path: Path) -> None:

@@ -13,12 +13,12 @@ from effnet.benchmark.ceilings import Ceilings, measure_ceilings
 from effnet.benchmark.environment import environment
 from effnet.benchmark.train import own_step, synthetic_trainer
 from effnet.benchmark.work import STAGES, Work, count_work
+from effnet.kernels.choose import milliseconds
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.kernels.choose import milliseconds
 from effnet.recipe import Recipe
-from effnet.training.distributed import choose_device
-from effnet.training.precision import AUTOCAST_DTYPES, Precision, resolve_precision
+from effnet.runtime.precision import AUTOCAST_DTYPES, Precision, resolve_precision
+from effnet.runtime.processes import choose_device
 from effnet.training.step import Normalise
 
 
@@ -39,7 +39,7 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
     """Count, measure and compare; gives what `write` stores.
 
     Raises:
-        UserError, ModelError: a device, precision or model that is not there.
+        UserError: a device, precision or model that is not there.
     """
     recipe = settings.recipe
     device = choose_device(recipe.compute.device) if settings.given is None else torch.device("cpu")

@@ -107,7 +107,7 @@ def layers(arch: str) -> tuple[Layer, ...]:
     """Layers with parameters from the input to the output; work is the numbers they give, since memory bounds them.
 
     Raises:
-        ModelError: unknown model.
+        UserError: unknown model.
     """
     config = model_config(arch)
     found: list[Layer] = []

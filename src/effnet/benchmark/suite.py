@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 _TRAIN = "benchmark train --json {out}/{name}.json"
 _INFERENCE = "benchmark inference --json {out}/{name}.json --markdown {out}/{name}.md"

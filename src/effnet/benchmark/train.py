@@ -16,9 +16,9 @@ from effnet.benchmark.measure import Step, Timing, interleaved
 from effnet.benchmark.peers import peer_model
 from effnet.data import Batch
 from effnet.recipe import Recipe
-from effnet.training.distributed import Processes, choose_device
-from effnet.training.log import RunLog
-from effnet.training.precision import Precision
+from effnet.runtime.log import RunLog
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes, choose_device
 from effnet.training.run import open_run
 from effnet.training.step import Normalise
 from effnet.training.trainer import Trainer

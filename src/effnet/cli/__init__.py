@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 # PyTorch takes seconds to import, so nothing here does before a verb asks for it.
-from effnet.errors import UserError
-from effnet.memory import use_huge_pages
+from effnet.runtime.errors import UserError
+from effnet.runtime.memory import use_huge_pages
 
 
 def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: str | None = None) -> int:
@@ -43,4 +43,4 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
 def _can_be_mended(error: ValueError) -> bool:
     """Whether an error is the user's to mend; any other is a bug and shows its traceback."""
     models = sys.modules.get("effnet.models")  # which has an error of its own, if it is there at all
-    return isinstance(error, UserError) or (models is not None and isinstance(error, models.ModelError))
+    return isinstance(error, UserError) or (models is not None and isinstance(error, models.UserError))

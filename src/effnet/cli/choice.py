@@ -5,9 +5,9 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effnet.errors import UserError
 from effnet.recipe import settings
-from effnet.settings import value_type
+from effnet.recipe.fields import value_type
+from effnet.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from effnet.export.trained import ModelChoice

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from effnet.cli.choice import add_engine_flag, add_model_flags, check_positive, model_choice
 from effnet.cli.flags import Verbs
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 def add_classify(verbs: Verbs, prog: str | None) -> None:

@@ -122,7 +122,7 @@ def _export_tensorrt(namespace: argparse.Namespace) -> int:
 def _opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     """Model, metadata and the options that all exporters share."""
     from effnet.export.trained import open_trained
-    from effnet.training.distributed import choose_device
+    from effnet.runtime.processes import choose_device
 
     check_positive(namespace, "batch_size")
     choice = model_choice(namespace)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from effnet.errors import UserError
 from effnet.recipe import settings
-from effnet.settings import flag_name, is_list, value_type
+from effnet.recipe.fields import flag_name, is_list, value_type
+from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # What the reference's scripts accept beside the recipe's settings.

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from effnet.catalog import DEFAULT_MODE, names, published
 from effnet.cli import main
 from effnet.cli.flags import Parser
-from effnet.errors import UserError
+from effnet.recipe.catalog import DEFAULT_MODE, names, published
+from effnet.runtime.errors import UserError
 
 PROG = "launch.py"
 

@@ -24,7 +24,7 @@ def add_models(verbs: Verbs, prog: str | None) -> None:
 def _models(namespace: argparse.Namespace) -> int:
     from effnet.models import list_models
     from effnet.models.profile import profile
-    from effnet.models.weights import publishers_of
+    from effnet.weights import publishers_of
 
     rows = {name: (profile(name), publishers_of(name)) for name in list_models()}
     if namespace.json:

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from effnet.catalog import Layer, compose, find_recipe
 from effnet.cli.flags import Parser, given_settings
-from effnet.errors import UserError
 from effnet.recipe import Recipe, settings
+from effnet.recipe.catalog import Layer, compose, find_recipe
+from effnet.runtime.errors import UserError
 
 
 def add_recipe_source(parser: Parser) -> None:
@@ -60,7 +60,7 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
 def _named_model(layers: list[Layer]) -> Layer:
     """The model that a weight file says it is of, where the command names none."""
     from effnet.inference.engine import is_exported
-    from effnet.models.weights import read_metadata
+    from effnet.weights import read_metadata
 
     given: dict[str, Any] = {}
     for layer in layers:

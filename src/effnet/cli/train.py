@@ -7,8 +7,8 @@ from pathlib import Path
 from effnet.cli.flags import Parser, Verbs, add_recipe_flags
 from effnet.cli.messages import shown_log
 from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 
 def add_train(verbs: Verbs, prog: str | None) -> None:

@@ -16,7 +16,7 @@ from effnet.data.folder import LAYOUT, ImageFolder, list_images
 from effnet.data.position import Indices
 from effnet.data.survey import progress_bar, surveyed
 from effnet.data.workers import worker_count
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 SMALL = 32
 """shorter side in pixels below which an image is odd"""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 _CONNECTIONS = 16  # of a worker: what hides the delay of an object storage's answers
 _ATTEMPTS = 4

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effnet.data.decode import EncodedImage
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 # as bytes, since file names stay bytes: that is how the index keeps them
 IMAGE_SUFFIXES = (

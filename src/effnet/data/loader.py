@@ -17,7 +17,7 @@ from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
 from effnet.data.transforms import TrainTransform, ValTransform, augmentation
 from effnet.data.workers import as_it_is
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 Transform = Callable[[Readable, int, int], Pixels]
 

@@ -30,7 +30,7 @@ from effnet.data.packed import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
 from effnet.data.workers import worker_count
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 IMAGES_PER_SHARD = 1000
 _UNFINISHED = ".packing"

@@ -27,7 +27,7 @@ from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
 from effnet.data.loader import open_loaders
 from effnet.data.request import DataRequest
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 INDEX, RECORDS = "index.json", "index.npy"
 FORMAT, VERSION = "effnet packed images", 1

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effnet.data.randomness import Stream, generator
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 Indices = npt.NDArray[np.int64]
 

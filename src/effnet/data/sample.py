@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 SIDE = 32
 """side of the images in pixels; scikit-learn's have 8"""

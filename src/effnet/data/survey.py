@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
 from effnet.data.workers import as_it_is
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 Result = TypeVar("Result")
 IMAGES_AT_ONCE = 64

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from effnet.errors import UserError
-from effnet.models.weights import WeightsMetadata
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata
 
 INPUT, OUTPUT = "images", "logits"
 METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
@@ -19,7 +19,7 @@ def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
 
     Raises:
         UserError: it was written by another program.
-        ModelError: the metadata is damaged.
+        UserError: the metadata is damaged.
     """
     if METADATA_KEY not in values:
         raise UserError(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 @contextlib.contextmanager

@@ -17,13 +17,13 @@ from torch.overrides import TorchFunctionMode
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECISION_KEY
 from effnet.export.files import written_whole
+from effnet.export.form import inference_form
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference, example_images
 from effnet.export.session import open_session
-from effnet.models.inference_form import inference_form
-from effnet.models.weights import WeightsMetadata
 from effnet.training.step import Normalise
+from effnet.weights import WeightsMetadata
 
 Target = Literal["onnxruntime", "openvino", "tensorrt"]
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
 from effnet.export.facts import METADATA_KEY, PRECISION_KEY
 from effnet.export.files import written_whole
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference
 from effnet.export.signal_stack import kept_signal_stack
-from effnet.models.weights import WeightsMetadata
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata
 
 # Where OpenVINO keeps what an ONNX file says of itself, also in its own files.
 _FACTS = "framework"

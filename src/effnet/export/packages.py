@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 # What to install, and the packages among them that must be there although another imports them.
 _EXTRAS = {

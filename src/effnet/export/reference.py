@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
 from effnet.models.efficientnet import EfficientNet
+from effnet.runtime.errors import UserError
 from effnet.training.step import Normalise
 
 Precision = Literal["fp32", "fp16"]

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from effnet.errors import UserError
 from effnet.export.packages import load_package
+from effnet.runtime.errors import UserError
 
 
 def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True) -> Any:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from effnet.errors import UserError
 from effnet.export.facts import INPUT
 from effnet.export.files import written_whole
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision
-from effnet.models import ModelError, WeightsMetadata
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def read_engine(path: Path) -> tuple[Any, dict[str, str]]:
 
     Raises:
         UserError: TensorRT is missing, or a file is missing or of another version or GPU.
-        ModelError: damaged metadata.
+        UserError: damaged metadata.
     """
     trt = load_package("tensorrt")
     try:
@@ -136,7 +136,7 @@ def read_engine(path: Path) -> tuple[Any, dict[str, str]]:
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; `effnet export tensorrt` writes it") from None
     except ValueError:
-        raise ModelError(f"{_facts_path(path)}: damaged") from None
+        raise UserError(f"{_facts_path(path)}: damaged") from None
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
     if engine is None:
         raise UserError(f"{path}: built by another version of TensorRT or for another GPU; build it anew")

@@ -7,7 +7,7 @@ from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.weights import WeightsMetadata, load_model, published_tag
+from effnet.weights import WeightsMetadata, load_model, published_tag
 
 # The model that needs no download: its weights come with a Python package.
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -58,7 +58,7 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
     """Find the weights, build the model they are for, and load them.
 
     Raises:
-        ModelError: weights that can't be found, downloaded or read, or don't fit.
+        UserError: weights that can't be found, downloaded or read, or don't fit.
         UserError: an image size that can't be.
     """
     source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from effnet.models.weights import read_weights, save_weights
+from effnet.weights import read_weights, save_weights
 
 
 def export_weights(checkpoint: Path, path: Path, *, ema: bool = False) -> None:
@@ -14,7 +14,7 @@ def export_weights(checkpoint: Path, path: Path, *, ema: bool = False) -> None:
         ema: take the averaged weights.
 
     Raises:
-        ModelError: a file that can't be read or written, or no averaged weights in it.
+        UserError: a file that can't be read or written, or no averaged weights in it.
     """
     weights = read_weights(checkpoint, ema=ema)
     save_weights(path, weights.state_dict, weights.metadata)

@@ -17,8 +17,8 @@ from rich.table import Table
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
 from effnet.data.folder import IMAGE_SUFFIXES
 from effnet.data.transforms import ValTransform
-from effnet.errors import UserError
 from effnet.inference.engine import Engine
+from effnet.runtime.errors import UserError
 
 STANDARD_INPUT = "-"
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from effnet.data import Batch
-from effnet.errors import UserError
-from effnet.training.distributed import Processes
+from effnet.runtime.errors import UserError
+from effnet.runtime.processes import Processes
 
 
 class ConfusionMatrix:

@@ -8,14 +8,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from effnet.errors import UserError
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engines.network import Network
 from effnet.inference.engines.table import ENGINES, EXPORTED_SUFFIXES, EngineKind, fastest, kind_of_file
 from effnet.inference.engines.torch import TorchNetwork
 from effnet.recipe import ComputeSettings
-from effnet.training.distributed import choose_device
-from effnet.training.precision import Precision
+from effnet.runtime.errors import UserError
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import choose_device
 from effnet.training.step import Normalise
 
 AUTO = "auto"
@@ -68,7 +68,7 @@ def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
             weights. Weights for another engine are exported to it first, which takes seconds.
 
     Raises:
-        ModelError: weights that can't be found, downloaded or read, or don't fit.
+        UserError: weights that can't be found, downloaded or read, or don't fit.
         UserError: an engine, device, precision or file that is not there or does not go with the others.
     """
     device = choose_device(choice.device)

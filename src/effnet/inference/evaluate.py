@@ -8,15 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from effnet.data import DataRequest, DataSource, find_classes, open_data
-from effnet.errors import UserError
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
 from effnet.recipe import ComputeSettings, Recipe
+from effnet.runtime.errors import UserError
+from effnet.runtime.log import RunLog
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import prepare_workspace
-from effnet.training.distributed import Processes, joined_processes
-from effnet.training.log import RunLog
-from effnet.training.precision import Precision
 from effnet.training.run import Opened, open_run
 from effnet.training.setup import read_class_map
 from effnet.training.validate import Validator
@@ -50,7 +50,7 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
         where the checkpoint holds averaged weights.
 
     Raises:
-        UserError, ModelError: settings, weights or data that can't be used.
+        UserError: settings, weights or data that can't be used.
     """
     workspace = Path(recipe.run.workspace)
     prepare_workspace(workspace)

@@ -10,7 +10,7 @@ from effnet.models.config import ModelConfig, StageConfig
 from effnet.models.layers import Classifier, ConvBNAct, MBConv
 
 if TYPE_CHECKING:
-    from effnet.models.weights.metadata import WeightsMetadata
+    from effnet.weights.metadata import WeightsMetadata
 
 
 class EfficientNet(nn.Module):
@@ -39,7 +39,7 @@ class EfficientNet(nn.Module):
         self.classifier = Classifier(config.head_channels, config.num_classes, config.dropout)
         self._initialise(config)
         if config.quantized:
-            from effnet.models.quantized import quantize_layers  # with an optional package, slow to import
+            from effnet.quantization.layers import quantize_layers  # with an optional package, slow to import
 
             quantize_layers(self)
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effnet.kernels import cpu_depthwise
+from effnet.kernels.block import filtered, supports
 from effnet.models.config import ModelConfig, Padding, StageConfig
-from effnet.models.kernels import cpu_depthwise
-from effnet.models.kernels.block import filtered, supports
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
@@ -29,7 +29,7 @@ class Conv2d(nn.Conv2d):
     """
 
     cpu_kernel = False
-    """in training, take the weight gradient of `effnet.models.kernels.cpu_depthwise` where that pays"""
+    """in training, take the weight gradient of `effnet.kernels.cpu_depthwise` where that pays"""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class MBConv(nn.Module):
     """
 
     train_tile: int | None = None
-    """in training, run `effnet.models.kernels` with this tile in place of the library; `kernels.choose` sets it"""
+    """in training, run `effnet.kernels` with this tile in place of the library; `kernels.choose` sets it"""
     eval_tile: int | None = None
     """the same in evaluation"""
 
@@ -220,7 +220,7 @@ class MBConv(nn.Module):
 
     @property
     def can_fuse(self) -> bool:
-        """Whether `effnet.models.kernels` can stand for a part of this block."""
+        """Whether `effnet.kernels` can stand for a part of this block."""
         norms = [self.depsep.bn, *([self.expand.bn] if self.expand is not None else [])]
         return type(self.depsep.conv) is Conv2d and supports(self.depsep.act, *norms)
 

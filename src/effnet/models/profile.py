@@ -48,7 +48,7 @@ def profile(name: str, image_size: int | None = None) -> Profile:
     """Count for a registered model; on the meta device, so that even B7 takes no memory.
 
     Raises:
-        ModelError: unknown name.
+        UserError: unknown name.
     """
     # Quantizers neither add parameters nor change the count, and are slow to import.
     config = replace(model_config(name, image_size=image_size), quantized=False)

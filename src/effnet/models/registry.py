@@ -6,8 +6,8 @@ from typing import Any
 
 from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.errors import ModelError
 from effnet.models.layers import ACTIVATIONS
+from effnet.runtime.errors import UserError
 
 _OVERRIDES = {field.name for field in fields(ModelConfig)} - {"name"}
 
@@ -25,13 +25,13 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
         overrides: fields of `ModelConfig` but `name`; None keeps the row's value.
 
     Raises:
-        ModelError: unknown name (the nearest is suggested), unknown override, or a value out of range.
+        UserError: unknown name (the nearest is suggested), unknown override, or a value out of range.
     """
     if name not in MODEL_CONFIGS:
         near = difflib.get_close_matches(name, MODEL_CONFIGS, n=1, cutoff=0.0)
-        raise ModelError(f"unknown model {name!r}; did you mean {near[0]!r}? `effnet models` lists all")
+        raise UserError(f"unknown model {name!r}; did you mean {near[0]!r}? `effnet models` lists all")
     if unknown := sorted(set(overrides) - _OVERRIDES):
-        raise ModelError(f"unknown model override {unknown[0]!r}; known are {', '.join(sorted(_OVERRIDES))}")
+        raise UserError(f"unknown model override {unknown[0]!r}; known are {', '.join(sorted(_OVERRIDES))}")
     given = {key: value for key, value in overrides.items() if value is not None}
     config = replace(MODEL_CONFIGS[name], **given)
     _check(config)
@@ -52,7 +52,7 @@ def _check(config: ModelConfig) -> None:
     }
     for name, (holds, allowed) in checks.items():
         if not holds:
-            raise ModelError(f"{name} must be {allowed}, not {getattr(config, name)!r}")
+            raise UserError(f"{name} must be {allowed}, not {getattr(config, name)!r}")
 
 
 def build_model(name: str, **overrides: Any) -> EfficientNet:

@@ -9,14 +9,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from effnet.data import Batch
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
-from effnet.models.quantized import quantizers_of, weighted_layers
-from effnet.models.quantizer import Quantizer
 from effnet.quantization.histogram import BINS, Histogram, range_of, sample
+from effnet.quantization.layers import quantizers_of, weighted_layers
+from effnet.quantization.quantizer import Quantizer
 from effnet.recipe import QuantizationSettings
-from effnet.training.distributed import Processes
+from effnet.runtime.errors import UserError
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes
 from effnet.training.metrics import Rates
-from effnet.training.precision import Precision
 from effnet.training.step import Normalise
 
 

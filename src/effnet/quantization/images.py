@@ -11,8 +11,8 @@ from effnet.data import Batch, DataRequest, open_data
 from effnet.data.decode import Readable
 from effnet.data.folder import ImageFolder, list_images
 from effnet.data.loader import open_loaders
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 from effnet.training.run import Opened
 
 _FOLDER_BACKENDS = ("pytorch", "dali-cpu", "dali-gpu")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from effnet.errors import UserError
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.quantized import quantizers_of, weighted_layers
+from effnet.quantization.layers import quantizers_of, weighted_layers
+from effnet.runtime.errors import UserError
 
 Target = Literal["tensorrt", "onnxruntime", "openvino"]
 

@@ -4,17 +4,17 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from effnet.errors import UserError
 from effnet.models import model_config
-from effnet.models.quantized import quantizers_of
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.images import calibration_batches
+from effnet.quantization.layers import quantizers_of
 from effnet.quantization.placement import place_quantizers
 from effnet.quantization.sensitivity import LayerCost, sensitivity
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
+from effnet.runtime.log import RunLog
+from effnet.runtime.processes import joined_processes
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
-from effnet.training.distributed import joined_processes
-from effnet.training.log import RunLog
 from effnet.training.run import Opened, announce, open_run, train
 from effnet.training.step import Normalise
 
@@ -33,7 +33,7 @@ def quantize(recipe: Recipe, path: Path | None) -> dict[str, float]:
         Metrics of the last epoch, or of validation after calibration, and `calib.*` where there was any.
 
     Raises:
-        UserError, ModelError: settings, weights or data that can't be used.
+        UserError: settings, weights or data that can't be used.
     """
     if not model_config(recipe.model.arch).quantized:
         quantized = recipe.model.arch.replace("efficientnet-", "efficientnet-quant-")

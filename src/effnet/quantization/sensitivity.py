@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from effnet.models.quantized import quantizers_of, weighted_layers
-from effnet.models.quantizer import Quantizer
+from effnet.quantization.layers import quantizers_of, weighted_layers
+from effnet.quantization.quantizer import Quantizer
 
 
 @dataclass(frozen=True)

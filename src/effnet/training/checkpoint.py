@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from effnet.errors import UserError
-from effnet.models.weights.files import read_torch_file
-from effnet.models.weights.history import with_todays_quantizers
 from effnet.recipe import RunSettings, flatten
+from effnet.runtime.errors import UserError
+from effnet.weights.files import read_torch_file
+from effnet.weights.history import with_todays_quantizers
 
 RESUME_AUTO = "auto"
 _WEIGHTS = ("state_dict", "state_dict_ema")
@@ -95,7 +95,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Content of a training checkpoint. No pickle is executed.
 
     Raises:
-        ModelError: a file that can't be read.
+        UserError: a file that can't be read.
         UserError: it holds weights alone.
     """
     content = read_torch_file(Path(path))

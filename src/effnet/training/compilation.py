@@ -8,9 +8,9 @@ import os
 import torch
 from torch import nn
 
-from effnet.errors import UserError
-from effnet.models.cache import cache_dir
 from effnet.recipe import ComputeSettings
+from effnet.runtime.cache import cache_dir
+from effnet.runtime.errors import UserError
 
 
 def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size: int) -> bool:

@@ -42,7 +42,7 @@ def resolve(recipe: Recipe, *, num_classes: int, world_size: int = 1) -> Recipe:
         A recipe whose model, learning rate, weight decay, warm-up, step size and epochs are all numbers.
 
     Raises:
-        ModelError: unknown model or a model setting out of range.
+        UserError: unknown model or a model setting out of range.
     """
     given, optimizer, schedule = recipe.model, recipe.optimizer, recipe.schedule
     model = model_config(

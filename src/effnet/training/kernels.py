@@ -2,19 +2,19 @@
 
 import torch
 
-from effnet.models.cache import cache_dir
+from effnet.kernels import cpu_depthwise
+from effnet.kernels.choose import Workload, choose_kernels
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.kernels import cpu_depthwise
-from effnet.models.kernels.choose import Workload, choose_kernels
 from effnet.models.layers import Conv2d
 from effnet.recipe import ComputeSettings, Recipe
-from effnet.training.precision import AUTOCAST_DTYPES, resolve_precision
+from effnet.runtime.cache import cache_dir
+from effnet.runtime.precision import AUTOCAST_DTYPES, resolve_precision
 
 CACHE_FILE = "kernels/choices.json"
 
 
 def set_kernels(model: EfficientNet, recipe: Recipe, device: torch.device) -> None:
-    """Let `model` train with what `--kernels` asks for: `effnet.models.kernels.choose`, on CPUs `.cpu_depthwise`.
+    """Let `model` train with what `--kernels` asks for: `effnet.kernels.choose`, on CPUs `.cpu_depthwise`.
 
     Args:
         model: on its device.
@@ -22,7 +22,7 @@ def set_kernels(model: EfficientNet, recipe: Recipe, device: torch.device) -> No
         device: the run's.
 
     Raises:
-        ModelError: kernels that can't run here.
+        UserError: kernels that can't run here.
     """
     compute, size = recipe.compute, recipe.model.image_size
     if compute.kernels == "auto" and _suit_cpu(compute, device):
@@ -47,7 +47,7 @@ def _suit_cpu(compute: ComputeSettings, device: torch.device) -> bool:
 
 
 def _set_cpu_kernels(model: EfficientNet) -> None:
-    """Let depthwise convolutions train with `effnet.models.kernels.cpu_depthwise`."""
+    """Let depthwise convolutions train with `effnet.kernels.cpu_depthwise`."""
     for module in model.modules():
         if isinstance(module, Conv2d) and module.groups > 1:
             module.cpu_kernel = True

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effnet.errors import UserError
 from effnet.recipe import OptimizerSettings
+from effnet.runtime.errors import UserError
 
 _STATES = {"rmsprop": ("square_avg", "momentum_buffer"), "sgd": ("momentum_buffer",)}
 # On a CPU an update goes over a megabyte at a time, whose operands stay in the cache from one operation to the next.

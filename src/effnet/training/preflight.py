@@ -10,11 +10,11 @@ from effnet.data.loader import REMEDY
 from effnet.data.survey import progress_bar
 from effnet.data.verified import Memory, file_keys, find_broken
 from effnet.data.workers import worker_count
-from effnet.errors import UserError
-from effnet.models.cache import cache_dir
 from effnet.recipe import Recipe
-from effnet.training.distributed import Processes
-from effnet.training.log import RunLog
+from effnet.runtime.cache import cache_dir
+from effnet.runtime.errors import UserError
+from effnet.runtime.log import RunLog
+from effnet.runtime.processes import Processes
 
 # Images that a process checks between two meetings of all: NCCL's patience with the slowest ends after ten minutes.
 ROUND = 100_000

@@ -9,19 +9,18 @@ import torch
 from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
-from effnet.errors import UserError
-from effnet.memory import keep_freed_memory
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.weights import WeightsMetadata
 from effnet.recipe import Recipe
-from effnet.training.affinity import bind_process
+from effnet.runtime.affinity import bind_process
+from effnet.runtime.errors import UserError
+from effnet.runtime.log import RunLog
+from effnet.runtime.memory import keep_freed_memory
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
 from effnet.training.defaults import resolve
-from effnet.training.distributed import Processes, joined_processes
 from effnet.training.kernels import set_kernels
-from effnet.training.log import RunLog
-from effnet.training.precision import Precision
 from effnet.training.preflight import check_images
 from effnet.training.setup import (
     Origin,
@@ -35,6 +34,7 @@ from effnet.training.setup import (
 from effnet.training.sync_bn import with_sync_batch_norm
 from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
+from effnet.weights import WeightsMetadata
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         splits: splits to open.
 
     Raises:
-        UserError, ModelError: settings, weights or data that can't be used.
+        UserError: settings, weights or data that can't be used.
     """
     if processes.device.type == "cpu":
         keep_freed_memory()
@@ -156,7 +156,7 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
         Metrics of the last epoch under the document's names, such as `train.loss` and `val.top1`.
 
     Raises:
-        UserError, ModelError: settings, weights or data that can't be used.
+        UserError: settings, weights or data that can't be used.
     """
     if recipe.schedule.epochs == 0:
         raise UserError("--epochs 0 trains nothing; it is for `effnet quantize`")

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.weights import (
+from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
+from effnet.training.checkpoint import read_checkpoint
+from effnet.weights import (
     IMAGENET,
     WeightsMetadata,
     class_list,
@@ -19,8 +21,6 @@ from effnet.models.weights import (
     published_tag,
     read_metadata,
 )
-from effnet.recipe import Recipe
-from effnet.training.checkpoint import read_checkpoint
 
 # The document validates at size + 32, which fits its sizes of 224 and more; smaller images keep 224's proportion.
 RESIZE_MARGIN = 32
@@ -57,7 +57,7 @@ def find_origin(recipe: Recipe) -> Origin:
 
     Raises:
         UserError: contradicting flags.
-        ModelError: a file that can't be used, or no published weights for the model.
+        UserError: a file that can't be used, or no published weights for the model.
     """
     sources = {
         "--resume": recipe.run.resume,
@@ -144,7 +144,7 @@ def build_model(
         keeps_classifier: use the weights' own classifier and its number of classes.
 
     Raises:
-        ModelError: weights that don't fit.
+        UserError: weights that don't fit.
         UserError: a classifier that is to be kept but has another number of classes than the data.
     """
     settings = recipe.model

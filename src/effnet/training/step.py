@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from effnet.data.mixup import mixup
 from effnet.data.preprocessing import Preprocessing
-from effnet.training.precision import Precision
+from effnet.runtime.precision import Precision
 
 
 class Normalise(nn.Module):

@@ -13,17 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 from effnet.data import Batch, Loader
 from effnet.data.mixup import mixup_weight
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
+from effnet.runtime.log import RunLog
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes, data_parallel
 from effnet.training.checkpoint import CheckpointFiles, random_states, restore_random_states
 from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 from effnet.training.defaults import accumulation_steps
-from effnet.training.distributed import Processes, data_parallel
 from effnet.training.ema import ModelEMA
-from effnet.training.log import RunLog
 from effnet.training.metrics import Rates
 from effnet.training.optimizer import FlatOptimizer
-from effnet.training.precision import Precision
 from effnet.training.schedule import learning_rate
 from effnet.training.step import TrainStep
 from effnet.training.validate import Validator

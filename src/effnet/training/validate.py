@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from effnet.data import Batch, Loader
 from effnet.data.preprocessing import Preprocessing
-from effnet.training.distributed import Processes
+from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes
 from effnet.training.metrics import Rates, count_correct
-from effnet.training.precision import Precision
 from effnet.training.step import Normalise
 
 Observer = Callable[[Batch, Tensor], None]

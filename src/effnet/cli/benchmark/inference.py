@@ -7,7 +7,7 @@ from typing import Any
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.choice import check_positive
 from effnet.cli.flags import Verbs
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 _PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "amp")
 

@@ -4,8 +4,8 @@ import argparse
 
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 
 def add_roofline(forms: Verbs) -> None:

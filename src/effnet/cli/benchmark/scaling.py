@@ -5,8 +5,8 @@ from typing import Any
 
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
-from effnet.errors import UserError
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 # Flags of the simulated cluster, fields of `effnet.benchmark.scaling.Cluster`.
 _CLUSTER = {

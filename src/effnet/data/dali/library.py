@@ -1,6 +1,6 @@
 """DALI itself: the one place that imports it, and says what to install where it is missing."""
 
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 try:
     from nvidia.dali import fn, pipeline_def, types

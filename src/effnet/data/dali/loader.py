@@ -21,7 +21,7 @@ from effnet.data.loader import REMEDY, Images, filled, folders_of
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
-from effnet.errors import UserError
+from effnet.runtime.errors import UserError
 
 
 def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:

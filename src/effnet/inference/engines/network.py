@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.errors import UserError
-from effnet.models.weights import WeightsMetadata
+from effnet.runtime.errors import UserError
+from effnet.weights import WeightsMetadata
 
 
 class Network(nn.Module):

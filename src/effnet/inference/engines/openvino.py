@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effnet.errors import UserError
 from effnet.export.facts import PRECISION_KEY, read_metadata
 from effnet.export.openvino import compile_openvino, read_openvino
 from effnet.inference.engines.network import Network, as_array
+from effnet.runtime.errors import UserError
 
 # Sizes of batch that are kept compiled.
 _COMPILED = 4

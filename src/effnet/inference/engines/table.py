@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from effnet.errors import UserError
 from effnet.export.onnx import export_onnx
 from effnet.export.tensorrt import export_tensorrt
 from effnet.export.trained import TrainedModel
@@ -15,6 +14,7 @@ from effnet.inference.engines.network import Network
 from effnet.inference.engines.onnxruntime import OnnxRuntimeNetwork
 from effnet.inference.engines.openvino import OpenVinoNetwork
 from effnet.inference.engines.tensorrt import TensorRtNetwork
+from effnet.runtime.errors import UserError
 
 Opened = Callable[[TrainedModel, torch.device, str, Path], Network]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effnet.errors import UserError
 from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, read_metadata
 from effnet.export.tensorrt import read_engine
 from effnet.inference.engines.network import Network, require_fp32
+from effnet.runtime.errors import UserError
 
 _BYTES = "uint8"
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from effnet.export.form import inference_form
 from effnet.export.trained import TrainedModel
 from effnet.inference.engines.network import Network
-from effnet.models.inference_form import inference_form
-from effnet.training.precision import AUTOCAST_DTYPES, Precision
+from effnet.runtime.precision import AUTOCAST_DTYPES, Precision
 
 
 class TorchNetwork(Network):

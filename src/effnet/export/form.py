@@ -1,0 +1,68 @@
+"""The network as engines want it: the same function of the image with fewer operations."""
+
+import copy
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.layers import Conv2d, ConvBNAct, SqueezeExcitation
+
+
+class ConvSqueezeExcitation(nn.Module):
+    """Squeeze-and-excitation with its two matrices as 1x1 convolutions.
+
+    All stays an image of one pixel, so that an engine with a channel-blocked layout of its own (onnxruntime's NCHWc)
+    need not leave it for a matrix product and come back.
+    """
+
+    def __init__(self, se: SqueezeExcitation) -> None:
+        super().__init__()
+        self.squeeze = _as_convolution(se.squeeze)
+        self.act = se.act
+        self.expand = _as_convolution(se.expand)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        gate = self.expand(self.act(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
+        return x * gate.sigmoid()
+
+
+def inference_form(model: nn.Module, *, unsigned: bool = True) -> nn.Module:
+    """A copy of `model` for inference alone: BatchNorm folded into convolutions, squeeze-and-excitation as 1x1 ones.
+
+    Only this package's own layers are changed. A quantized model's form is `effnet.quantization.layers.export_form`.
+
+    Args:
+        model: any module.
+        unsigned: store a quantized model's activations as uint8, not int8.
+
+    Returns:
+        A model in evaluation mode on the same device; its state dict is no longer the reference's.
+    """
+    if isinstance(model, EfficientNet) and model.config.quantized:
+        from effnet.quantization.layers import export_form  # with an optional package, slow to import
+
+        return export_form(model, unsigned=unsigned)
+    model = copy.deepcopy(model).eval()
+    for module in list(model.modules()):
+        if (
+            isinstance(module, ConvBNAct)
+            and type(module.conv) is Conv2d
+            and type(module.bn) is nn.BatchNorm2d
+        ):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()  # type: ignore[assignment]
+        for name, child in module.named_children():
+            if type(child) is SqueezeExcitation and type(child.squeeze) is nn.Linear:
+                setattr(module, name, ConvSqueezeExcitation(child))
+    return model
+
+
+def _as_convolution(linear: nn.Linear) -> nn.Conv2d:
+    weight = linear.weight
+    made = nn.Conv2d(linear.in_features, linear.out_features, 1, device=weight.device, dtype=weight.dtype)
+    made.weight = nn.Parameter(weight.detach()[:, :, None, None], requires_grad=False)
+    made.bias = linear.bias
+    return made

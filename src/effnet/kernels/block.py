@@ -1,0 +1,116 @@
+"""What a block runs in place of its expansion's BatchNorm, its depthwise convolution and that one's BatchNorm.
+
+In the library's form, each of BatchNorm's statistics, its application, SiLU and the convolution reads the expanded
+tensor and most write one. Here BatchNorm is a scale and a shift of each channel, made from a mean and a variance by
+operations on small tensors, through which autograd finds BatchNorm's gradient; so the expanded tensor goes from the
+expansion to the convolution as it is, and what the convolution gives has its statistics already. In evaluation, scale
+and shift come from the running statistics.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from effnet.kernels.operators import NONE, depthwise, moments
+
+# Names of the kernels' activations by the layer that they stand for.
+ACTIVATIONS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU6: "relu6"}
+
+
+def supports(activation: nn.Module, *norms: nn.Module) -> bool:
+    """Whether the kernels know a block's activation and its normalisations, which may have been replaced."""
+    return type(activation) in ACTIVATIONS and all(
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        for norm in norms
+    )
+
+
+def filtered(
+    x: Tensor,
+    before: nn.BatchNorm2d | None,
+    activation: nn.Module,
+    weight: Tensor,
+    after: nn.BatchNorm2d,
+    *,
+    stride: int,
+    top_left: tuple[int, int],
+    tile: int,
+) -> Tensor:
+    """Depthwise convolution with BatchNorm and activation after it and, unless `before` is None, before it.
+
+    Args:
+        x: (N, C, H, W); under autocast it is taken to autocast's type.
+        before, after: BatchNorms, whose running statistics learn from the batch if they are in training.
+        activation: after either.
+        weight: (C, 1, k, k).
+        stride: of the convolution.
+        top_left: zeros above and before the image.
+        tile: index into `effnet.kernels.tiles.TILES`.
+
+    Returns:
+        (N, C, ceil(H / stride), ceil(W / stride)), in x's type or autocast's.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    name = ACTIVATIONS[type(activation)]
+    scale = shift = None
+    if before is not None:
+        statistics = moments(x) if before.training else None
+        scale, shift = _normalisation(before, statistics, _numbers(x))
+    y, mean, variance = depthwise(
+        x,
+        weight.to(x.dtype),
+        scale,
+        shift,
+        weight.shape[-1],
+        stride,
+        *top_left,
+        NONE if before is None else name,
+        tile,
+    )
+    scale, shift = _normalisation(after, (mean, variance) if after.training else None, _numbers(y))
+    return activation(y * scale[:, None, None] + shift[:, None, None]).to(y.dtype)
+
+
+def _numbers(x: Tensor) -> int:
+    """Numbers of each channel."""
+    return x.numel() // x.shape[1]
+
+
+def _normalisation(
+    norm: nn.BatchNorm2d, statistics: tuple[Tensor, Tensor] | None, count: int
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each channel, (C,), that apply `norm`.
+
+    Args:
+        norm: it learns the batch's statistics.
+        statistics: mean and biased variance of the batch; None takes those that `norm` has learnt.
+        count: numbers of each channel in the batch.
+    """
+    if statistics is None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        return _affine(norm, norm.running_mean, norm.running_var)
+    mean, variance = statistics
+    if count == 1:
+        raise ValueError("Expected more than 1 value per channel when training, as BatchNorm says")
+    running_mean, running_var, batches, momentum = (
+        norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum,
+    )  # fmt: skip
+    assert running_mean is not None
+    assert running_var is not None
+    assert batches is not None
+    assert momentum is not None
+    with torch.no_grad():
+        batches.add_(1)
+        running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
+        unbiased = variance.detach() * count / (count - 1)
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    return _affine(norm, mean, variance)
+
+
+def _affine(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return scale, norm.bias - mean * scale

@@ -1,0 +1,340 @@
+"""Which blocks of a model run the kernels: those in which they are measured to be faster than the library.
+
+The blocks of a network have about a dozen different shapes. For each, the part of a block that the kernels stand for
+is timed forward and backward both ways, on the device and in the precision of the run, compiled if the run is. The
+verdicts are kept on disk, so that the next start only reads them.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from effnet.kernels.operators import has_triton
+from effnet.kernels.tiles import DEFAULT_TILE, TILES, Tile
+from effnet.models.efficientnet import EfficientNet
+from effnet.models.layers import MBConv
+from effnet.runtime.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["auto", "triton", "torch"]
+REPEATS, WARMUP = 15, 3
+# Tiles that leave more than this share of the best one's lanes idle are not worth timing.
+FILLED_SHARE = 0.8
+MOST_TILES = 2
+# Relative error of results: BF16's rounding after each step of a chain and its gradient comes to a hundredth or two.
+AGREEMENT = 0.05
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run asks of a model.
+
+    Attributes:
+        batch_size: images of a step.
+        image_size: side in pixels.
+        dtype: autocast's type, or None without autocast.
+        compiled: whether the step goes through `torch.compile`.
+        training: forward and backward in training, or forward in evaluation.
+    """
+
+    batch_size: int
+    image_size: int
+    dtype: torch.dtype | None
+    compiled: bool
+    training: bool = True
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Context of the forward pass."""
+        return nullcontext() if self.dtype is None else torch.autocast(device.type, self.dtype)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found for one shape.
+
+    Attributes:
+        tile: index of the fastest tile, or None if the library is faster than all of them.
+        library: milliseconds of the library.
+        kernel: milliseconds of the fastest tile; None if none runs here and agrees with the library.
+    """
+
+    tile: int | None
+    library: float
+    kernel: float | None
+
+
+Measure = Callable[[MBConv, int, Workload], Verdict]
+"""times a block whose input has the given side in pixels"""
+
+
+def choose_kernels(
+    model: EfficientNet,
+    workload: Workload,
+    mode: Mode,
+    cache: Path,
+    measure: Measure | None = None,
+) -> dict[str, Verdict]:
+    """Set the tile in each block of `model`, which is on its device, as `mode` says: for training or evaluation.
+
+    Args:
+        model: in channels-last memory format.
+        workload: the run's.
+        mode: ``auto`` takes the kernels where they are faster, and never without a GPU; ``triton`` takes them in
+            every block that they can stand for, untimed; ``torch`` takes none.
+        cache: file that keeps the verdicts.
+        measure: for tests; `measure_block` on a GPU.
+
+    Returns:
+        Verdicts by shape; none if nothing had to be measured.
+
+    Raises:
+        UserError: ``triton`` without a GPU or without Triton.
+    """
+    device = next(model.parameters()).device
+    if mode == "triton" and (device.type != "cuda" or not has_triton()):
+        raise UserError("--kernels triton needs a CUDA GPU and the package triton; leave it at auto")
+    blocks = {
+        name: (block, side) for name, block, side in block_sides(model, workload.image_size) if block.can_fuse
+    }
+    if mode == "triton":
+        for block, _ in blocks.values():
+            _set_tile(block, DEFAULT_TILE, workload)
+    if mode != "auto" or not (measure or (device.type == "cuda" and has_triton())):
+        return {}
+    return _choose(blocks, workload, device, cache, measure or measure_block)
+
+
+def _choose(
+    blocks: Mapping[str, tuple[MBConv, int]],
+    workload: Workload,
+    device: torch.device,
+    cache: Path,
+    measure: Measure,
+) -> dict[str, Verdict]:
+    used: dict[str, Verdict] = {}
+    chosen = 0
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes on a machine the first measures, the others wait and read.
+    with FileLock(cache.with_suffix(".lock")):
+        known = _read(cache)
+        here = known.setdefault(_environment(device, workload), {})
+        for block, side in blocks.values():
+            shape = shape_name(block, side, workload.batch_size)
+            if shape not in here:
+                here[shape] = measure(block, side, workload)
+                _write(cache, known)
+                logger.info("kernels: %s: %s", shape, _told(here[shape]))
+            used[shape] = here[shape]
+            _set_tile(block, here[shape].tile, workload)
+            chosen += here[shape].tile is not None
+    logger.info("kernels: %d of %d blocks take the Triton kernels (%s)", chosen, len(blocks), cache)
+    return used
+
+
+def _set_tile(block: MBConv, tile: int | None, workload: Workload) -> None:
+    if workload.training:
+        block.train_tile = tile
+    else:
+        block.eval_tile = tile
+
+
+def _told(verdict: Verdict) -> str:
+    choice = "library" if verdict.tile is None else f"kernels, tile {verdict.tile}"
+    kernel = "none that runs" if verdict.kernel is None else f"{verdict.kernel:.3f} ms"
+    return f"{choice} (library {verdict.library:.3f} ms, kernels {kernel})"
+
+
+def block_sides(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBConv, int]]:
+    """Every block with the side of its input: each convolution keeps ceil(side / stride) pixels."""
+    side = -(-image_size // model.stem.conv.stride[0])
+    for name, block in model.named_modules():
+        if isinstance(block, MBConv):
+            yield name, block, side
+            side = -(-side // block.depsep.conv.stride[0])
+
+
+def shape_name(block: MBConv, side: int, batch_size: int) -> str:
+    """All of a block that its time depends on, in words: ``256x96x112x112 3x3/2 symmetric SiLU``."""
+    conv, expands = block.depsep.conv, block.expand is not None
+    return (
+        f"{batch_size}x{conv.in_channels}x{side}x{side} {conv.kernel_size[0]}x{conv.kernel_size[0]}"
+        f"/{conv.stride[0]} {'same' if conv.pads_itself else 'symmetric'}"
+        f" {type(block.depsep.act).__name__}{'' if expands else ', input as it is'}"
+    )
+
+
+def _environment(device: torch.device, workload: Workload) -> str:
+    """All that a verdict depends on beside the shape."""
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    how = ", ".join(
+        [
+            "training" if workload.training else "evaluation",
+            str(workload.dtype or "no autocast"),
+            "compiled" if workload.compiled else "eager",
+        ]
+    )
+    versions = f"torch {torch.__version__}, cuda {torch.version.cuda}, triton {metadata.version('triton')}"
+    return f"{where}, {how}, {versions}, kernels {hashlib.sha256(sources).hexdigest()[:12]}"
+
+
+def _read(cache: Path) -> dict[str, dict[str, Verdict]]:
+    try:
+        content = json.loads(cache.read_text(encoding="utf-8"))
+        return {
+            environment: {shape: Verdict(**verdict) for shape, verdict in verdicts.items()}
+            for environment, verdicts in content.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        logger.warning("kernels: %s can't be read and is measured anew (%s)", cache, error)
+        return {}
+
+
+def _write(cache: Path, known: Mapping[str, Mapping[str, Verdict]]) -> None:
+    content = {
+        environment: {shape: asdict(verdict) for shape, verdict in verdicts.items()}
+        for environment, verdicts in known.items()
+    }
+    fresh = cache.with_suffix(".new")
+    fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    fresh.replace(cache)
+
+
+def measure_block(block: MBConv, side: int, workload: Workload) -> Verdict:
+    """Time the part of `block` that the kernels can stand for, both ways.
+
+    A tile that can't run on this GPU, or whose results are not the library's, is left out with a warning.
+
+    Args:
+        block: on its device; it is copied, so its statistics and gradients stay as they are.
+        side: pixels of the square input.
+        workload: of the run.
+    """
+    block = copy.deepcopy(block).train(workload.training)
+    # Tiles are compared without the compiler, which takes seconds for each and changes nothing in a kernel.
+    eager = replace(workload, compiled=False)
+    expected = _step(block, None, side, eager)()
+    times: dict[int, float] = {}
+    for tile in candidates(side):
+        with _left_out_on_failure(tile):
+            _compare(_step(block, tile, side, eager)(), expected)
+            times[tile] = _timed(block, tile, side, eager)
+    del expected
+    library, kernel = _timed(block, None, side, workload), None
+    if times:
+        best = min(times, key=lambda tile: times[tile])
+        with _left_out_on_failure(best):
+            kernel = _timed(block, best, side, workload) if workload.compiled else times[best]
+    return Verdict(best if kernel is not None and kernel < library else None, library, kernel)
+
+
+@contextmanager
+def _left_out_on_failure(tile: int) -> Iterator[None]:
+    """Whatever a kernel may find missing on a GPU, or a compiler in a kernel: the library is there instead."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        logger.warning("kernels: tile %d is left out: %s", tile, reason)
+
+
+def _timed(block: MBConv, tile: int | None, side: int, workload: Workload) -> float:
+    step = _step(block, tile, side, workload)
+    return milliseconds(step, block.depsep.conv.weight.device)
+
+
+def _compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Raise unless results agree to what the narrowest type among them and TF32 allow."""
+    for a, b in zip(found, expected, strict=True):
+        apart, whole = (torch.linalg.vector_norm(t, dtype=torch.float32) for t in (a - b, b))
+        error = apart / whole
+        if not error.item() < AGREEMENT:  # NaN is no agreement either
+            raise ArithmeticError(f"its results differ from the library's by {error.item():.1%}")
+
+
+def candidates(columns: int) -> list[int]:
+    """Tiles worth timing for images of `columns` columns: those that keep most of their lanes busy."""
+
+    def filled(tile: Tile) -> float:
+        wide = tile.strips * tile.columns
+        return columns / (-(-columns // wide) * wide)
+
+    best = max(filled(tile) for tile in TILES)
+    return [index for index, tile in enumerate(TILES) if filled(tile) >= FILLED_SHARE * best][:MOST_TILES]
+
+
+def _step(block: MBConv, tile: int | None, side: int, workload: Workload) -> Callable[[], Sequence[Tensor]]:
+    """Forward, and in training backward, of what the kernels stand for, on random numbers that are always the same."""
+    _set_tile(block, tile, workload)
+    conv, device = block.depsep.conv, block.depsep.conv.weight.device
+    out = -(-side // conv.stride[0])
+    dtype = workload.dtype or conv.weight.dtype
+    generator = torch.Generator(device).manual_seed(0)
+    x, arriving = (
+        torch.randn(
+            workload.batch_size, conv.in_channels, size, size, device=device, dtype=dtype, generator=generator
+        ).to(memory_format=torch.channels_last)
+        for size in (side, out)
+    )
+
+    def forward(expanded: Tensor) -> Tensor:
+        with workload.autocast(device):
+            return block.filter(expanded)
+
+    if workload.compiled:
+        torch.compiler.reset()  # each form is compiled by itself, else there are soon too many of one function
+    run: Any = torch.compile(forward, fullgraph=True, dynamic=False) if workload.compiled else forward
+
+    def evaluate() -> Sequence[Tensor]:
+        with torch.no_grad():
+            return (run(x),)
+
+    def train() -> Sequence[Tensor]:
+        y = run(x)
+        return (y.detach(), *torch.autograd.grad(y, inputs, arriving))
+
+    if not workload.training:
+        return evaluate
+    norms = [block.depsep.bn, *([block.expand.bn] if block.expand is not None else [])]
+    inputs = [
+        x.requires_grad_(),
+        *(parameter for norm in norms for parameter in norm.parameters()),
+        conv.weight,
+    ]
+    return train
+
+
+def milliseconds(step: Callable[[], object], device: torch.device) -> float:
+    """Median time of a step, by device events on a GPU."""
+    for _ in range(WARMUP):
+        step()
+    if device.type != "cuda":
+        marks = [time.perf_counter()]
+        for _ in range(REPEATS):
+            step()
+            marks.append(time.perf_counter())
+        return statistics.median(1000 * (end - begin) for begin, end in pairwise(marks))
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(REPEATS + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    events[-1].synchronize()
+    return statistics.median(begin.elapsed_time(end) for begin, end in pairwise(events))

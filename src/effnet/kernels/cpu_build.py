@@ -1,0 +1,69 @@
+"""C++ kernels for the CPU, compiled on the machine that runs them.
+
+They are C++ without PyTorch's headers, so the machine's compiler makes each in about two seconds, once. Their OpenMP
+calls find PyTorch's threads, for they are not linked with a library of their own. Without a compiler everything works
+with PyTorch's operators.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from effnet.runtime.cache import cache_dir
+
+_LOG = logging.getLogger("effnet")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi")
+
+
+@functools.cache
+def load_kernels(source: Path) -> ctypes.CDLL | None:
+    """The functions of a C++ file; built the first time, and None where that can't be done.
+
+    Args:
+        source: the file.
+    """
+    try:
+        return ctypes.CDLL(str(_built(source)))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
+        _LOG.info("%s is not used, PyTorch's operators take its place: %s", source.stem, reason)
+        return None
+
+
+def _built(source: Path) -> Path:
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise OSError("there is no C++ compiler")
+    key = hashlib.sha256(b"\n".join([source.read_bytes(), compiler.encode(), *_processor()]))
+    path = cache_dir() / "kernels" / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not path.exists():
+        _build(compiler, source, path)
+    return path
+
+
+def _build(compiler: str, source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        parts, whole = f"{scratch}/kernel.o", f"{scratch}/kernel.so"
+        # Linked apart from compiling, without -fopenmp: its calls are left to the library that PyTorch has loaded.
+        for command in (
+            [compiler, *_FLAGS, "-c", str(source), "-o", parts],
+            [compiler, "-shared", parts, "-o", whole],
+        ):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        os.replace(whole, path)  # whole or not at all: other processes may be building it too
+
+
+def _processor() -> list[bytes]:
+    """What the code is made for: a home directory may be shared by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return []
+    return sorted({line for line in lines if line.startswith((b"flags", b"model name", b"Features"))})

@@ -1,0 +1,139 @@
+"""The published recipes by name: model x platform x precision x mode, composed from the files in `recipes/`.
+
+``efficientnet-b0/DGXA100/AMP`` is `base.yaml`, then the files of its model, precision, platform and mode, each over the
+one before. A new model or platform is a new file.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from effnet.recipe import Recipe, flatten, read_recipe, read_yaml
+from effnet.runtime.errors import UserError
+
+ROOT = Path(__file__).parent / "recipes"
+DEFAULT_MODE = "convergence"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one source, such as a file or the command line.
+
+    Attributes:
+        source: where they come from, for people.
+        values: settings by name.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published recipe.
+
+    Attributes:
+        name: ``MODEL/PLATFORM/PRECISION/MODE``.
+        verb: verb of `effnet` that runs it, `train` or `quantize`; empty for a single file, which serves either.
+        layers: its settings, later ones over earlier ones.
+    """
+
+    name: str
+    verb: str
+    layers: tuple[Layer, ...]
+
+
+def names(kind: str) -> list[str]:
+    """What there is of a kind: `models`, `platforms`, `precisions` or `modes`."""
+    return sorted(path.stem for path in (ROOT / kind).glob("*.yaml"))
+
+
+def published(model: str, platform: str, precision: str, mode: str = DEFAULT_MODE) -> Published:
+    """Compose a published recipe.
+
+    Raises:
+        UserError: there is no such model, platform, precision or mode, or the platform can't do the precision.
+    """
+    of_model = _part("models", model)
+    of_platform = _part("platforms", platform)
+    if "same_as" in of_platform:
+        of_platform = _part("platforms", of_platform["same_as"])
+    _part("precisions", precision)
+    _part("modes", mode)
+    if reason := of_platform.get("refused", {}).get(precision):
+        raise UserError(f"{precision} on {platform}: {reason}")
+    batch_size = of_platform["batch_size"][of_model["size"]][precision]
+    layers = (
+        _plain("base.yaml"),
+        Layer(_shown(f"models/{model}.yaml"), flatten(of_model["settings"])),
+        _plain(f"precisions/{precision}.yaml"),
+        Layer(
+            _shown(f"platforms/{platform}.yaml"),
+            {"batch_size": batch_size, **flatten(of_platform.get("settings", {}))},
+        ),
+        _plain(f"modes/{mode}.yaml"),
+    )
+    return Published(f"{model}/{platform}/{precision}/{mode}", of_model["verb"], layers)
+
+
+def find_recipe(name: str) -> Published:
+    """The recipe that ``--recipe`` names.
+
+    Args:
+        name: a YAML file, ``MODEL/PLATFORM/PRECISION[/MODE]`` of the published ones (a leading ``recipes/`` is passed
+            over), or a single file of them such as ``finetune``.
+
+    Raises:
+        UserError: there is none of that name, or it can't be read.
+    """
+    if Path(name).is_file():
+        return Published(name, "", (Layer(name, read_recipe(name)),))
+    parts = name.removeprefix("recipes/").split("/")
+    if len(parts) in (3, 4) and not name.endswith(".yaml"):
+        try:
+            return published(*parts)
+        except UserError as error:
+            raise UserError(f"--recipe {name}: {error}") from None
+    if len(parts) == 1 and (file := f"{parts[0].removesuffix('.yaml')}.yaml") in _single_files():
+        return Published(name, "", (_plain(file),))
+    singles = ", ".join(file.removesuffix(".yaml") for file in _single_files())
+    raise UserError(
+        f"--recipe {name}: no such file; published ones are MODEL/PLATFORM/PRECISION[/MODE], such as "
+        f"efficientnet-b0/DGXA100/AMP, and {singles}"
+    )
+
+
+def compose(layers: Iterable[Layer]) -> tuple[Recipe, dict[str, str]]:
+    """The recipe of layers, later ones over earlier ones, and the source of each setting that one of them gives."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        values |= layer.values
+        sources |= dict.fromkeys(layer.values, layer.source)
+    return Recipe().replace(values), sources
+
+
+def _single_files() -> list[str]:
+    return sorted(path.name for path in ROOT.glob("*.yaml") if path.name != "base.yaml")
+
+
+@cache
+def _plain(file: str) -> Layer:
+    return Layer(_shown(file), read_recipe(ROOT / file))
+
+
+def _shown(file: str) -> str:
+    return f"recipes/{file}"
+
+
+@cache
+def _part(kind: str, name: str) -> Mapping[str, Any]:
+    known = names(kind)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UserError(f"no published {kind.removesuffix('s')} {name!r}; {hint}")
+    return read_yaml(ROOT / kind / f"{name}.yaml")

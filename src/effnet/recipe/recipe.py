@@ -1,0 +1,332 @@
+"""Every setting of a run, in one place.
+
+A `Recipe` is the only configuration there is: flags, YAML files, a checkpoint's metadata and the report's header
+are all written from it or read into it. The docstring under a field is also its flag's help; `None` means that
+the value follows from others (the model, the data, the machine), which `effnet.training.defaults` works out.
+"""
+
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from effnet.recipe.fields import checked, setting
+from effnet.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Model"""
+
+    arch: str = setting("efficientnet-b0", "-a")
+    """model to train; `effnet models` lists all"""
+    num_classes: int | None = setting(None, low=1)
+    """number of classes [default: the class folders found]"""
+    image_size: int | None = setting(None, low=32, metavar="PIXELS")
+    """side of the square input in pixels [default: the model's]"""
+    dropout: float | None = setting(None, low=0, below=1, metavar="P")
+    """probability of dropout before the classifier [default: the model's]"""
+    survival_prob: float | None = setting(None, above=0, high=1, metavar="P")
+    """probability that the last block survives stochastic depth [default: the model's]"""
+    bn_momentum: float | None = setting(None, low=0, high=1)
+    """weight of the new batch in BatchNorm's running statistics [default: the model's, 0.01]"""
+    bn_epsilon: float | None = setting(None, above=0)
+    """epsilon of BatchNorm [default: the model's, 0.001]"""
+    conv_init: Literal["fan_in", "fan_out"] = setting("fan_in")
+    """fan of the He initialisation of convolutions"""
+    pretrained: bool = False
+    """start from the model's published weights, downloaded once and kept"""
+    pretrained_source: str | None = setting(None, metavar="PUBLISHER")
+    """publisher whose weights --pretrained takes: ngc, torchvision, timm or google [default: the first that has any]"""
+    pretrained_from_file: str | None = setting(None, metavar="FILE")
+    """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
+    freeze: Literal["none", "backbone"] = setting("none")
+    """part of the model that keeps its weights; `backbone` trains the classifier alone"""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Data and augmentation"""
+
+    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"] = setting(
+        "pytorch", "--data-backends"
+    )
+    """input pipeline"""
+    class_map: str | None = setting(None, metavar="FILE")
+    """class folders in the order of the model's classes, one a line, for data that holds only some of them
+    [default: the classes that the weights name, else the folders found]"""
+    workers: int | None = setting(None, "-j", low=0)
+    """processes that load images, per training process [default: the cores there are for each, at most 16]"""
+    prefetch: int = setting(2, low=1, metavar="BATCHES")
+    """batches that each worker prepares ahead"""
+    on_bad_image: Literal["stop", "skip"] = setting("stop")
+    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is left out (a
+    training batch repeats another image instead) and listed in the report"""
+    check_images: bool = True
+    """before training, see that every image file can be decoded, unless broken ones are to be skipped or --prof is
+    given; a file that can be is not decoded for this again before it changes"""
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    """interpolation of every resize [default: the pretrained weights', else bicubic]"""
+    resize: int | None = setting(None, low=32, metavar="PIXELS")
+    """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
+    augmentation: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = setting("autoaugment")
+    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of arXiv 1805.09501"""
+    crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
+    """random resized crop: share of the image's area"""
+    crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, metavar=("LOW HIGH"))
+    """random resized crop: aspect ratio, width by height"""
+    hflip: float = setting(0.5, low=0, high=1, metavar="P")
+    """probability of a horizontal flip"""
+    mixup: float = setting(0.2, low=0, metavar="ALPHA")
+    """mix pairs of images by a weight from Beta(ALPHA, ALPHA) (arXiv 1710.09412); 0 for none"""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Optimizer and loss"""
+
+    optimizer: Literal["rmsprop", "sgd"] = setting("rmsprop")
+    """update rule"""
+    batch_size: int = setting(64, "-b", low=1, metavar="IMAGES")
+    """images in a batch of one process"""
+    optimizer_batch_size: int | None = setting(None, low=1, metavar="IMAGES")
+    """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
+    each]"""
+    lr: float | None = setting(None, "--learning-rate", above=0)
+    """learning rate after the warm-up [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
+    base_lr: float | None = setting(None, above=0)
+    """learning rate for 4096 images [default: the model's recipe, 0.08 (B0 to B3, Lite) or 0.16 (B4 to B7)]"""
+    backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
+    """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
+    momentum: float = setting(0.9, low=0, below=1)
+    """momentum of either optimizer"""
+    nesterov: bool = False
+    """Nesterov momentum (SGD)"""
+    weight_decay: float | None = setting(None, "--wd", low=0)
+    """weight decay [default: the model's recipe, 1e-5 (B0 to B3, Lite) or 5e-6 (B4 to B7)]"""
+    bn_weight_decay: bool = False
+    """apply weight decay to BatchNorm's parameters too"""
+    rmsprop_alpha: float = setting(0.9, low=0, below=1)
+    """RMSprop: decay of the squared gradient's mean"""
+    rmsprop_eps: float = setting(1e-3, above=0)
+    """RMSprop: added to the root of the squared gradient's mean"""
+    label_smoothing: float = setting(0.1, low=0, below=1)
+    """share of the target spread evenly over all classes"""
+    use_ema: float | None = setting(None, above=0, below=1, metavar="DECAY")
+    """keep an exponential moving average of the weights with this decay per step, and validate it too"""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """Schedule"""
+
+    epochs: int = setting(400, low=0)
+    """epochs of the whole training, which the learning rate's schedule spans; 0, for `effnet quantize`, trains not at
+    all"""
+    run_epochs: int | None = setting(None, low=1, metavar="EPOCHS")
+    """stop after this many epochs of this run; --resume goes on [default: all]"""
+    lr_schedule: Literal["cosine", "linear", "step"] = setting("cosine")
+    """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
+    warmup: float | None = setting(None, low=0, metavar="EPOCHS")
+    """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
+    end_lr: float = setting(0.0, low=0)
+    """learning rate at the end"""
+    early_stopping_patience: int | None = setting(None, low=1, metavar="EPOCHS")
+    """stop when top-1 has not improved for this many epochs [default: never]"""
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """Device and precision"""
+
+    device: Literal["auto", "cuda", "cpu"] = setting("auto")
+    """where to run; auto takes a GPU if there is one"""
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] = setting("fp32")
+    """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on a
+    GPU and bf16 on a CPU"""
+    static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
+    """fixed loss scale for fp16 [default: dynamic]"""
+    memory_format: Literal["nchw", "nhwc"] = setting("nhwc")
+    """layout of images and activations; nhwc is channels-last"""
+    compile: bool = False
+    """compile the training step with torch.compile"""
+    cuda_graphs: Literal["auto", "on", "off"] = setting("auto")
+    """replay compiled steps as CUDA graphs; auto does so in a run of one process"""
+    kernels: Literal["auto", "triton", "torch"] = setting("auto")
+    """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
+    measured on a GPU for each shape at the first start, known for a CPU"""
+    seed: int = setting(0, low=0)
+    """seed of every random choice"""
+    gpu_affinity: Literal["none", "auto"] = setting("auto")
+    """bind each process to the cores next to its GPU, or several on a CPU to cores of their own, NUMA node by node;
+    none leaves it to the system"""
+    sync_bn: bool = False
+    """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
+    bucket_size: float = setting(4.0, above=0, metavar="MB")
+    """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
+    max_bad_steps: int = setting(10, low=1, metavar="STEPS")
+    """stop after this many steps in a row with a loss that is not finite"""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Run and results"""
+
+    resume: str | None = setting(None, metavar="CHECKPOINT")
+    """go on from this checkpoint; `auto` goes on from the latest one in the workspace and starts anew if there is none,
+    so that the same command can be started again after an interruption"""
+    evaluate: bool = False
+    """validate only"""
+    training_only: bool = False
+    """train without validation"""
+    prof: int | None = setting(None, low=1, metavar="N")
+    """run N iterations only"""
+    workspace: str = setting(".", metavar="DIR")
+    """folder for checkpoints and the log"""
+    report_file: str = setting("report.json", "--raport-file", metavar="FILE")
+    """JSON log in the workspace, one object a line"""
+    checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE")
+    """name of the latest checkpoint in the workspace"""
+    gather_checkpoints: int = setting(0, low=0, metavar="N")
+    """keep the last N checkpoints under their epochs' names as well"""
+    no_checkpoints: bool = False
+    """write no checkpoints"""
+    print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
+    """steps between two lines of progress, the only points at which training waits for the device"""
+    engine: Literal["auto", "torch", "torch-compiled", "onnxruntime", "openvino", "tensorrt"] | None = None
+    """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is for,
+    torch for weights]"""
+    per_class: str | None = setting(None, metavar="FILE")
+    """evaluation: write the accuracy of each class to this CSV file"""
+    confusion: str | None = setting(None, metavar="FILE")
+    """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
+    topk: int = setting(5, low=1, metavar="K")
+    """validate top-K accuracy beside top-1"""
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """Quantization"""
+
+    target: Literal["tensorrt", "onnxruntime", "openvino"] = setting("tensorrt")
+    """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
+    calib_method: Literal["percentile", "max", "entropy", "mse"] = setting("percentile")
+    """how the range of an activation follows from its histogram"""
+    calib_percentile: float = setting(99.99, above=50, high=100, metavar="PERCENT")
+    """share of an activation's values that its range holds, with --calib-method percentile"""
+    calib_batches: int = setting(10, low=1, metavar="BATCHES")
+    """batches of each process to calibrate on"""
+    calib_data: str | None = setting(None, metavar="DIR")
+    """folder with <class>/ folders to calibrate on; images are taken evenly from all [default: DIR/train]"""
+    skip_calibration: bool = False
+    """keep the ranges that the weights bring along"""
+    keep_float: tuple[str, ...] = setting((), metavar="LAYER")
+    """layers not to quantize: names as --sensitivity prints them, or patterns such as 'layers.0.*'"""
+    reduce_range: bool = True
+    """weights in 7 bits for the targets onnxruntime and openvino: in 8, sums of products overflow on x86 CPUs without
+    VNNI; give --no-reduce-range if the model will only run on CPUs that have it"""
+    freeze_bn: int = setting(0, low=0, metavar="EPOCHS")
+    """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded into
+    them at export"""
+    sensitivity: bool = False
+    """after calibration, print what each layer alone costs if it is quantized, and stop"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run, in groups. Every leaf has a name of its own, so that flags need no prefix."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    compute: ComputeSettings = ComputeSettings()
+    run: RunSettings = RunSettings()
+    quantization: QuantizationSettings = QuantizationSettings()
+
+    def replace(self, values: Mapping[str, Any]) -> "Recipe":
+        """A copy with leaves changed, each found by its name; values are checked.
+
+        Raises:
+            UserError: no such setting, a value of another type, or one out of range.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in _LEAVES:
+                raise UserError(f"unknown setting {name!r}")
+            group, leaf = _LEAVES[name]
+            changes.setdefault(group, {})[name] = checked(leaf, value)
+        return replace(self, **{group: replace(getattr(self, group), **v) for group, v in changes.items()})
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Groups of plain values, for YAML, JSON and checkpoints."""
+        return {
+            group: {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+            for group, values in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, groups: Mapping[str, Mapping[str, Any]]) -> "Recipe":
+        """Inverse of `to_dict`; what is left out has its default. For the errors see `flatten` and `replace`."""
+        return cls().replace(flatten(groups))
+
+
+def settings() -> Iterator[tuple[str, type, Field[Any]]]:
+    """Every leaf of `Recipe`: its group's name, its group's class and its field."""
+    for group in fields(Recipe):
+        cls = typing.cast(type, group.type)
+        for leaf in fields(cls):
+            yield group.name, cls, leaf
+
+
+_LEAVES = {leaf.name: (group, leaf) for group, _, leaf in settings()}
+
+
+def flatten(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Leaves of a nested mapping such as `Recipe.to_dict` gives.
+
+    Raises:
+        UserError: a setting that does not exist or stands in another group.
+    """
+    values = {}
+    for group, members in groups.items():
+        if not isinstance(members, Mapping):
+            raise UserError(f"setting group {group!r} must hold settings, not {members!r}")
+        for name, value in members.items():
+            if name not in _LEAVES or _LEAVES[name][0] != group:
+                raise UserError(f"unknown setting {group}.{name}")
+            values[name] = value
+    return values
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Leaves that a YAML recipe file sets.
+
+    Raises:
+        UserError: the file can't be read, is not YAML, or holds what is no setting; the file is named.
+    """
+    content = read_yaml(path)
+    try:
+        return flatten(content)
+    except UserError as error:
+        raise UserError(f"recipe {path}: {error}") from None
+
+
+def read_yaml(path: str | Path) -> Mapping[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: the file can't be read, is not YAML, or holds none; the file is named.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"recipe {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
+    return content

@@ -1,0 +1,115 @@
+"""Where a run reports: a JSON log with one object a line, and lines or a progress bar for people."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from effnet.runtime.errors import UserError
+
+
+class RunLog:
+    """Log of a run. Only the main process writes; the others' calls do nothing.
+
+    Each line of the file is ``{"type": T, "time": seconds, "epoch": E, "step": S, "data": {name: value}}`` with T one
+    of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970.
+
+    Args:
+        path: the file, made anew or, with `append`, gone on with; None writes none.
+        append: keep what the file holds.
+        is_main: whether this process writes.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+
+    def __init__(self, path: Path | None, *, append: bool = False, is_main: bool = True) -> None:
+        self._is_main = is_main
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._file: TextIO | None = None
+        if path is not None and is_main:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("a" if append else "w", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"--workspace: can't write {path}: {error.strerror}") from None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_epoch()
+        if self._file is not None:
+            self._file.close()
+
+    def print(self, line: str) -> None:
+        """Show a line to people."""
+        if self._is_main:
+            # Markup would swallow brackets in file names.
+            self._console.print(line, markup=False)
+
+    def record(
+        self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None
+    ) -> None:
+        """Write one line of the JSON log."""
+        if self._file is not None:
+            line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
+        """Start a progress bar for an epoch's steps, on a terminal."""
+        if self._is_main and sys.stdout.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+            )
+            self._progress = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}"), console=self._console
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(f"epoch {epoch + 1}/{epochs}", total=steps, state="")
+
+    def iteration(self, data: Mapping[str, float], *, epoch: int, step: int, steps: int) -> None:
+        """Record a step of `steps` and show it."""
+        self.record("iteration", data, epoch=epoch, step=step)
+        rate = data.get("train.total_ips", 0.0)
+        state = f"loss {data['train.loss']:.4f}  lr {data['train.lr']:.3g}  {rate:.0f} images/s"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, state=state)
+        else:
+            self.print(f"epoch {epoch + 1} step {step}/{steps}  {state}")
+
+    def bad_images(self, split: str, reasons: Mapping[str, str]) -> None:
+        """Report images that were left out, by file, with what is wrong with each."""
+        for name, reason in reasons.items():
+            self.print(f"{split}: left out {name}: {reason}")
+        self.record("event", {"event": "bad images", "split": split, "images": dict(reasons)})
+
+    def end_epoch(self) -> None:
+        """Take the progress bar away."""
+        if self._progress is not None:
+            with suppress(OSError):  # the terminal may be gone
+                self._progress.stop()
+            self._progress = None
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN or infinity: they become strings."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in data.items()
+    }

@@ -1,0 +1,154 @@
+"""This process among the others: who it is, where it computes, and sums over all."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from effnet.runtime.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run as `torchrun` starts them; a single one without it.
+
+    Attributes:
+        rank: number of this process among all, 0 for the one that writes.
+        local_rank: number of this process on its machine.
+        world_size: number of processes.
+        local_world_size: number of processes on this machine.
+        device: where this process computes.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+
+    @classmethod
+    def alone(cls, device: torch.device) -> "Processes":
+        """A process without others."""
+        return cls(0, 0, 1, 1, device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Elementwise sum over all processes; `values` is changed in place and returned."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def max(self, values: Tensor) -> Tensor:
+        """Elementwise maximum over all processes; `values` is changed in place and returned."""
+        if self.world_size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
+    def merge(self, named: Mapping[str, str]) -> dict[str, str]:
+        """Entries of all processes together, in every one of them."""
+        return {name: value for each in self.gather(dict(named)) for name, value in each.items()}
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, in every one of them."""
+        if self.world_size == 1:
+            return [value]
+        gathered = [value] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Replace BatchNorm's running statistics, which each process gathers alone, by their mean over all."""
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        if self.world_size > 1 and buffers:
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.all_reduce(flat)
+            flat /= self.world_size
+            parts = flat.split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(
+                buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)]
+            )
+
+    def agree(self, value: object) -> bool:
+        """Whether every process has the same value, such as the epoch it starts from."""
+        return all(other == value for other in self.gather(value))
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> DistributedDataParallel:
+    """Sum a step's gradients over the processes, bucket by bucket, while its backward pass goes on.
+
+    Args:
+        step: gives the loss; the gradients become means over the processes.
+        bucket_size: megabytes in a bucket. The last one can't be hidden, and PyTorch's 25 MB hold all of B0's 21.
+        accumulates: whether some backward passes are left without a sum (`no_sync`), which a static graph forbids.
+    """
+    # BatchNorm's statistics stay local until validation averages them. PyTorch 2.14 renamed the setting.
+    new_name = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    local_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+    return DistributedDataParallel(
+        step,
+        **local_buffers,
+        bucket_cap_mb=bucket_size,
+        gradient_as_bucket_view=True,
+        static_graph=not accumulates,
+    )
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Device for `auto`, `cuda` or `cpu`.
+
+    Raises:
+        UserError: `cuda` where there is none, or fewer GPUs than processes.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda: PyTorch sees no GPU here; use --device cpu, or check the driver with nvidia-smi"
+        )
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: process {local_rank} has no GPU, there are {torch.cuda.device_count()}; "
+            "start no more processes than GPUs"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def joined_processes(device_name: str) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started, if it did, and leave them at the end.
+
+    Args:
+        device_name: `auto`, `cuda` or `cpu`.
+    """
+    rank, local_rank, world_size, local_world_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+    )
+    device = choose_device(device_name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world_size > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, local_rank, world_size, local_world_size, device)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

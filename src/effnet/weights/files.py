@@ -1,0 +1,181 @@
+"""Reading and writing weight files: `.pth`, `.pth.tar`, `.safetensors`. No pickle is ever executed."""
+
+import contextlib
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from effnet.runtime.errors import UserError
+from effnet.weights.history import with_todays_quantizers
+from effnet.weights.metadata import WeightsMetadata
+
+_SAFETENSORS = ".safetensors"
+_TORCH = (".pth", ".pt", ".tar")
+# The key of our metadata in a safetensors header, whose values are strings.
+_HEADER_KEY = "effnet"
+# What DistributedDataParallel and torch.compile put before every key.
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a weight file holds.
+
+    Attributes:
+        path: the file.
+        state_dict: the tensors, on the CPU, under the names of the file's layout, wrappers' prefixes removed.
+        metadata: what the file says of itself, None if nothing.
+    """
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    metadata: WeightsMetadata | None
+
+
+def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsFile:
+    """Read weights, or the weights in a training checkpoint.
+
+    Args:
+        path: a `.safetensors` file, or a file of `torch.save` under any other suffix, holding a state dict or
+            a training checkpoint (a dict with `state_dict` and perhaps `state_dict_ema`).
+        ema: take a checkpoint's averaged weights.
+
+    Raises:
+        UserError: no such file, damaged, not weights, or a pickle that asks for code, which is not run.
+    """
+    path = Path(path)
+    if path.suffix == _SAFETENSORS:
+        content, raw_metadata = _read_safetensors(path)
+    else:
+        content = read_torch_file(path)
+        raw_metadata = content.get("metadata") if isinstance(content, Mapping) else None
+    state_dict = _strip_wrappers(_pick_state_dict(path, content, ema))
+    state_dict = dict(with_todays_quantizers(state_dict, raw_metadata, str(path)))
+    if not isinstance(raw_metadata, Mapping):
+        return WeightsFile(path, state_dict, None)
+    try:
+        return WeightsFile(path, state_dict, WeightsMetadata.from_dict(raw_metadata))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; give a .pth, .pth.tar or .safetensors file")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: may not be read; see its permissions")
+
+
+def _read_safetensors(path: Path) -> tuple[object, object]:
+    _check_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        return content, json.loads(header[_HEADER_KEY]) if _HEADER_KEY in header else None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, "a safetensors file") from error
+
+
+def read_torch_file(path: Path) -> object:
+    """Content of a file of `torch.save`: tensors on the CPU and plain values. No pickle's code is run.
+
+    Raises:
+        UserError: no such file, damaged, or a pickle that asks for more than tensors and plain values.
+    """
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on files that are then refused in one line
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path}: refused, its pickle asks for {found.group(1)} and no pickle's code is run here; "
+                "ask for a .safetensors file, or for the state dict alone"
+            ) from None
+        raise _damaged(path, "a PyTorch file") from error
+    except Exception as error:  # torch.load raises nearly anything on a damaged file
+        raise _damaged(path, "a PyTorch file") from error
+
+
+def _damaged(path: Path, kind: str) -> UserError:
+    return UserError(f"{path}: damaged, cut short, or not {kind}; fetch it again")
+
+
+def _pick_state_dict(path: Path, content: object, ema: bool) -> Mapping[str, Tensor]:
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not weights")
+    is_checkpoint = "state_dict" in content or "state_dict_ema" in content
+    wanted = "state_dict_ema" if ema else "state_dict"
+    if ema and wanted not in content:
+        raise UserError(f"{path}: holds no averaged weights ({wanted}); ask for the plain ones")
+    if is_checkpoint and wanted not in content:
+        raise UserError(f"{path}: holds no {wanted}, only averaged weights; ask for those")
+    state_dict = content[wanted] if is_checkpoint else content
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise UserError(f"{path}: holds no weights")
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: not weights: {key!r} is a {type(value).__name__}, not a tensor")
+    return state_dict
+
+
+def _strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    stripped = dict(state_dict)
+    while wrapper := next((w for w in _WRAPPERS if all(key.startswith(w) for key in stripped)), None):
+        stripped = {key.removeprefix(wrapper): tensor for key, tensor in stripped.items()}
+    return stripped
+
+
+def save_weights(
+    path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], metadata: WeightsMetadata | None = None
+) -> None:
+    """Write weights so that the file is there whole or not at all.
+
+    Args:
+        path: the file to write; its suffix, .pth, .pth.tar or .safetensors, decides the format. A .pth file
+            with metadata is a dict of `state_dict` and `metadata`, without it the state dict itself.
+        state_dict: tensors in any layout, on any device.
+        metadata: stored along, and given back by `read_weights`.
+
+    Raises:
+        UserError: another suffix, or the file can't be written.
+    """
+    path = Path(path)
+    if path.suffix not in (_SAFETENSORS, *_TORCH):
+        raise UserError(f"{path}: weights are written as .pth, .pth.tar or .safetensors")
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix == _SAFETENSORS:
+            header = {_HEADER_KEY: json.dumps(metadata.to_dict())} if metadata else {}
+            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", **header})
+        else:
+            torch.save(
+                {"state_dict": tensors, "metadata": metadata.to_dict()} if metadata else tensors, temporary
+            )
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (
+        OSError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:  # torch.save: RuntimeError for no folder
+        raise UserError(f"{path}: can't be written ({error})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,168 @@
+"""What has to be known about a set of weights to use it: where it is from, and what its images look like."""
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from typing import Any
+
+from effnet.models.config import Padding
+from effnet.runtime.errors import UserError
+from effnet.weights.history import FORMAT
+
+IMAGENET = "imagenet-1k"
+"""Name of ImageNet's list of 1000 classes."""
+
+_PREPROCESSING_FIELDS = ("image_size", "resize", "interpolation", "mean", "std")
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """Facts about a set of weights. They travel with it: in checkpoints, in weight files, in exported models.
+
+    Attributes:
+        model: name of the model that the weights are for, such as ``efficientnet-b0``.
+        preprocessing: what an image goes through, with exactly the fields ``image_size`` (side of the centre
+            crop in pixels), ``resize`` (shorter side in pixels before the crop), ``interpolation``
+            (``nearest``, ``bilinear`` or ``bicubic``), ``mean`` and ``std`` (of red, green and blue, on the
+            scale of 0 to 1).
+        publisher: who offers the file: ``ngc``, ``torchvision``, ``timm``, ``google``; empty for one's own.
+        name: the publisher's name of this set among others of the same model.
+        source: https address of the file, or of the project that the file is part of.
+        licence: the weights' licence, an SPDX identifier where there is one.
+        file_name: name of the file in the cache directory.
+        size: bytes of the file, None where the publisher does not state it.
+        sha256: the file's SHA-256 in lower-case hex, or its first digits; None where neither is stated.
+        top1: published top-1 accuracy on ImageNet's validation set in per cent; None where there is none.
+        top5: the same for top-5.
+        bn_epsilon: added to BatchNorm's variance; another value gives other logits.
+        padding: padding of strided convolutions, ``symmetric`` or ``same``; another value gives other logits.
+        class_list: name of a list that `class_list` knows, ``imagenet-1k``; None for one's own classes.
+        classes: names of one's own classes, in the order of the logits; empty with `class_list`.
+        format: of the file; see `effnet.weights.history`.
+    """
+
+    model: str
+    preprocessing: Mapping[str, Any] = field(hash=False)
+    publisher: str = ""
+    name: str = ""
+    source: str = ""
+    licence: str = ""
+    file_name: str = ""
+    size: int | None = None
+    sha256: str | None = None
+    top1: float | None = None
+    top5: float | None = None
+    bn_epsilon: float = 1e-3
+    padding: Padding = "symmetric"
+    class_list: str | None = None
+    classes: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def tag(self) -> str:
+        """What ``create_model(..., weights=tag)`` takes for exactly these weights: ``publisher/name``."""
+        return f"{self.publisher}/{self.name}"
+
+    def class_names(self) -> tuple[str, ...]:
+        """A name to show for each logit, in their order; empty if none are known."""
+        return class_list(self.class_list).names if self.class_list else self.classes
+
+    def class_folders(self) -> tuple[str, ...]:
+        """The name of each class's folder in a data set: ImageNet's wnids, or `classes`."""
+        return class_list(self.class_list).wnids if self.class_list else self.classes
+
+    def without_classes(self) -> "WeightsMetadata":
+        """The same without class names and accuracy: for a model with another classifier."""
+        return replace(self, class_list=None, classes=(), top1=None, top5=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values (str, int, float, list, dict, None) that `from_dict` takes back, fit for JSON."""
+        values = asdict(self)
+        values["classes"] = list(self.classes)
+        values["preprocessing"] = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in self.preprocessing.items()
+        }
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "WeightsMetadata":
+        """Metadata out of what `to_dict` gave. Fields that this version does not know are left out.
+
+        Raises:
+            UserError: a field is missing or of another kind.
+        """
+        known = {entry.name for entry in fields(cls)}
+        given = {key: value for key, value in values.items() if key in known and key != "format"}
+        if missing := {"model", "preprocessing"} - set(given):
+            raise UserError(f"metadata of weights: {min(missing)} is missing")
+        if isinstance(given.get("classes"), list):
+            given["classes"] = tuple(given["classes"])
+        return cls(**given)
+
+
+def _check(metadata: WeightsMetadata) -> None:
+    """Settle the preprocessing's form and refuse what a damaged or hostile file could bring in."""
+    raw = metadata.preprocessing
+    if not isinstance(raw, Mapping) or set(raw) != set(_PREPROCESSING_FIELDS):
+        raise UserError(f"metadata of weights: preprocessing must hold {', '.join(_PREPROCESSING_FIELDS)}")
+    preprocessing = {
+        key: tuple(raw[key]) if isinstance(raw[key], list) else raw[key] for key in _PREPROCESSING_FIELDS
+    }
+    object.__setattr__(metadata, "preprocessing", preprocessing)
+    checks = {
+        "image_size": _is_size(preprocessing["image_size"]),
+        "resize": _is_size(preprocessing["resize"]),
+        "interpolation": preprocessing["interpolation"] in ("nearest", "bilinear", "bicubic"),
+        "mean": _is_rgb(preprocessing["mean"]),
+        "std": _is_rgb(preprocessing["std"]) and min(preprocessing["std"]) > 0,
+        "bn_epsilon": isinstance(metadata.bn_epsilon, int | float) and metadata.bn_epsilon > 0,
+        "padding": metadata.padding in ("symmetric", "same"),
+        "class_list": metadata.class_list in (None, IMAGENET),
+        "classes": isinstance(metadata.classes, tuple)
+        and all(isinstance(name, str) for name in metadata.classes),
+        "model": isinstance(metadata.model, str),
+        "sha256": metadata.sha256 is None or bool(re.fullmatch("[0-9a-f]{8,64}", metadata.sha256)),
+    }
+    if bad := [name for name, holds in checks.items() if not holds]:
+        raise UserError(f"metadata of weights: {bad[0]} has a value that can't be used")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _is_rgb(value: object) -> bool:
+    return (
+        isinstance(value, tuple) and len(value) == 3 and all(isinstance(part, int | float) for part in value)
+    )
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """A well-known list of classes; entry i of each tuple belongs to logit i."""
+
+    wnids: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@functools.cache
+def class_list(name: str) -> ClassList:
+    """The classes of a list by its name.
+
+    Args:
+        name: ``imagenet-1k``: ImageNet's 1000 classes, by WordNet id and English name.
+
+    Raises:
+        UserError: there is no such list.
+    """
+    if name != IMAGENET:
+        raise UserError(f"unknown list of classes {name!r}; there is {IMAGENET}")
+    lines = resources.files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    wnids, names = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    return ClassList(wnids, names)

