@@ -1,8 +1,10 @@
 """Fixtures for the whole suite."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -37,3 +39,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 12), ("val", 5)):
         write_images(root / split, dict.fromkeys(CLASSES, count), coloured=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def deterministic(shared_dir: Path) -> ModuleType:
+    """The reference's weights and inputs that anyone can rebuild."""
+    spec = importlib.util.spec_from_file_location("deterministic", shared_dir / "reference/deterministic.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

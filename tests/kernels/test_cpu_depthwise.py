@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from effnet.kernels import cpu_depthwise
+from effnet.kernels.cpu_convolution import DepthwiseConv2d, on_cpu
 from effnet.models.layers import Conv2d
+from effnet.models.replace import replace_modules
 from effnet.weights import create_model
 
 pytestmark = pytest.mark.skipif(not cpu_depthwise.is_available(), reason="no C++ compiler")
@@ -68,9 +70,9 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
 def with_kernel(name: str, use: bool) -> torch.nn.Module:
     torch.manual_seed(0)
     model = create_model(name, num_classes=4, survival_prob=1.0, dropout=0.0)
-    for module in model.modules():
-        if isinstance(module, Conv2d) and module.groups > 1:
-            module.cpu_kernel = use
+    if use:
+        replace_modules(model, on_cpu)
+        assert any(isinstance(module, DepthwiseConv2d) for module in model.modules())
     return model.to(memory_format=torch.channels_last).train()
 
 
@@ -94,8 +96,8 @@ def test_the_operator_is_a_whole_citizen() -> None:
 @pytest.mark.slow
 def test_compiled_in_one_graph() -> None:
     torch.manual_seed(0)
-    conv = Conv2d(16, 16, 5, 1, groups=16, padding="symmetric").train()
-    conv.cpu_kernel = True
+    conv = on_cpu(Conv2d(16, 16, 5, 1, groups=16, padding="symmetric").train())
+    assert isinstance(conv, DepthwiseConv2d)
     x = torch.randn(2, 16, 8, 8).contiguous(memory_format=torch.channels_last)
     conv(x).square().sum().backward()
     expected, conv.weight.grad = conv.weight.grad, None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from effnet.kernels.block import KernelMBConv
 from effnet.kernels.choose import Workload, choose_kernels
 from effnet.kernels.operators import has_triton
 from effnet.kernels.tiles import TILES
@@ -73,4 +74,4 @@ def test_the_choice_is_measured_and_kept(tmp_path: Path) -> None:
     assert all(verdict.kernel is not None for verdict in verdicts.values()), verdicts
     assert choose_kernels(model, workload, "auto", cache) == verdicts
     choose_kernels(model, workload, "triton", cache)
-    assert all(block.train_tile is not None for block in model.modules() if isinstance(block, MBConv))
+    assert all(isinstance(block, KernelMBConv) for block in model.modules() if isinstance(block, MBConv))

@@ -11,16 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("modelopt")
-
 from effnet import create_model
 from effnet.export.form import inference_form
 from effnet.kernels import cpu_depthwise
-from effnet.models import build_model
+from effnet.kernels.cpu_convolution import on_cpu
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.layers import Conv2d
-from effnet.quantization.layers import QuantSqueezeExcitation, quantizers_of, weighted_layers
+from effnet.models.replace import replace_modules
+from effnet.quantization.layers import (
+    QuantDenseConv2d,
+    QuantDepthwiseConv2d,
+    QuantSqueezeExcitation,
+    quantizers_of,
+    weighted_layers,
+)
+from effnet.quantization.model import build
 from effnet.quantization.quantizer import Quantizer
 from effnet.runtime.errors import UserError
 from effnet.weights import load_weights, save_weights
@@ -29,7 +34,7 @@ from effnet.weights import load_weights, save_weights
 def small(name: str) -> EfficientNet:
     """A model of a few narrow blocks, with BatchNorm's statistics of something seen."""
     torch.manual_seed(0)
-    model = EfficientNet(replace(MODEL_CONFIGS[name], width=0.25, depth=0.3, num_classes=10))
+    model = build(replace(MODEL_CONFIGS[name], width=0.25, depth=0.3, num_classes=10))
     model.train()
     for _ in range(3):
         model(torch.randn(8, 3, 64, 64))
@@ -50,7 +55,7 @@ def ranged(model: EfficientNet, *, asymmetric: bool = True) -> EfficientNet:
 @pytest.mark.parametrize("name", ["efficientnet-quant-b0", "efficientnet-quant-b4"])
 def test_keys_and_shapes_in_order(name: str, shapes: dict[str, dict[str, list[int]]]) -> None:
     with torch.device("meta"):
-        ours = {key: list(value.shape) for key, value in build_model(name).state_dict().items()}
+        ours = {key: list(value.shape) for key, value in create_model(name).state_dict().items()}
     assert list(ours.items()) == list(shapes[name].items())
 
 
@@ -149,7 +154,7 @@ def test_state_dicts_switch_quantizers_on() -> None:
     one.set_range(-0.5, 2.0)
     other.load_state_dict(one.state_dict())
     assert other.grid == one.grid
-    with pytest.raises(RuntimeError, match="has 1 numbers, not 4"):
+    with pytest.raises(RuntimeError, match="has 1 elements, not 4"):
         Quantizer((4, 1)).load_state_dict({"_amax": torch.ones(())})
 
 
@@ -171,7 +176,7 @@ def test_the_form_for_engines_is_the_same_function(name: str, unsigned: bool) ->
 class Operator(torch.nn.Module):
     """PyTorch's own operator in a quantizer's place."""
 
-    only_rounds_to, only_collects, is_on = None, False, True
+    only_rounds_to, only_observes, is_on = None, False, True
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
@@ -212,8 +217,8 @@ def test_gradients_reach_all_weights() -> None:
 def test_a_quantized_file_is_recognised(tmp_path: Path) -> None:
     from effnet.weights import load_model
 
-    save_weights(tmp_path / "w.pth", build_model("efficientnet-quant-lite0").state_dict())
-    assert load_model(tmp_path / "w.pth").config.name == "efficientnet-quant-lite0"
+    save_weights(tmp_path / "w.pth", create_model("efficientnet-quant-lite0").state_dict())
+    assert load_model(tmp_path / "w.pth", build=build).config.name == "efficientnet-quant-lite0"
     with pytest.raises(UserError, match=r"efficientnet-quant-lite0, not of efficientnet-quant-lite2"):
         create_model("efficientnet-quant-lite2", weights=tmp_path / "w.pth")
 
@@ -221,12 +226,14 @@ def test_a_quantized_file_is_recognised(tmp_path: Path) -> None:
 def test_the_depthwise_kernel_gives_the_same_gradients() -> None:
     torch.manual_seed(0)
     model = ranged(small("efficientnet-quant-b0")).train().to(memory_format=torch.channels_last)
-    depthwise = [layer for layer in model.modules() if isinstance(layer, Conv2d) and layer.groups > 1]
     x = torch.randn(8, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     gradients = []
     for use in (False, True):
-        for layer in depthwise:
-            layer.cpu_kernel = use and cpu_depthwise.is_available()
+        if use:
+            replace_modules(model, on_cpu)
+            kinds = {type(layer) for layer in model.modules()}
+            assert QuantDenseConv2d in kinds
+            assert (QuantDepthwiseConv2d in kinds) == cpu_depthwise.is_available()
         model.zero_grad()
         torch.manual_seed(1)
         model(x).square().sum().backward()
@@ -241,11 +248,10 @@ def test_pooling_and_product_share_a_rounding_only_of_the_same_range() -> None:
     x = torch.randn(2, se.squeeze.in_channels, 6, 6)
     with torch.no_grad():
         together = se(x)
-        se.pooling._input_quantizer.enable_calib()  # looks at its input by itself
-        se.pooling._input_quantizer._calibrator = seen = Recorder()
+        se.pooling._input_quantizer.observer = seen = Recorder()  # looks at its input by itself
         assert torch.equal(se(x), together)
         assert torch.equal(seen.last, x)
-        se.pooling._input_quantizer.disable_calib()
+        se.pooling._input_quantizer.observer = None
         se.pooling._input_quantizer.set_range(-0.1, 0.1)
         assert not torch.equal(se(x), together)
 
@@ -253,5 +259,5 @@ def test_pooling_and_product_share_a_rounding_only_of_the_same_range() -> None:
 class Recorder:
     """A calibrator that keeps what it is shown."""
 
-    def collect(self, x: Tensor) -> None:
+    def collect(self, x: Tensor, function: object = None) -> None:
         self.last = x

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("modelopt")
-
-from effnet.models import build_model
+from effnet import create_model
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.layers import quantizers_of, weighted_layers
 from effnet.quantization.placement import ENGINES, PLACEMENT, Target, place_quantizers, row_of
@@ -16,7 +14,7 @@ from tests.quantization.test_layers import small
 @pytest.fixture
 def model() -> EfficientNet:
     with torch.device("meta"):
-        return build_model("efficientnet-quant-b0")
+        return create_model("efficientnet-quant-b0")
 
 
 def on(model: EfficientNet) -> set[str]:
@@ -64,7 +62,7 @@ def test_layers_that_stay_float(model: EfficientNet) -> None:
 
 def test_a_float_model_has_no_places() -> None:
     with torch.device("meta"), pytest.raises(UserError, match="use --arch efficientnet-quant-lite0"):
-        place_quantizers(build_model("efficientnet-lite0"), "tensorrt")
+        place_quantizers(create_model("efficientnet-lite0"), "tensorrt")
 
 
 @pytest.mark.parametrize("target", ENGINES)
@@ -77,7 +75,7 @@ def test_products_of_two_pairs_fit_in_16_bits_on_x86(target: Target, reduce_rang
     for layer in weighted_layers(model).values():
         quantizer = layer._weight_quantizer
         quantizer.follow(layer.weight)
-        quantizer.enable_quant()
+        quantizer.rounds = True
         integers = quantizer(layer.weight) / quantizer.channel_scales()
         torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-3)
         most = max(most, float(integers.abs().max().detach()))

@@ -10,10 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("modelopt")
-
 from effnet import create_model
-from effnet.models import build_model
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.layers import quantizers_of
 from effnet.training.checkpoint import read_checkpoint, write_atomically
@@ -47,7 +44,7 @@ def state_dict(
 
 @pytest.fixture
 def model(state_dict: dict[str, Tensor]) -> EfficientNet:
-    model = build_model(NAME)
+    model = create_model(NAME)
     model.load_state_dict(state_dict)
     return model.eval()
 
@@ -92,7 +89,7 @@ def test_ranges_that_calibration_finds(
             quantizer.register_forward_pre_hook(
                 lambda _, inputs, name=name: seen.__setitem__(name, float(inputs[0].abs().max()))
             )
-        quantizer.disable_quant()
+        quantizer.rounds = False
     with torch.inference_mode():
         model(torch.tensor(deterministic.batch(8, 96)))
     expected = {name: float(facts[f"amax/{name}._amax"]) for name in seen}
@@ -145,7 +142,7 @@ def test_old_files_are_converted(
     write_atomically(content if metadata is None else {**content, "metadata": metadata}, path)
     batch = torch.tensor(deterministic.batch(2, 96))
     for ema in (False, True):
-        model = build_model(NAME)
+        model = create_model(NAME)
         load_weights(model, path, ema=ema)
         assert errors_of(model.eval(), facts, batch)["layer1"] < ALLOWED["layer1"]
     resumed = read_checkpoint(path)
@@ -154,7 +151,7 @@ def test_old_files_are_converted(
 
 
 def test_files_say_their_format(state_dict: dict[str, Tensor], tmp_path: Path) -> None:
-    model = build_model(NAME)
+    model = create_model(NAME)
     old = tmp_path / "old.pth.tar"
     write_atomically({"state_dict": exchanged(state_dict), "metadata": described(None)}, old)
     load_weights(model, old)

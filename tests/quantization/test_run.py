@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("modelopt")
-
 from effnet.cli import main
 from effnet.inference.evaluate import evaluate
 from effnet.quantization.layers import quantizers_of

@@ -17,7 +17,8 @@ from effnet.export.trained import TrainedModel
 from effnet.inference.engine import engine_of
 from effnet.inference.engines import ENGINES
 from effnet.inference.engines.network import Network
-from effnet.models import build_model, model_config
+from effnet.models import model_config
+from effnet.quantization.model import build
 from effnet.recipe import ComputeSettings, Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import AUTOCAST_DTYPES, Precision, resolve_precision
@@ -110,7 +111,7 @@ def _run(
     torch.manual_seed(0)
     size = model_config(arch, image_size=settings.image_size).image_size
     preprocessing = Preprocessing(size, size + 32)
-    model = build_model(arch, image_size=size).eval()
+    model = build(model_config(arch, image_size=size)).eval()
     trained = TrainedModel(model, WeightsMetadata(arch, preprocessing.to_dict()))
     images = example_images(preprocessing, batch_size, takes_bytes=False)
     contenders: dict[str, Step] = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effnet.benchmark.ceilings import Ceilings, measure_ceilings
 from effnet.benchmark.environment import environment
-from effnet.kernels.block import ACTIVATIONS
+from effnet.kernels.block import ACTIVATIONS, can_fuse, top_left
 from effnet.kernels.choose import (
     Workload,
     block_sides,
@@ -71,7 +71,7 @@ def kernel_rows(
     rows: dict[str, dict[str, Any]] = {}
     for _, block, side in block_sides(model, workload.image_size):
         name = shape_name(block, side, workload.batch_size)
-        if block.can_fuse and name not in rows:
+        if can_fuse(block) and name not in rows:
             rows[name] = measure_shape(block, side, workload, device, ceilings)
     return rows
 
@@ -121,7 +121,7 @@ class _Tensors:
         self.how = (
             self.conv.kernel_size[0],
             stride,
-            *self.conv.top_left(self.x),
+            *top_left(self.conv, *self.x.shape[2:]),
             ACTIVATIONS[type(block.depsep.act)] if self.normalised else NONE,
         )
 

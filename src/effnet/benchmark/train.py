@@ -15,6 +15,7 @@ from effnet.benchmark.environment import environment
 from effnet.benchmark.measure import Step, Timing, interleaved
 from effnet.benchmark.peers import peer_model
 from effnet.data import Batch
+from effnet.quantization.model import build
 from effnet.recipe import Recipe
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision
@@ -116,7 +117,7 @@ def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
 def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Batch]:
     """A trainer on random images that writes nothing, and its batch."""
     recipe = recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
-    opened = open_run(recipe, None, Processes.alone(device), ("train",))
+    opened = open_run(recipe, None, Processes.alone(device), ("train",), build=build)
     trainer = opened.trainer(recipe, RunLog(None))
     return trainer, next(iter(trainer.loader))
 

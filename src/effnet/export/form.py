@@ -8,6 +8,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import Conv2d, ConvBNAct, SqueezeExcitation
+from effnet.models.replace import replace_modules
+from effnet.quantization.exported import export_form
 
 
 class ConvSqueezeExcitation(nn.Module):
@@ -32,7 +34,7 @@ class ConvSqueezeExcitation(nn.Module):
 def inference_form(model: nn.Module, *, unsigned: bool = True) -> nn.Module:
     """A copy of `model` for inference alone: BatchNorm folded into convolutions, squeeze-and-excitation as 1x1 ones.
 
-    Only this package's own layers are changed. A quantized model's form is `effnet.quantization.layers.export_form`.
+    Only this package's own layers are changed. A quantized model's form is `effnet.quantization.exported.export_form`.
 
     Args:
         model: any module.
@@ -42,22 +44,17 @@ def inference_form(model: nn.Module, *, unsigned: bool = True) -> nn.Module:
         A model in evaluation mode on the same device; its state dict is no longer the reference's.
     """
     if isinstance(model, EfficientNet) and model.config.quantized:
-        from effnet.quantization.layers import export_form  # with an optional package, slow to import
-
         return export_form(model, unsigned=unsigned)
-    model = copy.deepcopy(model).eval()
-    for module in list(model.modules()):
-        if (
-            isinstance(module, ConvBNAct)
-            and type(module.conv) is Conv2d
-            and type(module.bn) is nn.BatchNorm2d
-        ):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-            module.bn = nn.Identity()  # type: ignore[assignment]
-        for name, child in module.named_children():
-            if type(child) is SqueezeExcitation and type(child.squeeze) is nn.Linear:
-                setattr(module, name, ConvSqueezeExcitation(child))
-    return model
+    return replace_modules(copy.deepcopy(model).eval(), _for_inference)
+
+
+def _for_inference(module: nn.Module) -> nn.Module:
+    if type(module) is ConvBNAct and isinstance(module.conv, Conv2d) and type(module.bn) is nn.BatchNorm2d:
+        module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+        module.bn = nn.Identity()  # type: ignore[assignment]  # the same interface
+    if type(module) is SqueezeExcitation and type(module.squeeze) is nn.Linear:
+        return ConvSqueezeExcitation(module)
+    return module
 
 
 def _as_convolution(linear: nn.Linear) -> nn.Conv2d:

@@ -7,6 +7,7 @@ from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
 from effnet.models.efficientnet import EfficientNet
+from effnet.quantization.model import build
 from effnet.weights import WeightsMetadata, load_model, published_tag
 
 # The model that needs no download: its weights come with a Python package.
@@ -62,7 +63,7 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
         UserError: an image size that can't be.
     """
     source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
-    model = load_model(source, name=choice.arch, ema=choice.ema)
+    model = load_model(source, name=choice.arch, ema=choice.ema, build=build)
     metadata = model.metadata or _assumed_metadata(model)
     preprocessing = Preprocessing.from_dict(metadata.preprocessing).at_size(choice.image_size)
     return TrainedModel(model.eval(), replace(metadata, preprocessing=preprocessing.to_dict()))

@@ -11,6 +11,7 @@ from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
+from effnet.quantization.model import build
 from effnet.recipe import ComputeSettings, Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
@@ -81,7 +82,7 @@ def _open(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
     file = recipe.model.pretrained_from_file
     if is_exported(Path(file) if file else None):
         return _open_exported(recipe, path, processes)
-    opened = open_run(recipe, path, processes, ("val",))
+    opened = open_run(recipe, path, processes, ("val",), build=build)
     if recipe.run.engine is None:
         models = {prefix: (model, _own_validator(opened)) for prefix, model in _weights(opened).items()}
     else:

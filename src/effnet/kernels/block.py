@@ -11,13 +11,54 @@ import torch
 from torch import Tensor, nn
 
 from effnet.kernels.operators import NONE, depthwise, moments
+from effnet.models.layers import Conv2d, MBConv
 
 # Names of the kernels' activations by the layer that they stand for.
 ACTIVATIONS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU6: "relu6"}
 
 
+class KernelMBConv(MBConv):
+    """Block whose part around the depthwise convolution runs the kernels of this package."""
+
+    train_tile: int | None = None
+    """index into `effnet.kernels.tiles.TILES` for training; None for PyTorch's operators"""
+    eval_tile: int | None = None
+    """the same for evaluation"""
+
+    def filtered(self, y: Tensor) -> Tensor:
+        """See `MBConv.filtered`."""
+        tile = self.train_tile if self.training else self.eval_tile
+        # An exported model is to hold plain convolutions.
+        if tile is None or torch.compiler.is_exporting():
+            return super().filtered(y)
+        conv, expand = self.depsep.conv, self.expand
+        return filtered(
+            y,
+            None if expand is None else expand.bn,
+            self.depsep.act,
+            conv.weight,
+            self.depsep.bn,
+            stride=conv.stride[0],
+            top_left=top_left(conv, *y.shape[2:]),
+            tile=tile,
+        )
+
+
+def can_fuse(block: MBConv) -> bool:
+    """Return whether the kernels have a form for a block: none of the layers that they stand for was replaced."""
+    norms = [block.depsep.bn, *([block.expand.bn] if block.expand is not None else [])]
+    return type(block.depsep.conv) is Conv2d and supports(block.depsep.act, *norms)
+
+
+def top_left(conv: Conv2d, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of zeros that go before an image of the given size."""
+    if not conv.pads_itself:
+        return conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
+    return conv.same_padding(height)[0], conv.same_padding(width)[0]
+
+
 def supports(activation: nn.Module, *norms: nn.Module) -> bool:
-    """Whether the kernels know a block's activation and its normalisations, which may have been replaced."""
+    """Return whether the kernels know an activation and normalisations, which may have been replaced."""
     return type(activation) in ACTIVATIONS and all(
         type(norm) is nn.BatchNorm2d
         and norm.affine

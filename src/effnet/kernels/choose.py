@@ -12,55 +12,34 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from filelock import FileLock
 from torch import Tensor
 
+from effnet.kernels.block import KernelMBConv, can_fuse
 from effnet.kernels.operators import has_triton
 from effnet.kernels.tiles import DEFAULT_TILE, TILES, Tile
+from effnet.kernels.workload import Mode, Workload
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import MBConv
+from effnet.models.replace import with_state_of
 from effnet.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["auto", "triton", "torch"]
 REPEATS, WARMUP = 15, 3
 # Tiles that leave more than this share of the best one's lanes idle are not worth timing.
 FILLED_SHARE = 0.8
 MOST_TILES = 2
 # Relative error of results: BF16's rounding after each step of a chain and its gradient comes to a hundredth or two.
 AGREEMENT = 0.05
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a run asks of a model.
-
-    Attributes:
-        batch_size: images of a step.
-        image_size: side in pixels.
-        dtype: autocast's type, or None without autocast.
-        compiled: whether the step goes through `torch.compile`.
-        training: forward and backward in training, or forward in evaluation.
-    """
-
-    batch_size: int
-    image_size: int
-    dtype: torch.dtype | None
-    compiled: bool
-    training: bool = True
-
-    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """Context of the forward pass."""
-        return nullcontext() if self.dtype is None else torch.autocast(device.type, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -109,20 +88,22 @@ def choose_kernels(
     if mode == "triton" and (device.type != "cuda" or not has_triton()):
         raise UserError("--kernels triton needs a CUDA GPU and the package triton; leave it at auto")
     blocks = {
-        name: (block, side) for name, block, side in block_sides(model, workload.image_size) if block.can_fuse
+        name: (block, side)
+        for name, block, side in block_sides(model, workload.image_size)
+        if can_fuse(block)
     }
     if mode == "triton":
-        for block, _ in blocks.values():
-            _set_tile(block, DEFAULT_TILE, workload)
+        for name, (block, _) in blocks.items():
+            model.set_submodule(name, with_tile(block, DEFAULT_TILE, workload))
     if mode != "auto" or not (measure or (device.type == "cuda" and has_triton())):
         return {}
-    return _choose(blocks, workload, device, cache, measure or measure_block)
+    return _choose(model, blocks, workload, cache, measure or measure_block)
 
 
 def _choose(
+    model: EfficientNet,
     blocks: Mapping[str, tuple[MBConv, int]],
     workload: Workload,
-    device: torch.device,
     cache: Path,
     measure: Measure,
 ) -> dict[str, Verdict]:
@@ -132,25 +113,35 @@ def _choose(
     # Of several processes on a machine the first measures, the others wait and read.
     with FileLock(cache.with_suffix(".lock")):
         known = _read(cache)
-        here = known.setdefault(_environment(device, workload), {})
-        for block, side in blocks.values():
+        here = known.setdefault(_environment(next(model.parameters()).device, workload), {})
+        for name, (block, side) in blocks.items():
             shape = shape_name(block, side, workload.batch_size)
             if shape not in here:
                 here[shape] = measure(block, side, workload)
                 _write(cache, known)
                 logger.info("kernels: %s: %s", shape, _told(here[shape]))
             used[shape] = here[shape]
-            _set_tile(block, here[shape].tile, workload)
-            chosen += here[shape].tile is not None
+            if (tile := here[shape].tile) is not None:
+                model.set_submodule(name, with_tile(block, tile, workload))
+                chosen += 1
     logger.info("kernels: %d of %d blocks take the Triton kernels (%s)", chosen, len(blocks), cache)
     return used
 
 
-def _set_tile(block: MBConv, tile: int | None, workload: Workload) -> None:
+def with_tile(block: MBConv, tile: int | None, workload: Workload) -> KernelMBConv:
+    """Return a block of the same state that runs the kernels, for training or for evaluation.
+
+    Args:
+        block: plain, or one that runs them already, whose tile for the other mode is kept.
+        tile: index into `effnet.kernels.tiles.TILES`; None for PyTorch's operators.
+        workload: of the run.
+    """
+    made = with_state_of(KernelMBConv, block)
     if workload.training:
-        block.train_tile = tile
+        made.train_tile = tile
     else:
-        block.eval_tile = tile
+        made.eval_tile = tile
+    return made
 
 
 def _told(verdict: Verdict) -> str:
@@ -282,7 +273,7 @@ def candidates(columns: int) -> list[int]:
 
 def _step(block: MBConv, tile: int | None, side: int, workload: Workload) -> Callable[[], Sequence[Tensor]]:
     """Forward, and in training backward, of what the kernels stand for, on random numbers that are always the same."""
-    _set_tile(block, tile, workload)
+    block = with_tile(block, tile, workload)
     conv, device = block.depsep.conv, block.depsep.conv.weight.device
     out = -(-side // conv.stride[0])
     dtype = workload.dtype or conv.weight.dtype
@@ -296,7 +287,7 @@ def _step(block: MBConv, tile: int | None, side: int, workload: Workload) -> Cal
 
     def forward(expanded: Tensor) -> Tensor:
         with workload.autocast(device):
-            return block.filter(expanded)
+            return block.filtered(expanded)
 
     if workload.compiled:
         torch.compiler.reset()  # each form is compiled by itself, else there are soon too many of one function

@@ -5,8 +5,9 @@ training settings for dropout and stochastic depth; EfficientNet-Lite's model ca
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 SqueezeWidth = Literal["input", "expanded", "none"]
 Padding = Literal["symmetric", "same"]
@@ -57,7 +58,10 @@ class ModelConfig:
         activation: name in `layers.ACTIVATIONS`.
         fixed_stem_and_head: keep stem and head channels and the depth of the first and last stage unscaled (Lite).
         padding: ``symmetric`` (PyTorch's) or ``same`` (TensorFlow's "SAME", which pads right and bottom first).
-        quantized: simulate INT8 (`models.quantized`); squeeze-and-excitation is then two 1x1 convolutions.
+        quantized: whether it is a quantized twin: the network of the float model, in which
+            `effnet.quantization.model` then replaces layers.
+        twin: name of the quantized model with the same network, or of the float one if this is quantized.
+        is_large: whether it is trained with the published settings of B4 rather than those of B0.
         num_classes: number of logits.
         bn_momentum: weight of the new batch in BatchNorm's running statistics.
         bn_epsilon: added to BatchNorm's variance.
@@ -75,6 +79,8 @@ class ModelConfig:
     fixed_stem_and_head: bool = False
     padding: Padding = "symmetric"
     quantized: bool = False
+    twin: str = ""
+    is_large: bool = False
     num_classes: int = 1000
     bn_momentum: float = 0.01
     bn_epsilon: float = 1e-3
@@ -138,28 +144,41 @@ _LITE_SCALING = {
 }
 
 
+# Trained with the published settings of B4; the others with those of B0.
+_LARGE = ("b4", "b5", "b6", "b7")
+
+
 def _family() -> dict[str, ModelConfig]:
-    rows = [ModelConfig(f"efficientnet-{member}", *scaling) for member, scaling in _SCALING.items()]
-    rows += [
-        ModelConfig(f"efficientnet-widese-{member}", *scaling, squeeze_width="expanded")
-        for member, scaling in _SCALING.items()
-    ]
-    rows += [
-        ModelConfig(
-            f"efficientnet-{member}",
-            *scaling,
+    rows = [
+        *_rows("", _SCALING),
+        *_rows("widese-", _SCALING, squeeze_width="expanded"),
+        *_rows(
+            "",
+            _LITE_SCALING,
             squeeze_width="none",
             activation="relu6",
             fixed_stem_and_head=True,
             padding="same",
+        ),
+    ]
+    return {row.name: row for row in (*rows, *map(_quantized, rows))}
+
+
+def _rows(
+    kind: str, scalings: dict[str, tuple[float, float, int, float]], **fields: Any
+) -> Iterator[ModelConfig]:
+    for member, scaling in scalings.items():
+        yield ModelConfig(
+            f"efficientnet-{kind}{member}",
+            *scaling,
+            twin=f"efficientnet-quant-{kind}{member}",
+            is_large=member in _LARGE,
+            **fields,
         )
-        for member, scaling in _LITE_SCALING.items()
-    ]
-    rows += [
-        replace(row, name=row.name.replace("efficientnet-", "efficientnet-quant-"), quantized=True)
-        for row in rows
-    ]
-    return {row.name: row for row in rows}
+
+
+def _quantized(row: ModelConfig) -> ModelConfig:
+    return replace(row, name=row.twin, twin=row.name, quantized=True)
 
 
 MODEL_CONFIGS: dict[str, ModelConfig] = _family()

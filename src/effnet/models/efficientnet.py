@@ -1,16 +1,14 @@
 """The network: stem, seven stages of MBConv blocks, head and classifier."""
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effnet.models.config import ModelConfig, StageConfig
 from effnet.models.layers import Classifier, ConvBNAct, MBConv
-
-if TYPE_CHECKING:
-    from effnet.weights.metadata import WeightsMetadata
 
 
 class EfficientNet(nn.Module):
@@ -26,8 +24,8 @@ class EfficientNet(nn.Module):
         torch.Size([2, 1000])
     """
 
-    metadata: "WeightsMetadata | None" = None
-    """What is known about the weights that were loaded; not part of the state dict."""
+    metadata: Any = None
+    """`effnet.weights.WeightsMetadata` of the weights that were loaded, None before; not part of the state dict."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -38,13 +36,9 @@ class EfficientNet(nn.Module):
         self.features = ConvBNAct(config, stages[-1].out_channels, config.head_channels)
         self.classifier = Classifier(config.head_channels, config.num_classes, config.dropout)
         self._initialise(config)
-        if config.quantized:
-            from effnet.quantization.layers import quantize_layers  # with an optional package, slow to import
-
-            quantize_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch.
+        """Return the logits of a batch.
 
         Args:
             x: normalised images, floating point, shape (N, 3, H, W); any H and W of at least 32.
@@ -55,7 +49,7 @@ class EfficientNet(nn.Module):
         return self.classifier(self.features(self.layers(self.stem(x))))
 
     def extract_features(self, x: Tensor) -> dict[str, Tensor]:
-        """Feature maps at every scale, for use as a backbone.
+        """Return the feature maps at every scale, for use as a backbone.
 
         Args:
             x: as in `forward`.
@@ -70,6 +64,19 @@ class EfficientNet(nn.Module):
             x = outputs[f"layer{number}"] = layer(x)
         outputs["features"] = self.features(x)
         return outputs
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the layer that makes logits of the pooled features."""
+        return self.classifier.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layer by a fresh one for another number of classes, on the same device."""
+        old = self.classifier.fc
+        self.classifier.fc = nn.Linear(
+            old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
+        )
+        nn.init.zeros_(self.classifier.fc.bias)
+        self.config = replace(self.config, num_classes=num_classes)
 
     @staticmethod
     def _build_stages(config: ModelConfig, stages: tuple[StageConfig, ...]) -> list[nn.Module]:

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effnet.kernels import cpu_depthwise
-from effnet.kernels.block import filtered, supports
 from effnet.models.config import ModelConfig, Padding, StageConfig
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -27,9 +25,6 @@ class Conv2d(nn.Conv2d):
 
     Shapes: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
     """
-
-    cpu_kernel = False
-    """in training, take the weight gradient of `effnet.kernels.cpu_depthwise` where that pays"""
 
     def __init__(
         self,
@@ -58,28 +53,17 @@ class Conv2d(nn.Conv2d):
         return self.convolved(x, self.weight)
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`x` convolved with these weights in the place of its own."""
-        x, kernel = self.padded(x), self.kernel_size[0]
-        if self.training and self.groups == 1 and x.shape[2:] == weight.shape[2:] == (1, 1):
-            # On CPUs the gradient of a convolution of single pixels takes two to six times as long as this.
-            return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
-        if self.cpu_kernel and self.training and cpu_depthwise.pays(x.shape[1], kernel, *x.shape[2:]):
-            return cpu_depthwise.depthwise(x, weight, self.stride[0], int(self.padding[0]))
-        return self._conv_forward(x, weight, self.bias)
+        """Convolve `x` with these weights in the place of the layer's own; shapes as in `forward`."""
+        return self._conv_forward(self.padded(x), weight, self.bias)
 
     def padded(self, x: Tensor) -> Tensor:
-        """`x` with the zeros around it that the convolution itself does not add."""
+        """Add the zeros around `x` that the convolution itself does not add."""
         if not self.pads_itself:
             return x
-        return F.pad(x, (*self._same_padding(x.shape[3]), *self._same_padding(x.shape[2])))
+        return F.pad(x, (*self.same_padding(x.shape[3]), *self.same_padding(x.shape[2])))
 
-    def top_left(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of zeros that go before `x`."""
-        if not self.pads_itself:
-            return self.kernel_size[0] // 2, self.kernel_size[1] // 2
-        return self._same_padding(x.shape[2])[0], self._same_padding(x.shape[3])[0]
-
-    def _same_padding(self, size: int) -> tuple[int, int]:
+    def same_padding(self, size: int) -> tuple[int, int]:
+        """Return the zeros before and after a side of `size` pixels in TensorFlow's "SAME" padding."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
         return total // 2, total - total // 2
@@ -155,11 +139,6 @@ class MBConv(nn.Module):
     `expand` is absent where the expansion is 1, `se` in models without squeeze-and-excitation.
     """
 
-    train_tile: int | None = None
-    """in training, run `effnet.kernels` with this tile in place of the library; `kernels.choose` sets it"""
-    eval_tile: int | None = None
-    """the same in evaluation"""
-
     def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
         super().__init__()
         in_channels = stage.in_channels if is_first else stage.out_channels
@@ -180,49 +159,21 @@ class MBConv(nn.Module):
         return self.stochastic_depth(x, y) if self.has_shortcut else y
 
     def branch(self, x: Tensor) -> Tensor:
-        """The block without its shortcut; shapes as in `forward`."""
-        # An exported model is to hold plain convolutions.
-        if self.tile is not None and not torch.compiler.is_exporting():
-            y = self.filter(self.expand.conv(x) if self.expand is not None else x)
-        else:
-            y = self.depsep(self.expand(x) if self.expand is not None else x)
+        """Compute the block without its shortcut; shapes as in `forward`."""
+        y = self.filtered(x if self.expand is None else self.expand.conv(x))
         if self.se is not None:
             y = self.se(y)
         return self.proj(y)
 
-    @property
-    def tile(self) -> int | None:
-        """Tile of the kernels in the present mode; None for the library, and for a convolution made another, such as a
-        quantized one, whose own forward has to run."""
-        if type(self.depsep.conv) is not Conv2d:
-            return None
-        return self.train_tile if self.training else self.eval_tile
-
-    def filter(self, y: Tensor) -> Tensor:
-        """The depthwise filter with the BatchNorms and activations around it, by the kernels if `tile` is set.
+    def filtered(self, y: Tensor) -> Tensor:
+        """Apply the depthwise convolution and the BatchNorms and activations around it.
 
         Args:
-            y: the expansion as its convolution gives it, or the block's input where there is none.
+            y: what the expansion's convolution returns, or the block's input where there is no expansion.
         """
-        expand, depsep = self.expand, self.depsep
-        if self.tile is None:
-            return depsep(expand.act(expand.bn(y)) if expand is not None else y)
-        return filtered(
-            y,
-            expand.bn if expand is not None else None,
-            depsep.act,
-            depsep.conv.weight,
-            depsep.bn,
-            stride=depsep.conv.stride[0],
-            top_left=depsep.conv.top_left(y),
-            tile=self.tile,
-        )
-
-    @property
-    def can_fuse(self) -> bool:
-        """Whether `effnet.kernels` can stand for a part of this block."""
-        norms = [self.depsep.bn, *([self.expand.bn] if self.expand is not None else [])]
-        return type(self.depsep.conv) is Conv2d and supports(self.depsep.act, *norms)
+        if self.expand is not None:
+            y = self.expand.act(self.expand.bn(y))
+        return self.depsep(y)
 
 
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:

@@ -56,5 +56,8 @@ def _check(config: ModelConfig) -> None:
 
 
 def build_model(name: str, **overrides: Any) -> EfficientNet:
-    """A freshly initialised model of `name`; see `model_config` for the arguments and errors."""
+    """Return a freshly initialised float model; see `model_config` for the arguments and errors.
+
+    Quantized twins are made by `effnet.create_model`.
+    """
     return EfficientNet(model_config(name, **overrides))

@@ -45,7 +45,7 @@ def ends(x: Tensor) -> Tensor:
 
 
 class HistogramCalibrator:
-    """What modelopt's quantizer hands its input to while it calibrates."""
+    """Observer of a quantizer: the histogram of what it is given."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.histogram = Histogram()
@@ -105,9 +105,9 @@ def calibrate(
             symmetric=not quantizer.is_asymmetric,
         )
         quantizer.set_range(low, high)
-        quantizer.disable_calib()
+        quantizer.observer = None
     for quantizer in quantizers_of(model).values():
-        quantizer.enable_quant()
+        quantizer.rounds = True
     model.train(was_training)
     if not metrics:
         raise UserError("there is no image to calibrate on; see --calib-data and --calib-batches")
@@ -117,10 +117,9 @@ def calibrate(
 def _attach(model: nn.Module, sampler: Sampler) -> dict[Quantizer, HistogramCalibrator]:
     calibrators = {}
     for quantizer in quantizers_of(model).values():
-        quantizer.disable_quant()
+        quantizer.rounds = False
         if quantizer.is_on and not quantizer.shape:
-            calibrators[quantizer] = quantizer._calibrator = HistogramCalibrator(sampler)
-            quantizer.enable_calib()
+            calibrators[quantizer] = quantizer.observer = HistogramCalibrator(sampler)
     return calibrators
 
 

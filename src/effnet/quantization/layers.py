@@ -1,26 +1,24 @@
 """The layers of a quantized model: the float ones, with quantizers in them.
 
-Entries of the state dict are those of the published quantized files. A quantizer has a place wherever some engine
-needs one; which of them are on is `effnet.quantization.placement`'s business. A new model has those on that the
-published files have.
+Entries of the state dict are those of NVIDIA's quantized models. A quantizer has a place wherever some engine needs
+one; which of them are on is `effnet.quantization.placement`'s business. A new model has those on that NVIDIA's have.
 """
 
-import copy
-from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effnet.models.efficientnet import EfficientNet
-from effnet.models.layers import Classifier, Conv2d, ConvBNAct, MBConv, SqueezeExcitation
-from effnet.quantization.quantizer import ExportedQuantizer, NoQuantizer, Quantizer
+from effnet.kernels.cpu_convolution import DenseConv2d, DepthwiseConv2d, of_either, on_cpu
+from effnet.models.layers import Classifier, Conv2d, MBConv, SqueezeExcitation
+from effnet.models.replace import with_state_of
+from effnet.quantization.quantizer import Quantizer
 from effnet.quantization.rounding import rounded_silu
 
 
 class _Weighted(nn.Module):
-    """What convolutions and linear layers share: quantizers of input and weight."""
+    """Common part of convolutions and linear layers: quantizers of input and weight."""
 
     weight: Tensor
     _input_quantizer: Quantizer
@@ -36,12 +34,36 @@ class _Weighted(nn.Module):
 _W = TypeVar("_W", bound=_Weighted)
 
 
+def _with_quantizers(cls: type[_W], layer: nn.Module) -> _W:
+    made = with_state_of(cls, layer)
+    made.add_quantizers()
+    return made
+
+
 class QuantConv2d(_Weighted, Conv2d):
     """Convolution of a quantized input with quantized weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve `x`."""
+        """Convolve `x`; shapes as in `Conv2d`."""
         return self.convolved(self._input_quantizer(x), self._weight_quantizer(self.weight))
+
+    @classmethod
+    def of(cls, conv: Conv2d) -> "QuantConv2d":
+        """Return the quantized form of a convolution, whose weights it shares."""
+        return _with_quantizers(cls, conv)
+
+
+class QuantDepthwiseConv2d(QuantConv2d, DepthwiseConv2d):
+    """The same with this project's weight gradient, for training on a CPU."""
+
+
+class QuantDenseConv2d(QuantConv2d, DenseConv2d):
+    """The same with single pixels as a matrix product, for training on a CPU."""
+
+
+@on_cpu.register
+def _(conv: QuantConv2d) -> nn.Module:
+    return of_either(conv, QuantDepthwiseConv2d, QuantDenseConv2d)
 
 
 class QuantLinear(_Weighted, nn.Linear):
@@ -50,6 +72,11 @@ class QuantLinear(_Weighted, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
         return F.linear(self._input_quantizer(x), self._weight_quantizer(self.weight), self.bias)
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> "QuantLinear":
+        """Return the quantized form of a linear layer, whose weights it shares."""
+        return _with_quantizers(cls, linear)
 
 
 class QuantPooling(nn.Module):
@@ -78,8 +105,8 @@ class QuantSiLU(nn.Module):
         if grid is not None and gate_grid is not None:
             return rounded_silu(x, grid, gate_grid)
         x = self._input_quantizer(x)
-        if self.gate_quantizer.only_collects:
-            self.gate_quantizer.collect_through(torch.sigmoid, x)
+        if self.gate_quantizer.only_observes:
+            self.gate_quantizer.observe_through(torch.sigmoid, x)
         elif self.gate_quantizer.is_on:
             return x * self.gate_quantizer(x.sigmoid())
         return F.silu(x)
@@ -91,9 +118,9 @@ class QuantSqueezeExcitation(nn.Module):
     def __init__(self, source: SqueezeExcitation) -> None:
         super().__init__()
         self.pooling = QuantPooling()
-        self.squeeze = _convolution(source.squeeze)
-        self.act = _activation(source.act)
-        self.expand = _convolution(source.expand)
+        self.squeeze = QuantConv2d.of(_as_convolution(source.squeeze))
+        self.act = quantized_activation(source.act)
+        self.expand = QuantConv2d.of(_as_convolution(source.expand))
         self.gate_quantizer = Quantizer(is_on=False)
         self.mul_a_quantizer = Quantizer()
         self.mul_b_quantizer = Quantizer()
@@ -122,6 +149,15 @@ class QuantMBConv(MBConv):
             return y
         return self.stochastic_depth(self.residual_quantizer(x), self.branch_quantizer(y))
 
+    @classmethod
+    def of(cls, block: MBConv) -> "QuantMBConv":
+        """Return the quantized form of a block, whose layers it shares."""
+        made = with_state_of(cls, block)
+        if made.has_shortcut:
+            made.residual_quantizer = Quantizer()
+            made.branch_quantizer = Quantizer(is_on=False)
+        return made
+
 
 class QuantClassifier(nn.Module):
     """Global average pooling, dropout, fully connected layer; weights are those of `source`."""
@@ -130,49 +166,20 @@ class QuantClassifier(nn.Module):
         super().__init__()
         self.pooling = QuantPooling()
         self.dropout = source.dropout
-        self.fc = source.fc
-        _convert(self.fc, QuantLinear)
+        self.fc = QuantLinear.of(source.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes)."""
         return self.fc(self.dropout(self.pooling(x).flatten(1)))
 
 
-def quantize_layers(model: EfficientNet) -> None:
-    """Give the layers of a float model their quantizers, in place. The weights stay.
-
-    From then on, loading a state dict with quantizers' entries switches off those that have none in it; a float
-    model's leaves them as they are.
-    """
-    for module in list(model.modules()):
-        if isinstance(module, ConvBNAct):
-            _convert(module.conv, QuantConv2d)
-            module.act = _activation(module.act)
-        elif isinstance(module, MBConv):
-            if module.se is not None:
-                module.se = QuantSqueezeExcitation(module.se)  # type: ignore[assignment]  # the same interface
-            module.__class__ = QuantMBConv
-            if module.has_shortcut:
-                module.residual_quantizer = Quantizer()
-                module.branch_quantizer = Quantizer(is_on=False)
-    model.classifier = QuantClassifier(model.classifier)  # type: ignore[assignment]  # the same interface
-    model.register_load_state_dict_pre_hook(_switch_off_absent)
-
-
-def _switch_off_absent(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: object) -> None:
-    if any(key.endswith("._amax") for key in state_dict):
-        for name, quantizer in quantizers_of(model).items():
-            if f"{prefix}{name}._amax" not in state_dict:
-                quantizer.switch(False)
-
-
 def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
-    """The quantizers of a model by name, those that are off included."""
+    """Return the quantizers of a model by name, those that are off included."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
 
 
 def weighted_layers(model: nn.Module) -> dict[str, QuantConv2d | QuantLinear]:
-    """Convolutions and linear layers of a quantized model by name."""
+    """Return the convolutions and linear layers of a quantized model by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -180,67 +187,15 @@ def weighted_layers(model: nn.Module) -> dict[str, QuantConv2d | QuantLinear]:
     }
 
 
-def export_form(model: nn.Module, *, unsigned: bool) -> nn.Module:
-    """A copy of a quantized model in eval mode as engines want it: BatchNorm folded, quantizers as PyTorch's operators.
-
-    Folding scales each output channel of a kernel and its quantizer alike, so the integers stay what they were in
-    training, and the arithmetic too.
-
-    Args:
-        model: quantized, its ranges known; any device.
-        unsigned: store activations as uint8, not int8.
-    """
-    model = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        for layer in weighted_layers(model).values():
-            # On the grid already: a later rounding, in whatever arithmetic, then finds the same integers.
-            layer.weight.copy_(layer._weight_quantizer(layer.weight))
-        for module in model.modules():
-            if isinstance(module, ConvBNAct):
-                _fold(module)
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, Quantizer):
-                    setattr(module, name, _exported(child, unsigned))
-    return model
-
-
-def _exported(quantizer: Quantizer, unsigned: bool) -> nn.Module:
-    is_used = quantizer.is_on and quantizer.has_range
-    return ExportedQuantizer(quantizer, unsigned=unsigned) if is_used else NoQuantizer()
-
-
-def _fold(module: ConvBNAct) -> None:
-    norm, conv = module.bn, module.conv
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert isinstance(conv, QuantConv2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-    conv.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
-    by_channel = factor.view(-1, 1, 1, 1)
-    conv.weight.mul_(by_channel)
-    if conv._weight_quantizer.is_on:
-        conv._weight_quantizer._amax.mul_(by_channel.abs())
-    module.bn = nn.Identity()  # type: ignore[assignment]  # the same interface
-
-
-def _activation(activation: nn.Module) -> nn.Module:
+def quantized_activation(activation: nn.Module) -> nn.Module:
+    """Return the quantized form of an activation: for all but SiLU the activation itself."""
     return QuantSiLU() if isinstance(activation, nn.SiLU) else activation
 
 
-def _convolution(linear: nn.Linear) -> QuantConv2d:
-    """A linear layer as a 1x1 convolution."""
+def _as_convolution(linear: nn.Linear) -> Conv2d:
+    """Return a linear layer as a 1x1 convolution of the same weights."""
     with torch.device("meta"):
         conv = Conv2d(linear.in_features, linear.out_features, 1, 1, 1, "symmetric")
     conv.weight = nn.Parameter(linear.weight.detach()[:, :, None, None])
     conv.bias = linear.bias
-    return _convert(conv, QuantConv2d)
-
-
-def _convert(layer: nn.Module, to: type[_W]) -> _W:
-    """Turn a layer into its quantized kind in place, so that its weights keep their place and order."""
-    layer.__class__ = to
-    assert isinstance(layer, to)
-    layer.add_quantizers()
-    return layer
+    return conv

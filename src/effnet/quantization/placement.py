@@ -123,8 +123,7 @@ def place_quantizers(
         UserError: the model is not quantized, or there is no such layer.
     """
     if not model.config.quantized:
-        quantized = model.config.name.replace("efficientnet-", "efficientnet-quant-")
-        raise UserError(f"--arch {model.config.name} has no quantizers; use --arch {quantized}")
+        raise UserError(f"--arch {model.config.name} has no quantizers; use --arch {model.config.twin}")
     float_layers = _chosen_layers(list(weighted_layers(model)), keep_float)
     engine = ENGINES[target]
     for name, quantizer in quantizers_of(model).items():

@@ -8,6 +8,7 @@ from effnet.models import model_config
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.images import calibration_batches
 from effnet.quantization.layers import quantizers_of
+from effnet.quantization.model import build
 from effnet.quantization.placement import place_quantizers
 from effnet.quantization.sensitivity import LayerCost, sensitivity
 from effnet.recipe import Recipe
@@ -35,12 +36,12 @@ def quantize(recipe: Recipe, path: Path | None) -> dict[str, float]:
     Raises:
         UserError: settings, weights or data that can't be used.
     """
-    if not model_config(recipe.model.arch).quantized:
-        quantized = recipe.model.arch.replace("efficientnet-", "efficientnet-quant-")
-        raise UserError(f"--arch {recipe.model.arch} has no quantizers; use --arch {quantized}")
+    config = model_config(recipe.model.arch)
+    if not config.quantized:
+        raise UserError(f"--arch {config.name} has no quantizers; use --arch {config.twin}")
     if recipe.schedule.epochs == 0 or recipe.quantization.sensitivity:
         return _quantize_after_training(recipe, path)
-    return train(recipe, path, prepare=partial(_prepare, path))
+    return train(recipe, path, build=build, prepare=partial(_prepare, path))
 
 
 def _prepare(path: Path | None, opened: Opened, log: RunLog) -> dict[str, float]:
@@ -86,7 +87,7 @@ def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, flo
             "--resume goes on with a training; without one, give the weights by --pretrained-from-file"
         )
     with joined_processes(recipe.compute.device) as processes:
-        opened = open_run(recipe, path, processes, ("val",))
+        opened = open_run(recipe, path, processes, ("val",), build=build)
         with RunLog(workspace / recipe.run.report_file, is_main=processes.is_main) as log:
             announce(opened, log)
             metrics = _prepare(path, opened, log)

@@ -64,7 +64,4 @@ def _layers(model: nn.Module) -> dict[str, list[Quantizer]]:
 def _enable(quantizers: Sequence[Quantizer], chosen: Sequence[Quantizer]) -> None:
     wanted = {id(quantizer) for quantizer in chosen}
     for quantizer in quantizers:
-        if id(quantizer) in wanted:
-            quantizer.enable_quant()
-        else:
-            quantizer.disable_quant()
+        quantizer.rounds = id(quantizer) in wanted

@@ -9,6 +9,7 @@ import torch
 from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
+from effnet.kernels.accelerate import accelerate
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
@@ -20,7 +21,6 @@ from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
 from effnet.training.defaults import resolve
-from effnet.training.kernels import set_kernels
 from effnet.training.preflight import check_images
 from effnet.training.setup import (
     Origin,
@@ -30,11 +30,12 @@ from effnet.training.setup import (
     preprocessing_of,
     read_class_map,
     with_origin,
+    workload_of,
 )
 from effnet.training.sync_bn import with_sync_batch_norm
 from effnet.training.trainer import Progress, Trainer
 from effnet.training.validate import Validator
-from effnet.weights import WeightsMetadata
+from effnet.weights import Build, WeightsMetadata
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,14 @@ class Opened:
         )
 
 
-def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Sequence[str]) -> Opened:
+def open_run(
+    recipe: Recipe,
+    path: Path | None,
+    processes: Processes,
+    splits: Sequence[str],
+    *,
+    build: Build = EfficientNet,
+) -> Opened:
     """Settle what a recipe leaves open, build its model and open its data.
 
     Args:
@@ -95,6 +103,7 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         path: folder of images; None with synthetic ones.
         processes: the processes of the run.
         splits: splits to open.
+        build: makes the model of a configuration.
 
     Raises:
         UserError: settings, weights or data that can't be used.
@@ -111,11 +120,11 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     preprocessing = preprocessing_of(recipe, origin)
     precision = Precision(recipe.compute, processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
-    model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
+    model = build_model(recipe, origin, processes.device, build=build, keeps_classifier=keeps_classifier)
     if recipe.compute.sync_bn and processes.world_size > 1:
         with_sync_batch_norm(model)
     if "train" in splits:
-        set_kernels(model, recipe, processes.device)
+        accelerate(model, workload_of(recipe, processes.device), recipe.compute.kernels)
     place = processes.device, processes.rank, processes.world_size
     data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes))
     metadata = metadata_of(model, preprocessing, data.classes)
@@ -144,12 +153,19 @@ Prepare = Callable[[Opened, RunLog], object]
 """what is done to a run's model before it is trained"""
 
 
-def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) -> dict[str, float]:
+def train(
+    recipe: Recipe,
+    path: Path | None,
+    *,
+    build: Build = EfficientNet,
+    prepare: Prepare | None = None,
+) -> dict[str, float]:
     """Train as `recipe` says on the images in `path`.
 
     Args:
         recipe: settings; None stands for what `effnet.training.defaults` and the pretrained weights say.
         path: folder with ``train/<class>/`` and ``val/<class>/``; None with synthetic images.
+        build: makes the model of a configuration.
         prepare: called with the opened run before its training begins, to change the model; a quantized model needs it.
 
     Returns:
@@ -167,7 +183,7 @@ def train(recipe: Recipe, path: Path | None, *, prepare: Prepare | None = None) 
     recipe = recipe.replace({"resume": resolve_resume(recipe.run)})
     with joined_processes(recipe.compute.device) as processes:
         splits = ("train",) if recipe.run.training_only else ("train", "val")
-        opened = open_run(recipe, path, processes, splits)
+        opened = open_run(recipe, path, processes, splits, build=build)
         _check_same_start(opened)
         files = _checkpoint_files(opened.recipe, workspace)
         log_path = workspace / recipe.run.report_file

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from effnet.data.preprocessing import Preprocessing
+from effnet.kernels.workload import Workload
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+from effnet.runtime.precision import AUTOCAST_DTYPES, resolve_precision
 from effnet.training.checkpoint import read_checkpoint
 from effnet.weights import (
     IMAGENET,
+    Build,
     WeightsMetadata,
     class_list,
     create_model,
@@ -133,7 +136,12 @@ def read_class_map(path: str) -> list[str]:
 
 
 def build_model(
-    recipe: Recipe, origin: Origin, device: torch.device, *, keeps_classifier: bool = False
+    recipe: Recipe,
+    origin: Origin,
+    device: torch.device,
+    *,
+    build: Build = EfficientNet,
+    keeps_classifier: bool = False,
 ) -> EfficientNet:
     """The model of a resolved recipe on its device, in its memory format, with the origin's weights.
 
@@ -141,6 +149,7 @@ def build_model(
         recipe: resolved settings.
         origin: the weights.
         device: where the model goes.
+        build: makes the model of a configuration.
         keeps_classifier: use the weights' own classifier and its number of classes.
 
     Raises:
@@ -159,7 +168,7 @@ def build_model(
         "padding": origin.metadata.padding if origin.metadata else None,
     }
     if keeps_classifier and origin.weights is not None:
-        model = load_model(origin.weights, name=settings.arch, **overrides)
+        model = load_model(origin.weights, name=settings.arch, build=build, **overrides)
         if model.config.num_classes != settings.num_classes:
             raise UserError(
                 f"{origin.weights} has {model.config.num_classes} classes, the data {settings.num_classes}; "
@@ -167,13 +176,31 @@ def build_model(
             )
     else:
         model = create_model(
-            settings.arch, weights=origin.weights, num_classes=settings.num_classes, **overrides
+            settings.arch,
+            weights=origin.weights,
+            num_classes=settings.num_classes,
+            build=build,
+            **overrides,
         )
     if settings.freeze == "backbone":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("classifier."))
     layout = torch.channels_last if recipe.compute.memory_format == "nhwc" else torch.contiguous_format
     return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def workload_of(recipe: Recipe, device: torch.device) -> Workload:
+    """Return what a training by a resolved recipe asks of its model."""
+    compute, size = recipe.compute, recipe.model.image_size
+    assert size is not None, "the recipe is to be resolved"
+    return Workload(
+        recipe.optimizer.batch_size,
+        size,
+        AUTOCAST_DTYPES.get(resolve_precision(compute.precision, device)),
+        compute.compile,
+        channels_last=compute.memory_format == "nhwc",
+        batch_statistics=recipe.model.freeze == "none",
+    )
 
 
 def metadata_of(model: EfficientNet, preprocessing: Preprocessing, classes: Sequence[str]) -> WeightsMetadata:

@@ -2,7 +2,7 @@
 
 from effnet.weights.files import WeightsFile, read_weights, save_weights
 from effnet.weights.layouts import LAYOUTS, Layout, detect_layout
-from effnet.weights.loading import LoadReport, create_model, load_model, load_weights, read_metadata
+from effnet.weights.loading import Build, LoadReport, create_model, load_model, load_weights, read_metadata
 from effnet.weights.metadata import IMAGENET, WeightsMetadata, class_list
 from effnet.weights.published import (
     PUBLISHERS,
@@ -16,6 +16,7 @@ __all__ = [
     "IMAGENET",
     "LAYOUTS",
     "PUBLISHERS",
+    "Build",
     "Layout",
     "LoadReport",
     "WeightsFile",

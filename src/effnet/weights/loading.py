@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.registry import build_model, model_config
+from effnet.models.registry import model_config
 from effnet.runtime.errors import UserError
 from effnet.weights.files import WeightsFile, read_weights
 from effnet.weights.layouts import Layout, StateDict, detect_layout
@@ -57,8 +57,17 @@ class LoadReport:
     quantizer_entries: int = 0
 
 
+Build = Callable[[ModelConfig], EfficientNet]
+"""makes the model of a configuration; `effnet.quantization.model.build` knows quantized ones too"""
+
+
 def create_model(
-    name: str, *, weights: Source | None = None, num_classes: int = 1000, **overrides: Any
+    name: str,
+    *,
+    weights: Source | None = None,
+    num_classes: int = 1000,
+    build: Build = EfficientNet,
+    **overrides: Any,
 ) -> EfficientNet:
     """A model by its name, with published weights, those in a file, or freshly initialised.
 
@@ -67,6 +76,7 @@ def create_model(
         weights: None; a publisher (``ngc``, ``torchvision``, ``timm``, ``google``) or one of its sets
             (``timm/tf_efficientnet_b0.ap_in1k``); or a path (.pth, .pth.tar, .safetensors).
         num_classes: number of logits. A classifier for another number is left out, with a warning.
+        build: makes the model of a configuration.
         overrides: fields of `ModelConfig`. BatchNorm's epsilon and padding follow the weights unless given.
 
     Returns:
@@ -80,15 +90,20 @@ def create_model(
         >>> model.classifier.fc.out_features
         10
     """
-    if weights is None:
-        return build_model(name, num_classes=num_classes, **overrides)
     config = model_config(name, num_classes=num_classes, **overrides)
+    if weights is None:
+        return build(config)
     file, layout, metadata = _open(weights, config, ema=False)
-    return _build(config, overrides, file, layout, metadata)
+    return _build(build, config, overrides, file, layout, metadata)
 
 
 def load_model(
-    source: Source, *, name: str | None = None, ema: bool = False, **overrides: Any
+    source: Source,
+    *,
+    name: str | None = None,
+    ema: bool = False,
+    build: Build = EfficientNet,
+    **overrides: Any,
 ) -> EfficientNet:
     """The model that weights are of, with their number of classes.
 
@@ -96,6 +111,7 @@ def load_model(
         source: a publisher's set, ``publisher/name``, or a path, as for `create_model`.
         name: the model; None for what the weights say or look like.
         ema: take the averaged weights of a training checkpoint.
+        build: makes the model of a configuration.
         overrides: as for `create_model`.
 
     Returns:
@@ -106,14 +122,15 @@ def load_model(
     """
     if _is_published(source):
         found = metadata_of_tag(str(source))
-        return create_model(name or found.model, weights=source, **overrides)
+        return create_model(name or found.model, weights=source, build=build, **overrides)
     file = read_weights(source, ema=ema)
     layout = _layout(file)
     metadata = file.metadata or _guess_metadata(file, layout)
     arch = name or (metadata.model if metadata else _recognised(file, layout))
     bias = layout.to_ours(file.state_dict, model_config(arch)).get(_HEAD[1])
     num_classes = None if bias is None else bias.shape[0]
-    return _build(model_config(arch, num_classes=num_classes, **overrides), overrides, file, layout, metadata)
+    config = model_config(arch, num_classes=num_classes, **overrides)
+    return _build(build, config, overrides, file, layout, metadata)
 
 
 def _recognised(file: WeightsFile, layout: Layout) -> str:
@@ -124,6 +141,7 @@ def _recognised(file: WeightsFile, layout: Layout) -> str:
 
 
 def _build(
+    build: Build,
     config: ModelConfig,
     overrides: Mapping[str, Any],
     file: WeightsFile,
@@ -134,7 +152,7 @@ def _build(
     if metadata is not None:
         built_as: dict[str, Any] = {"bn_epsilon": metadata.bn_epsilon, "padding": metadata.padding}
         config = replace(config, **{key: v for key, v in built_as.items() if overrides.get(key) is None})
-    model = EfficientNet(config)
+    model = build(config)
     model.metadata = _load(model, file, layout, metadata).metadata
     return model
 

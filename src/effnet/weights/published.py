@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from effnet.models.config import Padding
+from effnet.models.config import MODEL_CONFIGS, Padding
 from effnet.runtime.errors import UserError
 from effnet.weights.metadata import IMAGENET, WeightsMetadata
 
@@ -267,9 +267,10 @@ def find_weights(model: str, tag: str | None = None) -> PublishedWeights:
     Raises:
         UserError: there are no such weights; the message says which there are.
     """
-    twin = model.replace("-quant-", "-")
+    config = MODEL_CONFIGS.get(model)
+    start = config.twin if config and config.quantized else model
     rows = [row for row in PUBLISHED if row.metadata.model == model] or [
-        row for row in PUBLISHED if row.metadata.model == twin
+        row for row in PUBLISHED if row.metadata.model == start
     ]
     if not rows:
         raise UserError(f"no published weights of {model} are known; give a file, or train from scratch")
