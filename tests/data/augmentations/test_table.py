@@ -38,6 +38,7 @@ def test_a_worker_can_be_given_one(name: str) -> None:
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
+@pytest.mark.slow
 def test_neither_dali_nor_torchvision_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys; import effnet.data.augmentations as a; a.AUGMENTATIONS['autoaugment'].pillow(); "

@@ -12,7 +12,7 @@ from effnet.data.augmentations.sub_policies import Step, dali_form, drawn
 
 NUM_LEVELS = 11
 
-# Two steps have probability 0 and a shear has level 0: the policy was found by a search, and this is its result.
+# As published, with two steps of probability 0 and a shear and a rotation of level 0.
 SUB_POLICIES = (
     (Step("equalize", 0.8, 1), Step("shear_y", 0.8, 4)),
     (Step("color", 0.4, 9), Step("equalize", 0.6, 3)),
@@ -151,20 +151,17 @@ OPERATIONS = {
 
 
 def _dali(side: int) -> DaliForm:
-    """Return the policy by DALI's operations, with which it ships the same one; DALI shears bilinearly at best."""
+    """Return the policy by the operations of DALI's ``image_net`` policy, whose magnitudes are the same."""
     from effnet.data.dali.library import INTERPOLATIONS, augmentations, auto_augment
 
-    interpolation = {
-        "rotate": "nearest",
-        "translate_y": "nearest",
-        "shear_x": "bilinear",
-        "shear_y": "bilinear",
-    }
-    operations = {}
+    nearest, bilinear = INTERPOLATIONS["nearest"], INTERPOLATIONS["bilinear"]
+    # DALI moves pixels by these two kinds alone, so its shear is not bicubic.
+    kinds = {"rotate": nearest, "translate_y": nearest, "shear_x": bilinear, "shear_y": bilinear}
+    operations: dict[str, DaliOperation] = {}
     for row in auto_augment.get_image_net_policy().sub_policies:
         for operation, _, _ in row:
             name = operation.name
-            options = {"interp_type": INTERPOLATIONS[interpolation[name]]} if name in interpolation else {}
+            options = {"interp_type": kinds[name]} if name in kinds else {}
             operations[name] = DaliOperation(name, partial(operation, **options))
     identity = DaliOperation("identity", augmentations.identity)
     return dali_form(SUB_POLICIES, operations, identity, NUM_LEVELS)
