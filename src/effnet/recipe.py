@@ -72,8 +72,11 @@ class DataSettings:
     """interpolation of every resize [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
-    augmentation: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = setting("autoaugment")
-    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of arXiv 1805.09501"""
+    augmentation: Literal[
+        "none", "autoaugment", "autoaugment-torchvision", "randaugment", "trivialaugment"
+    ] = setting("autoaugment")
+    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
+    autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
     """random resized crop: share of the image's area"""
     crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, metavar=("LOW HIGH"))
