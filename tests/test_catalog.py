@@ -85,6 +85,7 @@ def test_quantization_is_the_document_s(model: str, platform: str, precision: st
     assert (recipe.model.arch, recipe.model.image_size) == (model, image_size)
     settings = recipe.optimizer
     assert settings.lr == lr
+    assert batch_size % settings.batch_size == 0
     assert (settings.weight_decay, settings.momentum) == (weight_decay, momentum)
     assert (settings.optimizer, recipe.schedule.lr_schedule) == (optimizer, schedule)
     assert recipe.schedule.epochs == epochs

@@ -1,4 +1,4 @@
-"""What the published recipes resolve to is what NVIDIA's implementation resolves, but for the rows of deviations.yaml."""
+"""Published recipes resolve to what NVIDIA's implementation resolves, but for the rows of deviations.yaml."""
 
 import json
 from collections.abc import Iterator

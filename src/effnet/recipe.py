@@ -72,8 +72,11 @@ class DataSettings:
     """interpolation of every resize [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
-    augmentation: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = setting("autoaugment")
-    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of arXiv 1805.09501"""
+    augmentation: Literal[
+        "none", "autoaugment", "autoaugment-torchvision", "randaugment", "trivialaugment"
+    ] = setting("autoaugment")
+    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
+    autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
     """random resized crop: share of the image's area"""
     crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, metavar=("LOW HIGH"))
@@ -99,7 +102,8 @@ class OptimizerSettings:
     """learning rate after the warm-up, used as it is for any number of images in a step; published recipes give it
     [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
     base_lr: float | None = setting(None, above=0)
-    """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or 0.16 (B4 to B7)]"""
+    """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or
+    0.16 (B4 to B7)]"""
     backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
     momentum: float = setting(0.9, low=0, below=1)
