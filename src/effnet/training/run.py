@@ -127,8 +127,9 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
         }
     )
     # At the end: the workers' share of the cores is counted among all that this machine lends.
-    if recipe.compute.gpu_affinity == "auto":
-        bind_process(processes.device, processes.local_rank, processes.local_world_size)
+    bind_process(
+        recipe.compute.gpu_affinity, processes.device, processes.local_rank, processes.local_world_size
+    )
     return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
 
 
