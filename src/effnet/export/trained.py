@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
+from effnet.errors import UserError
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.weights import WeightsMetadata, load_model, published_tag
 
@@ -23,6 +24,7 @@ class ModelChoice:
         publisher: whose published weights; None for the first there are.
         ema: take a checkpoint's averaged weights.
         image_size: side in pixels; None for the weights'.
+        num_classes: classes that the weights must have; None for any number.
         device: ``auto``, ``cuda`` or ``cpu``.
         precision: as in `ComputeSettings`.
     """
@@ -32,8 +34,25 @@ class ModelChoice:
     publisher: str | None = None
     ema: bool = False
     image_size: int | None = None
+    num_classes: int | None = None
     device: str = "auto"
     precision: str = "fp32"
+
+    def check_classes(self, found: int, source: object) -> None:
+        """Refuse a model of another number of classes than asked for.
+
+        Args:
+            found: its classes.
+            source: the weights or the file, to be named.
+
+        Raises:
+            UserError: `num_classes` is another number.
+        """
+        if self.num_classes not in (None, found):
+            raise UserError(
+                f"--num-classes {self.num_classes}: {source} has {found} classes; leave the flag out, or train anew "
+                "with --num-classes"
+            )
 
 
 @dataclass(frozen=True)
@@ -59,10 +78,11 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
 
     Raises:
         ModelError: weights that can't be found, downloaded or read, or don't fit.
-        UserError: an image size that can't be.
+        UserError: an image size that can't be, or another number of classes than asked for.
     """
     source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
     model = load_model(source, name=choice.arch, ema=choice.ema)
+    choice.check_classes(model.config.num_classes, source)
     metadata = model.metadata or _assumed_metadata(model)
     preprocessing = Preprocessing.from_dict(metadata.preprocessing).at_size(choice.image_size)
     return TrainedModel(model.eval(), replace(metadata, preprocessing=preprocessing.to_dict()))

@@ -109,6 +109,8 @@ def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> E
         reads = f"reads {' and '.join(kind.suffixes)}" if kind.suffixes else "reads weights"
         raise UserError(f"--engine {kind.name} {reads}, not {path}")
     opened = Engine(kind.name, kind.network(path, device, precision=choice.precision))
+    if classes := opened.metadata.class_folders():
+        choice.check_classes(len(classes), path)
     has = {"image_size": opened.preprocessing.image_size, "arch": opened.metadata.model}
     for flag, value in has.items():
         if (wanted := getattr(choice, flag)) not in (None, value):
