@@ -18,7 +18,7 @@ METRICS = {
         f"val.{name}"
         for name in ("loss", "top1", "top5", "total_ips", "compute_ips", "data_time", "compute_time")
     ),
-    *(f"val.{name}" for name in ("compute_latency", "compute_latency_at95", "compute_latency_at99")),
+    *(f"val.compute_latency{at}" for at in ("", "_at95", "_at99", "_at100")),
 }
 
 
@@ -33,8 +33,8 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoint.pth.tar",
         "model_best.pth.tar",
-        "checkpoint-0002.pth.tar",
-        "checkpoint-0003.pth.tar",
+        "checkpoint_0001.pth.tar",
+        "checkpoint_0002.pth.tar",
         "report.json",
     }
     (parameters,) = records(tmp_path, "parameters")

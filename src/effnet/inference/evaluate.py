@@ -15,6 +15,7 @@ from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
 from effnet.recipe import ComputeSettings, Recipe
 from effnet.training.checkpoint import prepare_workspace
 from effnet.training.distributed import Processes, joined_processes
+from effnet.training.foreign_checkpoint import with_our_names
 from effnet.training.log import RunLog
 from effnet.training.precision import Precision
 from effnet.training.run import Opened, open_run
@@ -98,6 +99,7 @@ def _weights(opened: Opened) -> dict[str, nn.Module]:
     checkpoint = opened.origin.checkpoint
     if checkpoint is None:
         return {"val": opened.model}
+    checkpoint = with_our_names(checkpoint, opened.model)
     opened.model.load_state_dict(checkpoint["state_dict"])
     models: dict[str, nn.Module] = {"val": opened.model}
     if "state_dict_ema" in checkpoint:

@@ -14,14 +14,16 @@ from effnet.data import Batch, Loader
 from effnet.data.mixup import mixup_weight
 from effnet.data.preprocessing import Preprocessing
 from effnet.errors import UserError
+from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
 from effnet.training.checkpoint import CheckpointFiles, random_states, restore_random_states
 from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 from effnet.training.defaults import accumulation_steps
 from effnet.training.distributed import Processes, data_parallel
 from effnet.training.ema import ModelEMA
+from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
 from effnet.training.log import RunLog
-from effnet.training.metrics import Rates
+from effnet.training.metrics import Rates, over_epochs
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.precision import Precision
 from effnet.training.schedule import learning_rate
@@ -127,14 +129,15 @@ class Trainer:
         if self.recipe.run.prof:
             end = min(end, self.progress.epoch + 1)
         metrics: dict[str, float] = {}
+        epochs: list[dict[str, float]] = []
         while self.progress.epoch < end and not self._stopped_early():
             metrics = self._prefixed("train", self.train_epoch())
             if self.validator is not None:
                 metrics |= self.validate()
             self._finish_epoch(metrics)
-        self.log.record(
-            "summary", {**metrics, "best_top1": self.progress.best_top1}, epoch=self.progress.epoch
-        )
+            epochs.append(metrics)
+        summary = {**over_epochs(epochs), "best_top1": self.progress.best_top1}
+        self.log.record("summary", summary, epoch=self.progress.epoch)
         return metrics
 
     def train_epoch(self) -> dict[str, float]:
@@ -322,6 +325,12 @@ class Trainer:
         Raises:
             UserError: it is no checkpoint of such a training.
         """
+        if is_foreign(state):
+            assert isinstance(self.model, EfficientNet)
+            self.log.print(describe(state, averages=self.ema is not None))
+            updates = -(-self.steps_per_epoch // self.accumulation)
+            foreign = training_state(state, self.model, self.optimizer.state_dict(), updates)
+            state = {**self.state_dict(), **foreign}
         missing = {"state_dict", "optimizer", "progress", "loader"} - state.keys()
         if missing:
             raise UserError(

@@ -2,7 +2,14 @@
 
 from effnet.models.weights.files import WeightsFile, read_weights, save_weights
 from effnet.models.weights.layouts import LAYOUTS, Layout, detect_layout
-from effnet.models.weights.loading import LoadReport, create_model, load_model, load_weights, read_metadata
+from effnet.models.weights.loading import (
+    LoadReport,
+    create_model,
+    fitted_state_dict,
+    load_model,
+    load_weights,
+    read_metadata,
+)
 from effnet.models.weights.metadata import IMAGENET, WeightsMetadata, class_list
 from effnet.models.weights.published import (
     PUBLISHERS,
@@ -24,6 +31,7 @@ __all__ = [
     "create_model",
     "detect_layout",
     "find_weights",
+    "fitted_state_dict",
     "list_weights",
     "load_model",
     "load_weights",

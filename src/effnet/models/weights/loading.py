@@ -15,7 +15,7 @@ from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.errors import ModelError
 from effnet.models.registry import build_model, model_config
-from effnet.models.weights.files import WeightsFile, read_weights
+from effnet.models.weights.files import WeightsFile, read_weights, strip_wrappers
 from effnet.models.weights.layouts import Layout, StateDict, detect_layout
 from effnet.models.weights.metadata import WeightsMetadata
 from effnet.models.weights.published import (
@@ -213,6 +213,25 @@ def _layout(file: WeightsFile) -> Layout:
         raise ModelError(f"{file.path}: {error}") from None
 
 
+def fitted_state_dict(model: EfficientNet, state_dict: Mapping[str, Tensor]) -> StateDict:
+    """A state dict of any known layout under the names and in the shapes of a model, in its own order.
+
+    Args:
+        model: the network that it is for.
+        state_dict: the tensors, with or without the prefixes of a distributed run.
+
+    Raises:
+        ModelError: an unknown layout, or tensors that don't fit the model.
+    """
+    stripped = strip_wrappers(state_dict)
+    translated = detect_layout(stripped).to_ours(stripped, model.config)
+    target, _ = _settle_quantizers(model, translated, model.state_dict())
+    fitted = {key: _in_form_of(tensor, target.get(key)) for key, tensor in translated.items()}
+    if faults := _faults(fitted, target):
+        raise ModelError(f"the weights don't fit {model.config.name}: {_shown(faults)}")
+    return {**fitted, **{key: tensor for key, tensor in target.items() if key not in fitted}}
+
+
 def _guess_metadata(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
     """Metadata of the published file of that name, or else of its publisher's first that it could be."""
     if metadata := metadata_of_file(file.path.name):
@@ -300,9 +319,12 @@ def _misfit(file: WeightsFile, layout: Layout, config: ModelConfig, faults: list
             return ModelError(
                 f"{file.path}: weights of {other.name}, not of {config.name}; ask for that model"
             )
-    shown = "; ".join(faults[:_SHOWN])
+    return ModelError(f"{file.path}: does not fit {config.name}: {_shown(faults)}")
+
+
+def _shown(faults: list[str]) -> str:
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return ModelError(f"{file.path}: does not fit {config.name}: {shown}{more}")
+    return "; ".join(faults[:_SHOWN]) + more
 
 
 def _faults(state_dict: StateDict, target: Mapping[str, Tensor]) -> list[str]:
