@@ -79,6 +79,17 @@ def published(model: str, platform: str, precision: str, mode: str = DEFAULT_MOD
     return Published(f"{model}/{platform}/{precision}/{mode}", of_model["verb"], layers)
 
 
+def verb_of(model: str) -> str:
+    """Return the verb that trains a model: what its published recipe says, or `train` where there is none."""
+    return str(_part("models", model)["verb"]) if model in names("models") else "train"
+
+
+def alias_of(name: str) -> str:
+    """Return the platform that a published platform stands for, or the name itself."""
+    known = _part("platforms", name) if name in names("platforms") else {}
+    return str(known.get("same_as", name))
+
+
 def find_recipe(name: str) -> Published:
     """The recipe that ``--recipe`` names.
 

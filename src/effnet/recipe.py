@@ -150,6 +150,8 @@ class ComputeSettings:
     GPU and bf16 on a CPU"""
     static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
     """fixed loss scale for fp16 [default: dynamic]"""
+    initial_loss_scale: float = setting(128.0, above=0, metavar="SCALE")
+    """loss scale at the start of fp16 training, doubled after 100 steps without overflow, halved on overflow"""
     memory_format: Literal["nchw", "nhwc"] = setting("nhwc")
     """layout of images and activations; nhwc is channels-last"""
     compile: bool = False

@@ -5,18 +5,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-from effnet.catalog import Layer, compose, find_recipe
+from effnet.catalog import Layer, Published, compose, find_recipe
+from effnet.cfg_file import configured
 from effnet.cli.flags import Parser, given_settings
 from effnet.errors import UserError
 from effnet.recipe import Recipe, settings
 
 
 def add_recipe_source(parser: Parser) -> None:
-    """Add `--recipe` and `--print-recipe`."""
+    """Add `--recipe`, `--cfg-file` and `--print-recipe`."""
     parser.add_argument(
         "--recipe",
         metavar="FILE|NAME",
         help="settings as YAML, or a published recipe such as efficientnet-b0/DGXA100/AMP; flags override them",
+    )
+    parser.add_argument(
+        "--cfg-file",
+        metavar="FILE",
+        help="look --recipe MODEL/PLATFORM/PRECISION[/MODE] up in this file, in the format of NVIDIA's launch.py, and "
+        "not among the published ones",
     )
     parser.add_argument(
         "--print-recipe", action="store_true", help="show every setting and where it comes from, and stop"
@@ -38,7 +45,7 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     flags = given_settings(namespace)
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
-    found = find_recipe(namespace.recipe) if namespace.recipe else None
+    found = _found(namespace)
     if found and found.verb not in (verb, ""):
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
     layers = [*(found.layers if found else ()), Layer("flag", flags)]
@@ -55,6 +62,15 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     resumed = resolve_resume(recipe.run)
     origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
     return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
+
+
+def _found(namespace: argparse.Namespace) -> Published | None:
+    """The recipe that `--recipe` names, in a file of NVIDIA's format or among the published ones."""
+    if namespace.cfg_file is None:
+        return find_recipe(namespace.recipe) if namespace.recipe else None
+    if not namespace.recipe:
+        raise UserError("--cfg-file goes with --recipe MODEL/PLATFORM/PRECISION[/MODE], which it looks up")
+    return configured(Path(namespace.cfg_file), namespace.recipe)
 
 
 def _named_model(layers: list[Layer]) -> Layer:
