@@ -111,7 +111,11 @@ def test_every_value_of_nvidia_s_recipes_is_one_of_our_settings(shared_dir: Path
         (("", ""), "efficientnet-b7/DGXA100/AMP", "models has no efficientnet-b7; it has efficientnet-b0, "),
         (("", ""), "efficientnet-b0/T4/AMP", "platform has no T4; it has DGX1V-16G, DGXA100"),
         (("", ""), "efficientnet-b0/DGX1V/AMP", "models: efficientnet-b0: DGX1V has no AMP; it has FP32"),
-        (("", ""), "efficientnet-b0/DGXA100/AMP/fast", "mode has no fast; it has convergence, benchmark_training"),
+        (
+            ("", ""),
+            "efficientnet-b0/DGXA100/AMP/fast",
+            "mode has no fast; it has convergence, benchmark_training",
+        ),
         (("mode:", "modes:"), "efficientnet-b0/DGXA100/AMP", "mode must hold named parts"),
     ],
 )
@@ -123,11 +127,19 @@ def test_what_is_wrong_is_named(file: Path, change: tuple[str, str], name: str, 
     assert words in str(error.value)
 
 
-def test_launch_runs_it(
-    file: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_launch_runs_it(file: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = ["--model", "small", "--platform", "DGXA100", "--precision", "AMP", "--cfg_file", str(file)]
-    here = [str(images), "--device", "cpu", "--workers", "0", "--gpu-affinity", "none", "--workspace", str(tmp_path)]
+    here = [
+        str(images),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        "--gpu-affinity",
+        "none",
+        "--workspace",
+        str(tmp_path),
+    ]
     once = ["--epochs", "1", "--optimizer-batch-size", "4", "--trt", "True", "--num_classes", "3"]
     assert launch([*named, *here, *once]) == 0
     (parameters,) = records(tmp_path, "parameters")

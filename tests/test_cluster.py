@@ -43,14 +43,18 @@ def test_the_images_install_what_the_document_s_commands_need() -> None:
     import tomllib
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    of_extras = [name for extra in ("onnx", "quantization", "dali") for name in project["optional-dependencies"][extra]]
+    of_extras = [
+        name for extra in ("onnx", "quantization", "dali") for name in project["optional-dependencies"][extra]
+    ]
     needed = {re.split("[>=]", name)[0] for name in [*project["dependencies"], *of_extras]}
     locked = (REPOSITORY / "requirements.txt").read_text()
     tested = dict(re.findall(r"^([\w-]+)==([\w.]+)", locked, re.MULTILINE))
     assert needed <= tested.keys()
     assert "pip install --no-cache-dir -r requirements.txt" in (REPOSITORY / "Dockerfile.cpu").read_text()
     # The GPU image has PyTorch from its container, and the numpy that it is built for.
-    pinned = dict(re.findall(r"^ +([\w-]+)==([\w.]+) ", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE))
+    pinned = dict(
+        re.findall(r"^ +([\w-]+)==([\w.]+) ", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    )
     assert pinned == {name: tested[name] for name in needed - {"torch", "torchvision", "numpy"}}
 
 

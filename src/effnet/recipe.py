@@ -173,10 +173,10 @@ class ComputeSettings:
         "socket_unique_contiguous",
     ] = setting("auto")
     """cores of each process and its workers. auto: those next to its GPU, or for several on a CPU cores of their own,
-    NUMA node by node; socket: all of its GPU's NUMA node; socket_single: the node's first core; socket_single_unique: one
-    core of its own; socket_unique_interleaved, socket_unique_contiguous: the node's cores divided among the processes on
-    it, in turn or in runs; none leaves it to the system. A core is a physical one, with its hyper-threads; on a CPU the
-    processes are spread over the NUMA nodes"""
+    NUMA node by node; socket: all of its GPU's NUMA node; socket_single: the node's first core; socket_single_unique:
+    one core of its own; socket_unique_interleaved, socket_unique_contiguous: the node's cores divided among the
+    processes on it, in turn or in runs; none leaves it to the system. A core is a physical one, with its hyper-threads;
+    on a CPU the processes are spread over the NUMA nodes"""
     sync_bn: bool = False
     """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
     bucket_size: float = setting(4.0, above=0, metavar="MB")

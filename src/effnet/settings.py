@@ -25,7 +25,12 @@ def setting(
     `no_limit` is a number outside the range that stands for None, as -1 does in NVIDIA's scripts.
     """
     bounds = {"low": low, "above": above, "high": high, "below": below}
-    metadata = {"flags": flags, "metavar": metavar, "no_limit": no_limit, **{k: v for k, v in bounds.items() if v is not None}}
+    metadata = {
+        "flags": flags,
+        "metavar": metavar,
+        "no_limit": no_limit,
+        **{k: v for k, v in bounds.items() if v is not None},
+    }
     return field(default=default, metadata=metadata)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from effnet.training import affinity
 from effnet.errors import UserError
+from effnet.training import affinity
 from effnet.training.affinity import Topology, bind_process, cores_of, parse_cpu_list, share_of_cores
 
 

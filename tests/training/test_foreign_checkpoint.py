@@ -77,7 +77,18 @@ def saved(tmp_path: Path, content: dict[str, Any]) -> str:
 def test_evaluating_gives_the_accuracy_of_the_weights(
     checkpoint: dict[str, Any], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = [str(images), "--arch", ARCH, "--image-size", "32", "--workers", "0", "--device", "cpu", "--json"]
+    common = [
+        str(images),
+        "--arch",
+        ARCH,
+        "--image-size",
+        "32",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     common += ["--evaluate", "--epochs", "1", "--workspace", str(tmp_path)]
     bare = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
     torch.save(bare, tmp_path / "bare.pth")
@@ -103,7 +114,9 @@ def test_weights_momenta_and_place_are_taken_over(arch: str, optimizer: str) -> 
         assert torch.equal(state["state_dict_ema"][key], theirs["state_dict_ema"][f"module.{key}"]), key
     expected = by_name(theirs, arch)
     for name, kinds in ours.state_dict().items():
-        assert kinds.keys() == ({"momentum_buffer"} if optimizer == "sgd" else {"square_avg", "momentum_buffer"})
+        assert kinds.keys() == (
+            {"momentum_buffer"} if optimizer == "sgd" else {"square_avg", "momentum_buffer"}
+        )
         for kind, value in kinds.items():
             assert torch.equal(value, expected[name][kind]), (name, kind)
             assert value.abs().sum() > 0 or expected[name][kind].abs().sum() == 0
@@ -136,7 +149,12 @@ def test_the_next_step_is_pytorch_s(checkpoint: dict[str, Any]) -> None:
 
 
 def test_training_goes_on(checkpoint: dict[str, Any], images: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"epochs": 3, "use_ema": 0.9, "lr": 1e-9, "resume": saved(tmp_path, checkpoint)}
+    settings: dict[str, Any] = {
+        "epochs": 3,
+        "use_ema": 0.9,
+        "lr": 1e-9,
+        "resume": saved(tmp_path, checkpoint),
+    }
     train(quick_recipe(tmp_path, **settings), images)
     (epoch,) = records(tmp_path, "epoch")
     assert epoch["epoch"] == EPOCHS  # the third, counted from 0
@@ -145,7 +163,9 @@ def test_training_goes_on(checkpoint: dict[str, Any], images: Path, tmp_path: Pa
     assert written["best_prec1"] >= 12.5
     # A learning rate of nearly nothing leaves the weights where the checkpoint had them.
     for name in ("classifier.fc.weight", "layers.0.block0.depsep.conv.weight"):
-        assert torch.allclose(written["state_dict"][name], checkpoint["state_dict"][f"module.{name}"], atol=1e-6)
+        assert torch.allclose(
+            written["state_dict"][name], checkpoint["state_dict"][f"module.{name}"], atol=1e-6
+        )
 
 
 def without(checkpoint: dict[str, Any], *entries: str) -> dict[str, Any]:
@@ -160,8 +180,13 @@ def test_what_is_missing_is_named(checkpoint: dict[str, Any]) -> None:
         with pytest.raises(UserError, match=words):
             training_state(content, model, rmsprop, steps_per_epoch=1)
 
-    refused(without(checkpoint, "epoch", "optimizer"), "holds no epoch and no optimizer; for its weights alone")
-    refused(foreign(optimizer="sgd"), "no square_avg of stem.conv.weight, but momentum_buffer; give the --optimizer")
+    refused(
+        without(checkpoint, "epoch", "optimizer"), "holds no epoch and no optimizer; for its weights alone"
+    )
+    refused(
+        foreign(optimizer="sgd"),
+        "no square_avg of stem.conv.weight, but momentum_buffer; give the --optimizer",
+    )
     refused(foreign(steps=0), "no square_avg and no momentum_buffer of stem.conv.weight, but nothing")
     halved = copy.deepcopy(checkpoint["optimizer"])
     halved["param_groups"][0]["params"] = halved["param_groups"][0]["params"][:10]

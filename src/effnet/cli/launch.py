@@ -22,7 +22,8 @@ def launch(argv: Sequence[str]) -> int:
     """
     parser = Parser(
         prog=PROG,
-        usage=f"{PROG} --model M --precision P --platform PL [--mode MODE] [--cfg-file FILE] DIR [options of `effnet train`]",
+        usage=f"{PROG} --model M --precision P --platform PL [--mode MODE] [--cfg-file FILE] DIR "
+        "[options of `effnet train`]",
         description="Run a published recipe; `effnet train --help` lists the flags that override its settings.",
     )
     for flag, required in (("model", True), ("precision", True), ("platform", True), ("mode", False)):
@@ -31,7 +32,9 @@ def launch(argv: Sequence[str]) -> int:
             f"--{flag}", required=required, default=default, metavar="NAME", help=", ".join(names(f"{flag}s"))
         )
     parser.add_argument(
-        "--cfg-file", metavar="FILE", help="recipes in the format of NVIDIA's launch.py [default: the published ones]"
+        "--cfg-file",
+        metavar="FILE",
+        help="recipes in the format of NVIDIA's launch.py [default: the published ones]",
     )
     try:
         named, rest = parser.parse_known_args(argv)

@@ -27,8 +27,8 @@ class Preprocessing:
     resize: int
     """shorter side after the resize in pixels; the document takes image_size + 32"""
     interpolation: str = "bicubic"
-    """nearest, bilinear, bicubic or triangular; all but nearest are antialiased, as Pillow's are, so that bilinear is the
-    filter that DALI calls triangular"""
+    """nearest, bilinear, bicubic or triangular; all but nearest are antialiased, as Pillow's are, so that bilinear is
+    the filter that DALI calls triangular"""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """per channel, on the scale 0..1"""
     std: tuple[float, float, float] = IMAGENET_STD

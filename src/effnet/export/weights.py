@@ -6,7 +6,9 @@ from effnet.export.trained import ModelChoice
 from effnet.models.weights import load_model, read_weights, save_weights
 
 
-def export_weights(checkpoint: Path, path: Path, *, ema: bool = False, num_classes: int | None = None) -> None:
+def export_weights(
+    checkpoint: Path, path: Path, *, ema: bool = False, num_classes: int | None = None
+) -> None:
     """Write the weights of a checkpoint, with its metadata, as `.pth` or `.safetensors`.
 
     Args:

@@ -105,7 +105,9 @@ def bind_process(mode: str, device: torch.device, local_rank: int, local_world_s
         os.sched_setaffinity(0, cores)
 
 
-def _cores_in_auto(device: torch.device, local_rank: int, local_world_size: int, allowed: set[int]) -> set[int]:
+def _cores_in_auto(
+    device: torch.device, local_rank: int, local_world_size: int, allowed: set[int]
+) -> set[int]:
     if device.type == "cuda":
         return _cores_of_gpu(device) & allowed
     if local_world_size > 1:
