@@ -134,7 +134,8 @@ def _names_of(
             return names
     raise UserError(
         f"--resume: a group of {len(numbers)} parameters in the checkpoint's optimizer is neither all "
-        f"{len(parameters)} of the model's, nor its {len(undecayed)} of BatchNorm, nor the {len(decayed)} others, in size; {_REMEDY}"
+        f"{len(parameters)} of the model's, nor its {len(undecayed)} of BatchNorm, nor the {len(decayed)} others, in "
+        f"size; {_REMEDY}"
     )
 
 
