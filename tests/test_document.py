@@ -45,7 +45,7 @@ PLACES = {
     "<# of QAT epochs>": "2",
     "<any other parameters for training such as batch, momentum etc.>": "--momentum 0.89",
     "AMP|FP32": "AMP",
-    " ... ": " ",
+    " ... ": " --pretrained-from-file WEIGHTS ",
     " ...": "",
 }
 

@@ -7,6 +7,7 @@ one before. A new model or platform is a new file.
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from effnet.recipe import Recipe, flatten, read_recipe, read_yaml
 
 ROOT = Path(__file__).parent / "recipes"
 DEFAULT_MODE = "convergence"
+DEVIATIONS = ROOT / "deviations.yaml"
+_NO_RECIPES = {"base.yaml", DEVIATIONS.name}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,31 @@ class Layer:
 
     source: str
     values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A setting of the published recipes that differs from NVIDIA's on purpose, or that NVIDIA leaves open.
+
+    Attributes:
+        setting: name of the setting.
+        where: patterns of ``MODEL/PLATFORM/PRECISION/MODE``, as `fnmatch` reads them.
+        reference: NVIDIA's value; None where it gives none.
+        ours: value of our recipes.
+        reason: why.
+        effect: consequences for a run.
+    """
+
+    setting: str
+    where: tuple[str, ...]
+    reference: Any
+    ours: Any
+    reason: str
+    effect: str
+
+    def applies_to(self, name: str) -> bool:
+        """Return True if the recipe called `name` is one of those that differ."""
+        return any(fnmatchcase(name, pattern) for pattern in self.where)
 
 
 @dataclass(frozen=True)
@@ -65,14 +93,15 @@ def published(model: str, platform: str, precision: str, mode: str = DEFAULT_MOD
     _part("modes", mode)
     if reason := of_platform.get("refused", {}).get(precision):
         raise UserError(f"{precision} on {platform}: {reason}")
-    batch_size = of_platform["batch_size"][of_model["size"]][precision]
+    batch = of_platform["batch_size"][of_model["size"]][precision]
+    of_batch = batch if isinstance(batch, Mapping) else {"batch_size": batch}
     layers = (
         _plain("base.yaml"),
         Layer(_shown(f"models/{model}.yaml"), flatten(of_model["settings"])),
         _plain(f"precisions/{precision}.yaml"),
         Layer(
             _shown(f"platforms/{platform}.yaml"),
-            {"batch_size": batch_size, **flatten(of_platform.get("settings", {}))},
+            {**of_batch, **flatten(of_platform.get("settings", {}))},
         ),
         _plain(f"modes/{mode}.yaml"),
     )
@@ -127,8 +156,27 @@ def compose(layers: Iterable[Layer]) -> tuple[Recipe, dict[str, str]]:
     return Recipe().replace(values), sources
 
 
+def deviations() -> tuple[Deviation, ...]:
+    """Return the rows of `recipes/deviations.yaml`."""
+    rows = read_yaml(DEVIATIONS)["deviations"]
+    return tuple(Deviation(**{**row, "where": tuple(row["where"])}) for row in rows)
+
+
+def deviations_table() -> str:
+    """Return the rows of `deviations` as a Markdown table, for `docs/differences.md`."""
+    lines = [
+        "| setting | recipes | NVIDIA | here | why | what it changes |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in deviations():
+        where = ", ".join(f"`{pattern}`" for pattern in row.where)
+        theirs = "not given" if row.reference is None else row.reference
+        lines.append(f"| `{row.setting}` | {where} | {theirs} | {row.ours} | {row.reason} | {row.effect} |")
+    return "\n".join(lines) + "\n"
+
+
 def _single_files() -> list[str]:
-    return sorted(path.name for path in ROOT.glob("*.yaml") if path.name != "base.yaml")
+    return sorted(path.name for path in ROOT.glob("*.yaml") if path.name not in _NO_RECIPES)
 
 
 @cache

@@ -73,8 +73,11 @@ class DataSettings:
     [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
-    augmentation: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = setting("autoaugment")
-    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of arXiv 1805.09501"""
+    augmentation: Literal[
+        "none", "autoaugment", "autoaugment-torchvision", "randaugment", "trivialaugment"
+    ] = setting("autoaugment")
+    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
+    autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
     """random resized crop: share of the image's area"""
     crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, metavar=("LOW HIGH"))
@@ -97,9 +100,11 @@ class OptimizerSettings:
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""
     lr: float | None = setting(None, "--learning-rate", above=0)
-    """learning rate after the warm-up [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
+    """learning rate after the warm-up, used as it is for any number of images in a step; published recipes give it
+    [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
     base_lr: float | None = setting(None, above=0)
-    """learning rate for 4096 images [default: the model's recipe, 0.08 (B0 to B3, Lite) or 0.16 (B4 to B7)]"""
+    """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or
+    0.16 (B4 to B7)]"""
     backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
     momentum: float = setting(0.9, low=0, below=1)
@@ -112,7 +117,7 @@ class OptimizerSettings:
     """apply weight decay to BatchNorm's parameters too"""
     rmsprop_alpha: float = setting(0.9, low=0, below=1)
     """RMSprop: decay of the squared gradient's mean"""
-    rmsprop_eps: float = setting(1e-3, above=0)
+    rmsprop_eps: float = setting(1e-2, above=0)
     """RMSprop: added to the root of the squared gradient's mean"""
     label_smoothing: float = setting(0.1, low=0, below=1)
     """share of the target spread evenly over all classes"""
@@ -248,6 +253,8 @@ class QuantizationSettings:
     them at export"""
     sensitivity: bool = False
     """after calibration, print what each layer alone costs if it is quantized, and stop"""
+    from_scratch: bool = False
+    """quantize a model with random weights; without this, weights are required"""
 
 
 @dataclass(frozen=True)

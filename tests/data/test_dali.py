@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from effnet.data import DataSource, Preprocessing
+from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.pack import PackSettings, pack
 from effnet.errors import UserError
 from effnet.recipe import DataSettings
@@ -21,8 +22,9 @@ from .conftest import Opened, photograph
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
 
 from effnet.benchmark.dali_peer import documented_pipeline
-from effnet.data.dali.augmentation import AUGMENTATIONS
 from effnet.data.dali.graph import Decoder, Stages, TrainGraph, ValGraph, prepared
+
+AUGMENTING = [name for name in AUGMENTATIONS if name != "none"]
 
 # DALI's own policies use names that it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -84,7 +86,7 @@ def test_going_on_inside_an_epoch(opened_dali: Opened) -> None:
     assert interrupted.state_dict() == {"epoch": 1, "step": 0}
 
 
-@pytest.mark.parametrize("augmentation", ["autoaugment", "randaugment", "trivialaugment"])
+@pytest.mark.parametrize("augmentation", AUGMENTING)
 def test_augmentation_depends_on_seed_epoch_and_index_alone(opened_dali: Opened, augmentation: str) -> None:
     reference = list(of(opened_dali(augmentation=augmentation).train))
     plain = of(opened_dali().train)
@@ -226,9 +228,9 @@ def test_a_batch_of_nothing_but_broken_images(opened_dali: Opened, tmp_path: Pat
     assert len(list(loader)) == 5
 
 
-@pytest.mark.parametrize("name", ["autoaugment", "randaugment", "trivialaugment"])
+@pytest.mark.parametrize("name", AUGMENTING)
 def test_augmentations_draw_from_all_their_operations(name: str) -> None:
-    augmentation = AUGMENTATIONS[name](224)
+    augmentation = AUGMENTATIONS[name].dali(224)
     assert augmentation is not None
     random = np.random.default_rng(0)
     drawn = np.stack([augmentation.draw(random) for _ in range(2000)])
@@ -262,7 +264,7 @@ def test_an_augmentation_does_what_was_drawn(
     negated: int,
     expected: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
-    augmentation = AUGMENTATIONS["autoaugment"](64)
+    augmentation = AUGMENTATIONS["autoaugment-torchvision"].dali(64)
     assert augmentation is not None
     stage, number = next(
         (stage, number)
@@ -273,9 +275,10 @@ def test_an_augmentation_does_what_was_drawn(
     drawn = np.zeros((2, 3), np.int32)
     drawn[stage] = number, magnitude, negated
     fixed = replace(augmentation, draw=lambda random: drawn)
-    monkeypatch.setitem(AUGMENTATIONS, "autoaugment", lambda side: fixed)
+    changed = replace(AUGMENTATIONS["autoaugment-torchvision"], dali=lambda side: fixed)
+    monkeypatch.setitem(AUGMENTATIONS, changed.name, changed)
     plain = next(iter(of(opened_dali(size=64).train))).images
-    augmented = next(iter(of(opened_dali(size=64, augmentation="autoaugment").train))).images
+    augmented = next(iter(of(opened_dali(size=64, augmentation=changed.name).train))).images
     difference = (augmented.float() - expected(plain.contiguous()).float()).abs()
     assert difference.mean() < 4  # equalize and rotate have details of their own
     assert (plain.float() - augmented.float()).abs().mean() > 6
@@ -286,7 +289,7 @@ def test_an_augmentation_does_what_was_drawn(
 def test_the_graph_for_a_gpu_can_be_written_down(decoder: Decoder, augmentation: str) -> None:
     """Operators check their arguments and devices when they enter a graph; running it needs a GPU."""
     stages = Stages(decoder, Preprocessing(224, 256))
-    augment = AUGMENTATIONS[augmentation](224)
+    augment = AUGMENTATIONS[augmentation].dali(224)
     for graph in (TrainGraph(stages, DataSettings(), 0, augment), ValGraph(stages)):
         pipeline = prepared(iter(()), graph=graph, to_gpu=True, batch_size=8, num_threads=1, device_id=0)
         assert pipeline.device_id == 0

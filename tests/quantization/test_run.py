@@ -1,5 +1,6 @@
 """Whole quantizations on real files: after training, by training, interrupted, in several processes."""
 
+import math
 import os
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from tests.training.processes import in_processes
 
 
 def recipe(workspace: Path, **changes: Any) -> Recipe:
-    values = {
+    values: dict[str, Any] = {
         "arch": "efficientnet-quant-lite0",
         "epochs": 0,
         "calib_batches": 2,
@@ -153,6 +154,48 @@ def test_two_processes_train_one_model(images: Path, tmp_path: Path, float_weigh
 
 
 @pytest.mark.slow
+def test_two_processes_train_at_the_recipe_s_learning_rate(images: Path, tmp_path: Path) -> None:
+    """The published rate for 8 processes with 128 images, whatever the batch: 0.0125 on its cosine, not scaled."""
+    flags = [
+        *("--recipe", "efficientnet-quant-b0/DGX1V-32G/FP32", "--device", "cpu", "--from-scratch"),
+        *(
+            "--image-size",
+            "32",
+            "--resize",
+            "36",
+            "-b",
+            "4",
+            "--epochs",
+            "2",
+            "-j",
+            "0",
+            "--calib-batches",
+            "1",
+        ),
+        *(
+            "--print-freq",
+            "1",
+            "--no-checkpoints",
+            "--training-only",
+            "--gpu-affinity",
+            "none",
+            "--workspace",
+            str(tmp_path),
+        ),
+    ]
+    codes = in_processes(2, main, ["quantize", str(images), *flags])
+    assert codes == [0, 0]
+    (run,) = records(tmp_path, "parameters")
+    assert (run["data"]["world_size"], run["data"]["recipe"]["optimizer"]["optimizer_batch_size"]) == (2, 8)
+    steps = [record["data"] for record in records(tmp_path, "iteration")]
+    rates = [step["train.lr"] for step in steps]
+    count = len(rates)
+    assert count >= 4
+    expected = [0.0125 * (1 + math.cos(math.pi * number / count)) / 2 for number in range(count)]
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
 def test_a_training_step_compiles_in_one_graph() -> None:
     model = small("efficientnet-quant-b0")
     place_quantizers(model, "onnxruntime")
@@ -195,12 +238,22 @@ def test_what_can_t_be(images: Path, tmp_path: Path, float_weights: str) -> None
             "pretrained_from_file": float_weights,
             "skip_calibration": True,
         },
-        "nowhere: no such folder to calibrate on": {"calib_data": "nowhere"},
+        "nowhere: no such folder to calibrate on": {
+            "pretrained_from_file": float_weights,
+            "calib_data": "nowhere",
+        },
         "without one, give the weights by --pretrained-from-file": {"resume": float_weights},
     }
     for message, changes in wrong.items():
         with pytest.raises(UserError, match=message):
             quantize(recipe(tmp_path, **changes), images)
+    for epochs in (0, 1):
+        with pytest.raises(UserError, match="starts from trained weights; give --pretrained-from-file"):
+            quantize(recipe(tmp_path, epochs=epochs), images)
+    with pytest.raises(UserError, match="--from-scratch and --pretrained-from-file contradict"):
+        quantize(recipe(tmp_path, from_scratch=True, pretrained_from_file=float_weights), images)
+    with pytest.raises(UserError, match="starts from trained weights"):  # no checkpoint yet
+        quantize(recipe(tmp_path / "empty", epochs=1, resume="auto"), images)
     with pytest.raises(UserError, match="is trained by `effnet quantize`"):
         train(recipe(tmp_path, epochs=1), images)
     with pytest.raises(UserError, match="--epochs 0 trains nothing"):
@@ -212,6 +265,11 @@ def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         *("--arch", "efficientnet-quant-lite0", "--image-size", "32", "-b", "8", "--epochs", "0", "-j", "0"),
         *("--keep-float", "stem", "layers.0.*", "--workspace", str(tmp_path)),
     ]
+    assert main([str(images), *flags], verb="quantize", prog="quant_main.py") == 2
+    error = capsys.readouterr().err
+    assert "--pretrained-from-file" in error
+    assert error.count("\n") == 1
+    flags += ["--from-scratch"]
     assert main([str(images), *flags], verb="quantize", prog="quant_main.py") == 0
     assert "effnet export onnx --pretrained-from-file" in capsys.readouterr().out
     checkpoint = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)

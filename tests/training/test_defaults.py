@@ -32,6 +32,7 @@ def test_document_s_configuration(arch: str, base_lr: float, weight_decay: float
         400,
     )
     assert not recipe.optimizer.bn_weight_decay
+    assert recipe.optimizer.rmsprop_eps == 0.01
     assert recipe.data.augmentation == "autoaugment"
     assert (recipe.data.crop_scale, recipe.data.crop_ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
 

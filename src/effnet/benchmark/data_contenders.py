@@ -90,7 +90,7 @@ def _image_folder(output: Sequence[Any], setup: Setup) -> Pass:
         transforms.RandomHorizontalFlip(data.hflip),
     ]
     if data.augmentation == "autoaugment":
-        # as this project's own, so that both do the same work
+        # its own policy of that name: NVIDIA's, which this project's backends apply, is not in torchvision
         steps.append(transforms.AutoAugment(interpolation=InterpolationMode.BILINEAR, fill=[128] * 3))
     images = ImageFolder(setup.root / SPLIT, transforms.Compose([*steps, transforms.PILToTensor(), *output]))
     loader = _loader(images, setup, shuffle=True, drop_last=True)

@@ -45,6 +45,10 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     flags = given_settings(namespace)
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
+    if "base_lr" in flags:
+        flags.setdefault(
+            "lr", None
+        )  # a recipe's learning rate would win over the one that --base-lr asks for
     found = _found(namespace)
     if found and found.verb not in (verb, ""):
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
 from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
-from effnet.data.transforms import TrainTransform, ValTransform, augmentation
+from effnet.data.transforms import TrainTransform, ValTransform
 from effnet.data.workers import as_it_is
 from effnet.errors import UserError
 
@@ -47,7 +48,7 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
     for split, of_split in images.items():
         transform: Transform
         if split == "train":
-            augment = augmentation(recipe.data.augmentation)
+            augment = AUGMENTATIONS[recipe.data.augmentation].pillow()
             transform = TrainTransform(request.preprocessing, recipe.data, recipe.compute.seed, augment)
         else:
             transform = ValTransform(request.preprocessing)

@@ -6,7 +6,6 @@ tensors (one core).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from effnet.data.augmentations import PillowForm
 from effnet.data.decode import Pixels, Readable, Region
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.randomness import Stream, generator
@@ -24,27 +24,6 @@ from effnet.recipe import DataSettings
 _VAL_MARGIN = 2.0
 # The centre crop sees only the middle of a long image; without its ends, no file can ask for gigabytes.
 _MAX_ASPECT = 4
-
-Augmentation = Callable[[Image.Image], Image.Image]
-
-# Names in torchvision.transforms.v2.
-_AUGMENTATIONS = {
-    "autoaugment": "AutoAugment",
-    "randaugment": "RandAugment",
-    "trivialaugment": "TrivialAugmentWide",
-}
-
-
-def augmentation(name: str) -> Augmentation | None:
-    """Automatic augmentation of an RGB image, None for ``none``; draws from torch's default generator."""
-    if name == "none":
-        return None
-    # Imported here: whoever only classifies an image need not wait for it, nor workers hold it.
-    from torchvision.transforms import InterpolationMode, v2
-
-    # Operations move pixels by bilinear interpolation and fill with mid-grey, as the published policies' code does.
-    made: Augmentation = getattr(v2, _AUGMENTATIONS[name])(interpolation=InterpolationMode.BILINEAR, fill=128)
-    return made
 
 
 @dataclass(frozen=True)
@@ -57,7 +36,7 @@ class TrainTransform:
     preprocessing: Preprocessing
     settings: DataSettings
     seed: int
-    augment: Augmentation | None
+    augment: PillowForm | None
 
     def __call__(self, image: Readable, epoch: int, index: int) -> Pixels:
         """Pixels (image_size, image_size, 3).
@@ -75,7 +54,7 @@ class TrainTransform:
             pixels = torch.from_numpy(pixels).flip(1).numpy()  # 20 times as fast as NumPy's
         if self.augment is None:
             return pixels
-        return _seeded(self.augment, int(random.integers(2**63)), Image.fromarray(pixels))
+        return np.asarray(self.augment(Image.fromarray(pixels), random))
 
 
 @dataclass(frozen=True)
@@ -156,13 +135,3 @@ def _limited(length: int, longest: int) -> int:
 def _centre(pixels: Pixels, height: int, width: int) -> Pixels:
     top, left = (round((n - wanted) / 2) for n, wanted in zip(pixels.shape, (height, width), strict=False))
     return pixels[top : top + height, left : left + width]
-
-
-def _seeded(augment: Augmentation, seed: int, image: Image.Image) -> Pixels:
-    """`augment` draws from the process's generator: seed it, and leave it as it was for others."""
-    state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed, this leaves the accelerator's alone
-    try:
-        return np.asarray(augment(image))
-    finally:
-        torch.default_generator.set_state(state)

@@ -69,7 +69,7 @@ class ModelConfig:
     depth: float
     image_size: int
     dropout: float
-    survival_prob: float = 0.8
+    survival_prob: float = 1.0
     squeeze_width: SqueezeWidth = "input"
     activation: str = "silu"
     fixed_stem_and_head: bool = False
@@ -117,18 +117,20 @@ def round_channels(channels: int, factor: float, divisor: int = CHANNEL_DIVISOR)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
-# width, depth, image size, dropout: arXiv 1905.11946 and its published training settings.
+# width, depth, image size, dropout: arXiv 1905.11946 and its published training settings. Survival probability of
+# stochastic depth: NVIDIA publishes B0 (none) and B4; any other model has that of the nearer one below it.
 _SCALING = {
-    "b0": (1.0, 1.0, 224, 0.2),
-    "b1": (1.0, 1.1, 240, 0.2),
-    "b2": (1.1, 1.2, 260, 0.3),
-    "b3": (1.2, 1.4, 300, 0.3),
-    "b4": (1.4, 1.8, 380, 0.4),
-    "b5": (1.6, 2.2, 456, 0.4),
-    "b6": (1.8, 2.6, 528, 0.5),
-    "b7": (2.0, 3.1, 600, 0.5),
+    "b0": (1.0, 1.0, 224, 0.2, 1.0),
+    "b1": (1.0, 1.1, 240, 0.2, 1.0),
+    "b2": (1.1, 1.2, 260, 0.3, 1.0),
+    "b3": (1.2, 1.4, 300, 0.3, 1.0),
+    "b4": (1.4, 1.8, 380, 0.4, 0.8),
+    "b5": (1.6, 2.2, 456, 0.4, 0.8),
+    "b6": (1.8, 2.6, 528, 0.5, 0.8),
+    "b7": (2.0, 3.1, 600, 0.5, 0.8),
 }
 
+# As above; Lite has no stochastic depth, as B0.
 _LITE_SCALING = {
     "lite0": (1.0, 1.0, 224, 0.2),
     "lite1": (1.0, 1.1, 240, 0.2),

@@ -100,13 +100,13 @@ class QuantSqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        features = self.mul_a_quantizer(x)
-        grid = self.mul_a_quantizer.only_rounds_to
+        features = self.mul_b_quantizer(x)
+        grid = self.mul_b_quantizer.only_rounds_to
         # Both see the same tensor, so calibration gives them the same range, and one rounding serves both.
         is_shared = grid is not None and grid == self.pooling._input_quantizer.only_rounds_to
         pooled = features.mean((2, 3), keepdim=True) if is_shared else self.pooling(x)
         gate = self.gate_quantizer(self.expand(self.act(self.squeeze(pooled)))).sigmoid()
-        return features * self.mul_b_quantizer(gate)
+        return features * self.mul_a_quantizer(gate)
 
 
 class QuantMBConv(MBConv):
@@ -192,6 +192,9 @@ def export_form(model: nn.Module, *, unsigned: bool) -> nn.Module:
     """
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
+        for layer in weighted_layers(model).values():
+            # On the grid already: a later rounding, in whatever arithmetic, then finds the same integers.
+            layer.weight.copy_(layer._weight_quantizer(layer.weight))
         for module in model.modules():
             if isinstance(module, ConvBNAct):
                 _fold(module)

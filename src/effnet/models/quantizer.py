@@ -150,17 +150,17 @@ class Quantizer(TensorQuantizer):
             return round_to_grid(inputs, self.grid)
         if self.training:
             self.follow(inputs)
-        return round_channels(inputs, self.channel_scales())
+        return round_channels(inputs, HIGHEST / self._amax.clamp_min(HIGHEST * _SMALLEST_SCALE))
 
     def _refresh(self) -> None:
         """Bring what is derived from the entries up to date."""
         self._grid, self.has_range = None, False
         if not self.is_on or self._amax.is_meta:
             return
-        amax = float(self._amax.max())
-        self.has_range = amax > 0
+        self.has_range = float(self._amax.max()) > 0
         if self.has_range and not self.shape:
-            scale = amax / HIGHEST
+            # In float32, by PyTorch's division: NVIDIA's implementation rounds in these very steps.
+            scale = 1 / float(HIGHEST / self._amax)
             bias = float(self._bias_value) if self.is_asymmetric else 0.0
             self._grid = Grid(scale, round(-bias / scale))
 

@@ -27,6 +27,11 @@ class Grid:
         return LOWEST - self.zero_point, HIGHEST - self.zero_point
 
     @property
+    def steps(self) -> float:
+        """Steps in a unit: values are multiplied by it before rounding and divided by it after."""
+        return 1 / self.scale
+
+    @property
     def low(self) -> float:
         """The smallest."""
         return self.levels[0] * self.scale
@@ -48,14 +53,14 @@ def round_to_grid(x: Tensor, grid: Grid) -> Tensor:
     return rounded
 
 
-def round_channels(weight: Tensor, scales: Tensor) -> Tensor:
+def round_channels(weight: Tensor, steps: Tensor) -> Tensor:
     """Weights by output channel, symmetric in [-127, 127], whose range holds all of them; the gradient passes.
 
     Args:
         weight: (out, ...).
-        scales: float32 of as many dimensions, (out, 1, ...).
+        steps: steps in a unit, float32 of as many dimensions, (out, 1, ...).
     """
-    rounded: Tensor = _RoundChannels.apply(weight, scales)
+    rounded: Tensor = _RoundChannels.apply(weight, steps)
     return rounded
 
 
@@ -79,10 +84,10 @@ class _Round(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.grid = grid
         if _in_one_pass(x):
-            return torch.ops.effnet.round(x, grid.scale, *grid.levels)
+            return torch.ops.effnet.round(x, grid.steps, *grid.levels)
         if x.is_cuda and not torch.compiler.is_compiling():
             return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, LOWEST, HIGHEST)
-        return _rounded(x.float() * (1 / grid.scale), *grid.levels).mul_(grid.scale).to(x.dtype)
+        return _rounded(x.float() * grid.steps, *grid.levels).div_(grid.steps).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -92,8 +97,8 @@ class _Round(torch.autograd.Function):
 
 class _RoundChannels(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scales: Tensor) -> Tensor:
-        return _rounded(weight.float() / scales, -HIGHEST, HIGHEST).mul_(scales).to(weight.dtype)
+    def forward(ctx: Any, weight: Tensor, steps: Tensor) -> Tensor:
+        return _rounded(weight.float() * steps, -HIGHEST, HIGHEST).div_(steps).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -113,7 +118,7 @@ class _SiLU(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.grids = grid, gate_grid
         values, _ = _silu_tables(grid, gate_grid)
-        out: Tensor = torch.ops.effnet.round_table(x, grid.scale, *grid.levels, values)
+        out: Tensor = torch.ops.effnet.round_table(x, grid.steps, *grid.levels, values)
         return out
 
     @staticmethod
@@ -122,7 +127,7 @@ class _SiLU(torch.autograd.Function):
         grid, gate_grid = ctx.grids
         _, slopes = _silu_tables(grid, gate_grid)
         return (
-            torch.ops.effnet.round_table_backward(gradient, x, grid.scale, *grid.levels, slopes),
+            torch.ops.effnet.round_table_backward(gradient, x, grid.steps, *grid.levels, slopes),
             None,
             None,
         )
@@ -132,7 +137,7 @@ class _SiLU(torch.autograd.Function):
 def _silu_tables(grid: Grid, gate_grid: Grid) -> tuple[Tensor, Tensor]:
     """Values and slopes of `rounded_silu` at each level of `grid`."""
     low, high = grid.levels
-    x = torch.arange(low, high + 1, dtype=torch.float32, device="cpu") * grid.scale
+    x = torch.arange(low, high + 1, dtype=torch.float32, device="cpu") / grid.steps
     sigmoid = x.sigmoid()
     gate = round_to_grid(sigmoid, gate_grid)
     below, above = gate_grid.ends

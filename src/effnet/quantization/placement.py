@@ -91,8 +91,8 @@ PLACEMENT: tuple[Row, ...] = (
         _ALL,
         "the pooling reads the largest tensor of a block; in INT8 that is a quarter of the memory traffic",
     ),
-    Row(".mul_a_quantizer", _ALL, "the features of squeeze-and-excitation's product, read in INT8"),
-    Row(".mul_b_quantizer", _ALL, "its gates: both factors are quantized or the product stays in float"),
+    Row(".mul_b_quantizer", _ALL, "the features of squeeze-and-excitation's product, read in INT8"),
+    Row(".mul_a_quantizer", _ALL, "its gates: both factors are quantized or the product stays in float"),
     Row("._input_quantizer", _ALL, "convolutions and linear layers multiply integers with integers"),
     Row(
         "._weight_quantizer",

@@ -12,7 +12,7 @@ from effnet.quantization.images import calibration_batches
 from effnet.quantization.placement import place_quantizers
 from effnet.quantization.sensitivity import LayerCost, sensitivity
 from effnet.recipe import Recipe
-from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
 from effnet.training.distributed import joined_processes
 from effnet.training.log import RunLog
 from effnet.training.run import Opened, announce, open_run, train
@@ -33,14 +33,31 @@ def quantize(recipe: Recipe, path: Path | None) -> dict[str, float]:
         Metrics of the last epoch, or of validation after calibration, and `calib.*` where there was any.
 
     Raises:
-        UserError, ModelError: settings, weights or data that can't be used.
+        UserError, ModelError: settings, weights or data that can't be used; no weights, unless `from_scratch` says so.
     """
     if not model_config(recipe.model.arch).quantized:
         quantized = recipe.model.arch.replace("efficientnet-", "efficientnet-quant-")
         raise UserError(f"--arch {recipe.model.arch} has no quantizers; use --arch {quantized}")
+    _check_start(recipe)
     if recipe.schedule.epochs == 0 or recipe.quantization.sensitivity:
         return _quantize_after_training(recipe, path)
     return train(recipe, path, prepare=partial(_prepare, path))
+
+
+def _check_start(recipe: Recipe) -> None:
+    sources = {
+        "--pretrained": recipe.model.pretrained,
+        "--pretrained-from-file": recipe.model.pretrained_from_file,
+        "--resume": resolve_resume(recipe.run),
+    }
+    given = [flag for flag, value in sources.items() if value]
+    if not given and not recipe.quantization.from_scratch:
+        raise UserError(
+            "quantization starts from trained weights; give --pretrained-from-file FILE, --pretrained or --resume, or "
+            "--from-scratch to quantize a model with random weights all the same"
+        )
+    if recipe.quantization.from_scratch and given and "--resume" not in given:
+        raise UserError(f"--from-scratch and {given[0]} contradict each other; give one")
 
 
 def _prepare(path: Path | None, opened: Opened, log: RunLog) -> dict[str, float]:

@@ -10,9 +10,11 @@ import torch
 
 from effnet.errors import UserError
 from effnet.models.weights.files import read_torch_file
+from effnet.models.weights.history import with_todays_quantizers
 from effnet.recipe import RunSettings, flatten
 
 RESUME_AUTO = "auto"
+_WEIGHTS = ("state_dict", "state_dict_ema")
 
 
 def write_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -102,7 +104,11 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         raise UserError(
             f"--resume {path}: holds no training state; for weights use --pretrained-from-file {path}"
         )
-    return content
+    metadata = content.get("metadata")
+    return {
+        key: with_todays_quantizers(value, metadata, f"{path}: {key}") if key in _WEIGHTS else value
+        for key, value in content.items()
+    }
 
 
 # What a resumed run takes over from the checkpoint; where it runs and what it writes belongs to each command.

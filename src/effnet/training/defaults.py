@@ -20,7 +20,7 @@ class OptimizerDefaults:
 
 SMALL = OptimizerDefaults(base_lr=0.08, weight_decay=1e-5)
 LARGE = OptimizerDefaults(base_lr=0.16, weight_decay=5e-6)
-# The document gives B0 and B4; a model takes the settings of the nearer one below it.
+# NVIDIA's README has B0 and B4; a model takes the settings of the nearer one below it.
 _LARGE_MODELS = {f"efficientnet-{family}{size}" for family in ("b", "widese-b") for size in (4, 5, 6, 7)}
 _LARGE_MODELS |= {model.replace("-", "-quant-", 1) for model in _LARGE_MODELS}
 

@@ -5,9 +5,8 @@ What is random about an image is drawn in Python, from where it stands in the ru
 of threads and processes and after a resume, which DALI's readers and random operators, each with a state of its
 own, can't give. An image costs Python some 60 us, of its 2 ms; decoding and all after it run in DALI's threads.
 
-Automatic augmentation is DALI's. AutoAugment is the policy it calls ``reduced_image_net``, whose rows are those
-of arXiv 1805.09501 and of torchvision; what a magnitude means differs from torchvision's in posterize, solarize
-and color.
+Automatic augmentation is by DALI's operations (see `effnet.data.augmentations`). ``autoaugment`` applies to a sample
+the operations that it has in the ``pytorch`` backend; DALI's shear is bilinear, and its equalize rounds differently.
 
 Pipelines for a CUDA device have been written against the documentation and have not run on a GPU yet.
 """

@@ -5,7 +5,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from effnet.data.dali.augmentation import Augmentation, augmented
+from effnet.data.augmentations import DaliForm
+from effnet.data.dali.augmentation import augmented
 from effnet.data.dali.library import INTERPOLATIONS, fn, pipeline_def, types
 from effnet.data.decode import Readable
 from effnet.data.feed import Array
@@ -57,9 +58,7 @@ class Stages:
 class TrainGraph:
     """Random resized crop, horizontal flip and automatic augmentation; see `transforms.TrainTransform`."""
 
-    def __init__(
-        self, stages: Stages, settings: DataSettings, seed: int, augment: Augmentation | None
-    ) -> None:
+    def __init__(self, stages: Stages, settings: DataSettings, seed: int, augment: DaliForm | None) -> None:
         self.stages, self.settings, self.seed, self.augment = stages, settings, seed, augment
         self.inputs = [(types.INT32, 1), (types.INT32, 1), (types.INT32, 0)]
         if augment:

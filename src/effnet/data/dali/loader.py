@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.batch import Batch, DataSource
-from effnet.data.dali.augmentation import AUGMENTATIONS
 from effnet.data.dali.graph import Decoder, Graph, Stages, TrainGraph, ValGraph, prepared
 from effnet.data.dali.library import fn, pipeline_def, types
 from effnet.data.decode import EncodedImage, Readable
@@ -48,7 +48,7 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     for split, images in opened.items():
         graph: Graph
         if split == "train":
-            augment = AUGMENTATIONS[settings.augmentation](request.preprocessing.image_size)
+            augment = AUGMENTATIONS[settings.augmentation].dali(request.preprocessing.image_size)
             graph = TrainGraph(stages, settings, seed, augment)
         else:
             graph = ValGraph(stages)

@@ -6,13 +6,13 @@
 namespace {
 
 struct Grid {
-  float inverse, low, high;  // of the scale; the lowest and highest level
+  float steps, low, high;  // steps in a unit; the lowest and highest level
 
   // The nearest level of a value; what is not a number stays so.
   inline float level(float x) const {
     // Adding and subtracting it rounds a float32 below 2^22 to the nearest even integer.
     constexpr float ROUNDS = 1.5f * 8388608.0f;
-    float v = x * inverse;
+    float v = x * steps;
     v = v < low ? low : v;
     v = v > high ? high : v;
     return (v + ROUNDS) - ROUNDS;
@@ -38,17 +38,17 @@ inline uint32_t place(const Grid& grid, float x) {
 
 extern "C" {
 
-void effnet_round(const float* x, float* y, int64_t count, float inverse, float low, float high, float scale) {
-  const Grid grid{inverse, low, high};
+void effnet_round(const float* x, float* y, int64_t count, float steps, float low, float high) {
+  const Grid grid{steps, low, high};
   in_blocks(count, [=](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; i++) y[i] = grid.level(x[i]) * scale;
+    for (int64_t i = first; i < last; i++) y[i] = grid.level(x[i]) / steps;
   });
 }
 
 // A function of the rounded value, by a table of what it is at each level and at NaN.
-void effnet_round_table(const float* x, float* y, int64_t count, float inverse, float low, float high,
+void effnet_round_table(const float* x, float* y, int64_t count, float steps, float low, float high,
                         const float* table) {
-  const Grid grid{inverse, low, high};
+  const Grid grid{steps, low, high};
   in_blocks(count, [=](int64_t first, int64_t last) {
     uint32_t places[BLOCK];
     for (int64_t i = first; i < last; i++) places[i - first] = place(grid, x[i]);
@@ -57,9 +57,9 @@ void effnet_round_table(const float* x, float* y, int64_t count, float inverse, 
 }
 
 // Its gradient, by a table of its slopes; the last entry is the slope from `below` down and from `above` up.
-void effnet_round_table_backward(const float* grad, const float* x, float* out, int64_t count, float inverse,
+void effnet_round_table_backward(const float* grad, const float* x, float* out, int64_t count, float steps,
                                  float low, float high, float below, float above, const float* slopes) {
-  const Grid grid{inverse, low, high};
+  const Grid grid{steps, low, high};
   in_blocks(count, [=](int64_t first, int64_t last) {
     uint32_t places[BLOCK];
     for (int64_t i = first; i < last; i++) places[i - first] = place(grid, x[i]);

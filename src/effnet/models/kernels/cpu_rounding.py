@@ -50,43 +50,39 @@ def table_of(values: Tensor, *, outside: float, not_a_number: float) -> Tensor:
 
 
 _SIGNATURES = {
-    "round": "(Tensor x, float scale, int low, int high) -> Tensor",
-    "round_table": "(Tensor x, float scale, int low, int high, Tensor table) -> Tensor",
-    "round_table_backward": "(Tensor grad, Tensor x, float scale, int low, int high, Tensor slopes) -> Tensor",
+    "round": "(Tensor x, float steps, int low, int high) -> Tensor",
+    "round_table": "(Tensor x, float steps, int low, int high, Tensor table) -> Tensor",
+    "round_table_backward": "(Tensor grad, Tensor x, float steps, int low, int high, Tensor slopes) -> Tensor",
 }
 for _name, _signature in _SIGNATURES.items():
     torch.library.define(f"effnet::{_name}", _signature)
 
 
 @torch.library.impl("effnet::round", "CPU")
-def _round(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+def _round(x: Tensor, steps: float, low: int, high: int) -> Tensor:
     y = torch.empty_like(x)
-    _functions().effnet_round(x.data_ptr(), y.data_ptr(), x.numel(), 1 / scale, low, high, scale)
+    _functions().effnet_round(x.data_ptr(), y.data_ptr(), x.numel(), steps, low, high)
     return y
 
 
 @torch.library.impl("effnet::round_table", "CPU")
-def _round_table(x: Tensor, scale: float, low: int, high: int, table: Tensor) -> Tensor:
+def _round_table(x: Tensor, steps: float, low: int, high: int, table: Tensor) -> Tensor:
     y = torch.empty_like(x)
-    _functions().effnet_round_table(
-        x.data_ptr(), y.data_ptr(), x.numel(), 1 / scale, low, high, table.data_ptr()
-    )
+    _functions().effnet_round_table(x.data_ptr(), y.data_ptr(), x.numel(), steps, low, high, table.data_ptr())
     return y
 
 
 @torch.library.impl("effnet::round_table_backward", "CPU")
 def _round_table_backward(
-    grad: Tensor, x: Tensor, scale: float, low: int, high: int, slopes: Tensor
+    grad: Tensor, x: Tensor, steps: float, low: int, high: int, slopes: Tensor
 ) -> Tensor:
     out = torch.empty_like(x)
     if grad.stride() != x.stride():
         grad = torch.empty_like(x).copy_(grad)
     # What rounds to an end of the grid is still within it.
-    ends = (low - 0.5) * scale, (high + 0.5) * scale
+    ends = (low - 0.5) / steps, (high + 0.5) / steps
     pointers = (tensor.data_ptr() for tensor in (grad, x, out))
-    _functions().effnet_round_table_backward(
-        *pointers, x.numel(), 1 / scale, low, high, *ends, slopes.data_ptr()
-    )
+    _functions().effnet_round_table_backward(*pointers, x.numel(), steps, low, high, *ends, slopes.data_ptr())
     return out
 
 
@@ -107,7 +103,7 @@ def _functions() -> ctypes.CDLL:
     assert library is not None, "see `takes`"
     pointer, number, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
     kinds = {
-        "effnet_round": [pointer] * 2 + [count] + [number] * 4,
+        "effnet_round": [pointer] * 2 + [count] + [number] * 3,
         "effnet_round_table": [pointer] * 2 + [count] + [number] * 3 + [pointer],
         "effnet_round_table_backward": [pointer] * 3 + [count] + [number] * 5 + [pointer],
     }

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from effnet.models.errors import ModelError
+from effnet.models.weights.history import with_todays_quantizers
 from effnet.models.weights.metadata import WeightsMetadata
 
 _SAFETENSORS = ".safetensors"
@@ -59,6 +60,7 @@ def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsF
         content = read_torch_file(path)
         raw_metadata = content.get("metadata") if isinstance(content, Mapping) else None
     state_dict = strip_wrappers(_pick_state_dict(path, content, ema))
+    state_dict = dict(with_todays_quantizers(state_dict, raw_metadata, str(path)))
     if not isinstance(raw_metadata, Mapping):
         return WeightsFile(path, state_dict, None)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from effnet.models.config import Padding
 from effnet.models.errors import ModelError
+from effnet.models.weights.history import FORMAT
 
 IMAGENET = "imagenet-1k"
 """Name of ImageNet's list of 1000 classes."""
@@ -39,6 +40,7 @@ class WeightsMetadata:
         padding: padding of strided convolutions, ``symmetric`` or ``same``; another value gives other logits.
         class_list: name of a list that `class_list` knows, ``imagenet-1k``; None for one's own classes.
         classes: names of one's own classes, in the order of the logits; empty with `class_list`.
+        format: of the file; see `effnet.models.weights.history`.
     """
 
     model: str
@@ -56,6 +58,7 @@ class WeightsMetadata:
     padding: Padding = "symmetric"
     class_list: str | None = None
     classes: tuple[str, ...] = ()
+    format: int = FORMAT
 
     def __post_init__(self) -> None:
         _check(self)
@@ -95,7 +98,7 @@ class WeightsMetadata:
             ModelError: a field is missing or of another kind.
         """
         known = {entry.name for entry in fields(cls)}
-        given = {key: value for key, value in values.items() if key in known}
+        given = {key: value for key, value in values.items() if key in known and key != "format"}
         if missing := {"model", "preprocessing"} - set(given):
             raise ModelError(f"metadata of weights: {min(missing)} is missing")
         if isinstance(given.get("classes"), list):

@@ -1,0 +1,5 @@
+"""Training images as crop and flip leave them."""
+
+from effnet.data.augmentations.form import Augmentation
+
+NONE = Augmentation("none", "Crop and flip alone", pillow=lambda: None, dali=lambda side: None)

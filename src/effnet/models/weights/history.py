@@ -1,0 +1,58 @@
+"""Files that earlier versions of this project wrote: recognised, and brought into today's form."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+_LOG = logging.getLogger("effnet")
+
+FORMAT = 2
+"""Format of the files written today, in their metadata. Up to format 1 the quantizers of squeeze-and-excitation's
+product had each other's names: `mul_a_quantizer` was that of the features and `mul_b_quantizer` that of the gate."""
+
+_GATE, _FEATURES = "se.mul_a_quantizer.", "se.mul_b_quantizer."
+# A gate is a sigmoid; a little above its bound, for ranges that were widened to whole steps.
+_LARGEST_GATE = 1.02
+
+
+def with_todays_quantizers(
+    state_dict: Mapping[str, Tensor], metadata: object, name: str = "weights"
+) -> Mapping[str, Tensor]:
+    """Return a state dict whose squeeze-and-excitation quantizers have today's names, which are NVIDIA's.
+
+    Args:
+        state_dict: weights as they were read.
+        metadata: what the file says of itself, as plain values; only this project's files say anything.
+        name: what to call the file in the log.
+    """
+    if not any(_GATE in key for key in state_dict) or not _are_exchanged(state_dict, metadata):
+        return state_dict
+    _LOG.warning("%s: from before format %d; mul_a_quantizer and mul_b_quantizer exchanged", name, FORMAT)
+    return {_exchanged(key): tensor for key, tensor in state_dict.items()}
+
+
+def _are_exchanged(state_dict: Mapping[str, Tensor], metadata: object) -> bool:
+    if isinstance(metadata, Mapping):
+        return _format_of(metadata) < FORMAT
+    # Weights without metadata: no gate exceeds 1, and of all the features of a network some do.
+    gates, features = _largest(state_dict, _GATE), _largest(state_dict, _FEATURES)
+    return gates > _LARGEST_GATE >= features
+
+
+def _format_of(metadata: Mapping[Any, Any]) -> int:
+    number = metadata.get("format", 1)
+    return number if isinstance(number, int) else FORMAT
+
+
+def _largest(state_dict: Mapping[str, Tensor], quantizer: str) -> float:
+    ranges = [tensor for key, tensor in state_dict.items() if key.endswith(f"{quantizer}_amax")]
+    return max((float(amax) for amax in ranges if amax.numel() == 1 and not amax.is_meta), default=0.0)
+
+
+def _exchanged(key: str) -> str:
+    for ours, theirs in ((_GATE, _FEATURES), (_FEATURES, _GATE)):
+        if ours in key:
+            return key.replace(ours, theirs)
+    return key
