@@ -1,5 +1,7 @@
 """Arithmetic by device, and loss scaling."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -20,10 +22,10 @@ def capability(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 @pytest.fixture
-def flags(monkeypatch: pytest.MonkeyPatch) -> None:
+def flags() -> Iterator[None]:
     """PyTorch's switches, put back after the test."""
     before = torch.get_float32_matmul_precision()
-    yield  # type: ignore[misc]
+    yield
     torch.set_float32_matmul_precision(before)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -58,7 +57,7 @@ def test_weights_and_average_are_those_of_a_plain_loop(tmp_path: Path) -> None:
         gradients = torch.autograd.grad(torch.stack(losses).mean(), list(step.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(step.parameters(), gradients, strict=True):
-                parameter -= LR * gradient
+                parameter.sub_(gradient, alpha=LR)
         average.lerp_(flat(step.parameters()), 1 - (1 + update) / (10 + update))
     assert trainer.progress.step == 3
     assert trainer.ema is not None
