@@ -150,9 +150,9 @@ class ComputeSettings:
 
     device: Literal["auto", "cuda", "cpu"] = setting("auto")
     """where to run; auto takes a GPU if there is one"""
-    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] = setting("fp32")
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] | None = None
     """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on a
-    GPU and bf16 on a CPU"""
+    GPU and bf16 on a CPU [default: tf32 on a GPU that has it, else fp32]"""
     static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
     """fixed loss scale for fp16 [default: dynamic]"""
     initial_loss_scale: float = setting(128.0, above=0, metavar="SCALE")
@@ -187,7 +187,7 @@ class ComputeSettings:
     bucket_size: float = setting(4.0, above=0, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
-    """stop after this many steps in a row with a loss that is not finite"""
+    """stop after this many steps of the optimizer in a row that are left out, as their gradients are not finite"""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
     (parameters,) = records(tmp_path, "parameters")
     assert parameters["data"]["recipe"]["optimizer"]["lr"] == 0.01
     assert parameters["data"]["recipe"]["model"]["num_classes"] == 3
+    assert parameters["data"]["recipe"]["compute"]["precision"] == "fp32"
     assert [record["epoch"] for record in records(tmp_path, "epoch")] == [0, 1, 2]
     assert records(tmp_path, "epoch")[-1]["data"].keys() >= METRICS
     assert len(records(tmp_path, "iteration")) == 3 * 2
@@ -49,6 +50,8 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
     reference = {"epoch", "best_prec1", "state_dict", "optimizer", "state_dict_ema"}
     assert reference | {"recipe", "random_states", "loss_scaler", "progress", "metadata"} <= checkpoint.keys()
     assert checkpoint["epoch"] == 3
+    precisions = (checkpoint[name]["compute"]["precision"] for name in ("recipe", "resolved_recipe"))
+    assert tuple(precisions) == (None, "fp32")
     assert checkpoint["metadata"]["classes"] == list(CLASSES)
 
 

@@ -99,11 +99,16 @@ def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
     """
     from effnet.models import model_config
     from effnet.training.defaults import resolve
+    from effnet.training.distributed import choose_device
+    from effnet.training.precision import resolve_precision
 
     if os.environ.get("RANK", "0") != "0":
         return
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     resolved = resolve(recipe, num_classes=recipe.model.num_classes or 1000, world_size=processes)
+    if resolved.compute.precision is None:
+        here = choose_device("cpu" if recipe.compute.device == "cpu" else "auto")
+        resolved = resolved.replace({"precision": resolve_precision(None, here)})
     given, settled = recipe.to_dict(), resolved.to_dict()
     quantized = model_config(recipe.model.arch).quantized
     rows = []

@@ -99,7 +99,9 @@ def engine_of(trained: TrainedModel, engine: str, device: torch.device, precisio
         compiles = kind.name == "torch-compiled"
         return Engine(kind.name, TorchNetwork(trained, Precision(settings, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
-        return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
+        # TF32 is PyTorch's word; another engine chooses how it computes in FP32.
+        named = "fp32" if precision == "tf32" else precision
+        return Engine(kind.name, kind.from_weights(trained, device, named, Path(folder)))
 
 
 def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> Engine:

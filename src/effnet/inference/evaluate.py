@@ -125,7 +125,7 @@ def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> O
         weights=Path(recipe.model.pretrained_from_file or ""),
         image_size=recipe.model.image_size,
         device=processes.device.type,
-        precision=recipe.compute.precision,
+        precision=recipe.compute.precision or "fp32",
     )
     return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
 
@@ -180,7 +180,10 @@ def _validator(recipe: Recipe, data: DataSource, processes: Processes, engine: E
     return Validator(
         data.val,
         engine.preprocessing,
-        Precision(ComputeSettings(), processes.device),
+        Precision(
+            ComputeSettings(precision="tf32" if engine.network.precision == "tf32" else "fp32"),
+            processes.device,
+        ),
         processes,
         topk=recipe.run.topk,
         max_batches=recipe.run.prof,

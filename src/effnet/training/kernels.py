@@ -42,7 +42,8 @@ def set_kernels(model: EfficientNet, recipe: Recipe, device: torch.device) -> No
 
 
 def _suit_cpu(compute: ComputeSettings, device: torch.device) -> bool:
-    suits = device.type == "cpu" and compute.precision == "fp32" and compute.memory_format == "nhwc"
+    is_fp32 = resolve_precision(compute.precision, device) == "fp32"
+    suits = device.type == "cpu" and is_fp32 and compute.memory_format == "nhwc"
     return suits and cpu_depthwise.is_available()
 
 

@@ -21,7 +21,7 @@ from effnet.training.defaults import resolve
 from effnet.training.distributed import Processes, joined_processes
 from effnet.training.kernels import set_kernels
 from effnet.training.log import RunLog
-from effnet.training.precision import Precision
+from effnet.training.precision import Precision, tune_convolutions
 from effnet.training.preflight import check_images
 from effnet.training.setup import (
     Origin,
@@ -110,6 +110,8 @@ def open_run(recipe: Recipe, path: Path | None, processes: Processes, splits: Se
     recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
     preprocessing = preprocessing_of(recipe, origin)
     precision = Precision(recipe.compute, processes.device)
+    recipe = recipe.replace({"precision": precision.name})
+    tune_convolutions(processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
     model = build_model(recipe, origin, processes.device, keeps_classifier=keeps_classifier)
     if recipe.compute.sync_bn and processes.world_size > 1:
