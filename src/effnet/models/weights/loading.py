@@ -215,9 +215,9 @@ def _layout(file: WeightsFile) -> Layout:
 
 
 def _guess_metadata(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
-    """Metadata of the published file that a file is, or else those that its layout's publisher gives such weights.
+    """Metadata of the published file that this is, or else what its layout's publisher uses for such weights.
 
-    All but the former is a guess, and said.
+    The latter is a guess, and a warning says so.
     """
     if metadata := metadata_of_file(file.path):
         return metadata
@@ -247,7 +247,7 @@ def _guess_by_layout(file: WeightsFile, layout: Layout) -> WeightsMetadata | Non
 
 
 def _named(guess: WeightsMetadata) -> str:
-    """The published weights that a guess is from, or the publisher's way with all weights of that model."""
+    """Tag of the published weights that a guess is from, or publisher and model where no such weights are."""
     return guess.tag if guess.name else f"{guess.publisher}'s {guess.model}"
 
 

@@ -22,7 +22,7 @@ class PublishedWeights:
     """A row: the weights' metadata and, where a Python package brings the file, that package.
 
     Attributes:
-        metadata: all facts; `metadata.source` is the address to download from unless `package` is set.
+        metadata: all facts; `metadata.source` is the address to download from, or the package's project.
         package: importable package that holds the file, or None.
         package_file: path of the file inside the package.
         extra: the extra of this project that installs the package.
@@ -68,7 +68,8 @@ _LITE = (
 # fmt: on
 
 _LITE_ADDRESS = "https://github.com/ml-illustrated/{}"
-_LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+_LITE_MEAN = (127 / 255, 127 / 255, 127 / 255)
+_LITE_STD = (128 / 255, 128 / 255, 128 / 255)
 
 _NGC_ADDRESS = "https://api.ngc.nvidia.com/v2/models/nvidia/{}/versions/{}/files/{}"
 
@@ -180,16 +181,17 @@ def metadata_by_convention(publisher: str, model: str) -> WeightsMetadata | None
     if publisher not in ("google", "ngc"):
         return None
     config = MODEL_CONFIGS[model.replace("-quant-", "-")]
-    normalisation = {}
+    size = config.image_size
+    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
     if publisher == "google" and config.squeeze_width == "none":  # EfficientNet-Lite
-        normalisation = {"mean": _LITE_MEAN, "std": _LITE_STD}
+        mean, std = _LITE_MEAN, _LITE_STD
     return WeightsMetadata(
         model=model,
         publisher=publisher,
         bn_epsilon=1e-3,
         padding="same" if publisher == "google" else "symmetric",
         class_list=IMAGENET,
-        preprocessing=_preprocessing(config.image_size, config.image_size + 32, **normalisation),
+        preprocessing=_preprocessing(size, size + 32, mean=mean, std=std),
     )
 
 
