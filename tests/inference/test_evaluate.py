@@ -108,7 +108,7 @@ def test_every_image_is_counted_once_over_processes(
     assert (tmp_path / "classes.csv").read_text() == rows
 
 
-# Right answers of 426, top-1 and top-5: Lite0's of another implementation, Lite1's and Lite2's top-1 of its authors'.
+# Right answers of 426, top-1 and top-5, of other implementations; Lite1's and Lite2's top-5 are not known from there.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("member", "top1", "top5"), [("lite0", 370, 414), ("lite1", 383, None), ("lite2", 387, None)]
