@@ -90,5 +90,10 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
 
 def _assumed_metadata(model: EfficientNet) -> WeightsMetadata:
     """For a file that says nothing of itself: the document's preprocessing at the model's size."""
-    size = model.config.image_size
-    return WeightsMetadata(model.config.name, Preprocessing(size, size + 32).to_dict())
+    config = model.config
+    return WeightsMetadata(
+        config.name,
+        Preprocessing(config.image_size, config.image_size + 32).to_dict(),
+        bn_epsilon=config.bn_epsilon,
+        padding=config.padding,
+    )

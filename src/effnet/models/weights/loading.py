@@ -23,6 +23,7 @@ from effnet.models.weights.published import (
     find_weights,
     is_tag,
     list_weights,
+    metadata_by_convention,
     metadata_of_file,
     metadata_of_tag,
 )
@@ -233,18 +234,40 @@ def fitted_state_dict(model: EfficientNet, state_dict: Mapping[str, Tensor]) -> 
 
 
 def _guess_metadata(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
-    """Metadata of the published file of that name, or else of its publisher's first that it could be."""
-    if metadata := metadata_of_file(file.path.name):
+    """Metadata of the published file that this is, or else what its layout's publisher uses for such weights.
+
+    The latter is a guess, and a warning says so.
+    """
+    if metadata := metadata_of_file(file.path):
         return metadata
+    if guess := _guess_by_layout(file, layout):
+        _LOG.warning(
+            "%s: says nothing of its preprocessing; taken to be as %s, with bn_epsilon %g and %s padding",
+            *(file.path, _named(guess), guess.bn_epsilon, guess.padding),
+        )
+        return guess
+    _LOG.warning(
+        "%s: says nothing of its preprocessing; the model's image size and the mean and std of ImageNet are assumed",
+        file.path,
+    )
+    return None
+
+
+def _guess_by_layout(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
     for guess in list_weights():
         config = MODEL_CONFIGS.get(guess.model)
         if guess.publisher == layout.name and config and _fits(layout, file.state_dict, config):
-            _LOG.warning(
-                "%s: says nothing of its preprocessing; taken to be as %s, with bn_epsilon %g and %s padding",
-                *(file.path, guess.tag, guess.bn_epsilon, guess.padding),
-            )
             return guess
+    for config in MODEL_CONFIGS.values():
+        guess_of_family = metadata_by_convention(layout.name, config.name)
+        if guess_of_family and _fits(layout, file.state_dict, config):
+            return guess_of_family
     return None
+
+
+def _named(guess: WeightsMetadata) -> str:
+    """Tag of the published weights that a guess is from, or publisher and model where no such weights are."""
+    return guess.tag if guess.name else f"{guess.publisher}'s {guess.model}"
 
 
 def _load(
