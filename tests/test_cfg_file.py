@@ -145,7 +145,7 @@ def test_launch_runs_it(file: Path, images: Path, tmp_path: Path, capsys: pytest
     (parameters,) = records(tmp_path, "parameters")
     ran = Recipe.from_dict(parameters["data"]["recipe"])
     assert (ran.model.arch, ran.optimizer.batch_size, ran.optimizer.lr) == ("efficientnet-lite0", 4, 0.08)
-    assert (ran.data.prefetch, ran.run.prof, ran.compute.precision) == (4, None, "amp")
+    assert (ran.data.prefetch, ran.run.prof, ran.compute.precision) == (4, None, "bf16")
     assert (tmp_path / "checkpoint.pth.tar").exists()
     capsys.readouterr()
     assert launch([*named[:-1], "/no/such.yml", *here]) == 2
