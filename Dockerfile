@@ -1,4 +1,4 @@
-# Training and inference on NVIDIA GPUs: the container brings PyTorch, CUDA, cuDNN, NCCL and DALI.
+# Training and inference on NVIDIA GPUs: the container brings PyTorch, CUDA, cuDNN and NCCL.
 #   docker build . -t nvidia_efficientnet
 #   docker run --rm -it --gpus all --ipc=host -v <path to imagenet>:/imagenet nvidia_efficientnet
 ARG FROM_IMAGE_NAME=nvcr.io/nvidia/pytorch:26.02-py3
@@ -6,8 +6,23 @@ FROM ${FROM_IMAGE_NAME}
 
 WORKDIR /workspace/effnet
 COPY . .
-# The container's PyTorch calls itself an alpha of the next version, which pip takes for too old: only what the container
-# lacks is installed, and nothing is resolved.
+# What the commands of NVIDIA's README need beside PyTorch, at the versions of requirements.txt, which are tested together.
+# numpy stays the container's, for which its PyTorch is built; the container's own list of versions is set aside. The
+# container's PyTorch calls itself an alpha of the next version, which pip takes for too old: so effnet itself comes last,
+# without resolving anything.
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir filelock numpy pillow pyyaml rich safetensors simplejpeg \
-    && pip install --no-cache-dir --no-deps -e .
+RUN PIP_CONSTRAINT="" pip install --no-cache-dir \
+        numpy \
+        filelock==4.2.12 \
+        nvidia-dali-cuda130==2.4.0 \
+        nvidia-modelopt==0.47.0 \
+        onnx==1.23.2 \
+        onnxruntime==1.32.0 \
+        onnxscript==0.7.2 \
+        pillow==13.0.0 \
+        pyyaml==6.0.3 \
+        requests==2.34.2 \
+        rich==15.0.0 \
+        safetensors==0.8.0 \
+        simplejpeg==1.9.0 \
+    && PIP_CONSTRAINT="" pip install --no-cache-dir --no-deps -e .

@@ -1,8 +1,8 @@
-"""The reference's `model2onnx.py`: a model as ONNX. The same as `effnet export onnx`."""
+"""The reference's `model2onnx.py`: a model as ONNX. `effnet export onnx` with the batch fixed at `-b`."""
 
 import sys
 
-from effnet.cli import main
+from effnet.cli.model2onnx import model2onnx
 
 if __name__ == "__main__":
-    sys.exit(main(["export", "onnx", *sys.argv[1:]], prog="model2onnx.py"))
+    sys.exit(model2onnx(sys.argv[1:]))

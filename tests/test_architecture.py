@@ -13,6 +13,7 @@ REPOSITORY = SOURCE.parent.parent
 ORDER = [
     "recipe",
     "catalog",
+    "cfg_file",
     "data",
     "models",
     "training",

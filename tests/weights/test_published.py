@@ -1,7 +1,10 @@
 """The table of published weights against what the publishers say themselves."""
 
 import functools
+import hashlib
+import importlib.metadata
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,9 @@ from torch import nn
 from effnet.models import list_models
 from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, find_weights, list_weights, published_tag, publishers_of
-from effnet.weights.published import PUBLISHED
+from effnet.weights.published import PUBLISHED, PublishedWeights, metadata_by_convention
+from effnet.weights.sources import locate
+from tests.commands import REPOSITORY
 
 
 def rows(publisher: str) -> list[WeightsMetadata]:
@@ -77,6 +82,55 @@ def test_timm(row: WeightsMetadata) -> None:
     assert ("Same" in type(theirs.conv_stem).__name__) == (row.padding == "same")
 
 
+@pytest.mark.parametrize("row", [row for row in PUBLISHED if row.package], ids=lambda row: row.metadata.tag)
+def test_packages(row: PublishedWeights) -> None:
+    assert row.package is not None
+    package = pytest.importorskip(row.package, reason=f"extra {row.extra}")
+    (file,) = Path(package.__file__).parent.glob("models/*.pth")
+    assert locate(row) == file
+    assert file.name == row.metadata.file_name
+    assert file.stat().st_size == row.metadata.size
+    assert row.metadata.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    distribution = importlib.metadata.distribution(row.package.replace("_", "-"))
+    assert row.metadata.source == distribution.metadata["Home-page"]
+    assert row.metadata.licence == "Apache-2.0"
+    assert "Licensed under the Apache License, Version 2.0" in (distribution.read_text("LICENSE") or "")
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras[row.extra] == [f"{row.package.replace('_', '-')}=={distribution.version}"]
+    assert row.extra in extras["lite"][0]
+
+
+@pytest.mark.parametrize("row", rows("google"), ids=lambda row: row.name)
+def test_google(row: WeightsMetadata) -> None:
+    library = pytest.importorskip("efficientnet_lite_pytorch", reason="its own implementation is absent")
+    size = library.EfficientNet.get_image_size(row.model)
+    assert row.preprocessing == {
+        "image_size": size,
+        "resize": size + 32,
+        "interpolation": "bicubic",
+        "mean": (127 / 255,) * 3,
+        "std": (128 / 255,) * 3,
+    }
+    assert row.padding == "same"
+    with torch.device("meta"):
+        assert epsilons(library.EfficientNet.from_name(row.model)) == {row.bn_epsilon}
+
+
+def test_what_a_publisher_s_models_have_in_common() -> None:
+    lite3 = metadata_by_convention("google", "efficientnet-quant-lite3")
+    assert lite3 is not None
+    assert (lite3.preprocessing["image_size"], lite3.preprocessing["resize"]) == (280, 312)
+    assert (lite3.preprocessing["mean"], lite3.padding) == ((127 / 255,) * 3, "same")
+    b1 = metadata_by_convention("google", "efficientnet-b1")
+    assert b1 is not None
+    assert (b1.preprocessing["mean"], b1.padding) == ((0.485, 0.456, 0.406), "same")
+    for row in rows("ngc"):
+        common = metadata_by_convention("ngc", row.model)
+        assert common is not None
+        assert (common.preprocessing, common.padding) == (row.preprocessing, row.padding)
+    assert metadata_by_convention("timm", "efficientnet-b0") is None
+
+
 def test_ngc_is_the_documents_table(shared_dir: Path) -> None:
     document = "\n".join(path.read_text() for path in (shared_dir / "seed").glob("*.txt"))
     table = dict(re.findall(r"\| (efficientnet-\S+) \| (https://api\.ngc\.nvidia\.com/\S+) \|", document))
@@ -105,7 +159,8 @@ def test_tags_and_files_are_unique() -> None:
 
 def test_what_pretrained_takes() -> None:
     assert published_tag("efficientnet-b0") == "ngc/efficientnet_b0_pyt_amp"
-    assert published_tag("efficientnet-lite0") == "google/efficientnet-lite0"
+    for size in range(3):
+        assert published_tag(f"efficientnet-lite{size}") == f"google/efficientnet-lite{size}"
     assert published_tag("efficientnet-b1") == "torchvision/efficientnet_b1.IMAGENET1K_V2"
     assert published_tag("efficientnet-b0", "timm") == "timm/efficientnet_b0.ra_in1k"
     assert publishers_of("efficientnet-b0") == ("ngc", "torchvision", "timm")
@@ -114,8 +169,8 @@ def test_what_pretrained_takes() -> None:
 
 def test_what_there_is_not() -> None:
     with pytest.raises(
-        UserError, match=r"no weights 'google' of efficientnet-lite1 are known; there are timm/"
+        UserError, match=r"no weights 'google' of efficientnet-lite3 are known; there are timm/"
     ):
-        find_weights("efficientnet-lite1", "google")
+        find_weights("efficientnet-lite3", "google")
     with pytest.raises(UserError, match="no published weights of efficientnet-widese-b1"):
         find_weights("efficientnet-widese-b1")

@@ -73,7 +73,7 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
 
 def _name(recipe: Recipe) -> str:
     precision = recipe.compute.precision
-    return "fp16" if precision == "amp" else precision
+    return "fp16" if precision == "amp" else precision or "fp32"
 
 
 def _rows(

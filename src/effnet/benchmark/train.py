@@ -83,7 +83,10 @@ def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
 
 
 def benchmark_sweep(
-    settings: TrainBenchmark, archs: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str]
+    settings: TrainBenchmark,
+    archs: Sequence[str],
+    batch_sizes: Sequence[int],
+    precisions: Sequence[str | None],
 ) -> dict[str, Any]:
     """Measure every model in every precision and batch; gives what `write` stores: `runs` and the environment.
 
@@ -97,7 +100,9 @@ def benchmark_sweep(
         try:
             runs.append(benchmark_train(replace(settings, recipe=recipe)))
         except torch.OutOfMemoryError:
-            skipped[f"{arch}, batch {batch_size}, {precision}"] = "does not fit the memory"
+            skipped[f"{arch}, batch {batch_size}, {precision or 'default precision'}"] = (
+                "does not fit the memory"
+            )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return {"benchmark": "train", "runs": runs, "skipped": skipped, "environment": environment()}
@@ -125,8 +130,8 @@ def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Ba
 def own_step(trainer: Trainer, batch: Batch) -> Step:
     """The training step as the loop does it."""
     trainer.step.train()
-    mix_weight = torch.tensor(0.9, device=trainer.processes.device)
-    return lambda: trainer.train_on(batch, mix_weight, trainer.accumulation)
+    mix = trainer.mixes(epoch=0)[0]
+    return lambda: trainer.train_on(batch, mix, trainer.accumulation)
 
 
 def _peer_step(peer: str, trainer: Trainer, batch: Batch, *, compiles: bool) -> Step:

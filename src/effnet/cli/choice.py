@@ -29,6 +29,36 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
     add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     add("--image-size", type=int, metavar="PIXELS", help="side of the input [default: the weights']")
+    add("--num-classes", type=int, metavar="N", help="refuse weights of another number of classes")
+
+
+def add_trt_flag(parser: argparse._ActionsContainer, reason: str) -> None:
+    """Add ``--trt BOOL``, which NVIDIA's command lines pass to scripts whose work does not depend on it.
+
+    Args:
+        parser: the command's, or a group of it.
+        reason: why it changes nothing, for the help.
+    """
+    parser.add_argument(
+        "--trt",
+        nargs="?",
+        const=True,
+        type=truth,
+        default=argparse.SUPPRESS,
+        metavar="BOOL",
+        help=f"accepted for NVIDIA's command lines; {reason}",
+    )
+
+
+def truth(text: str) -> bool:
+    """Parse ``True`` or ``False``, in either case.
+
+    Raises:
+        argparse.ArgumentTypeError: another word.
+    """
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
+    return text.lower() == "true"
 
 
 def add_engine_flag(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +76,11 @@ def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
     """The model that the flags name.
 
     Raises:
-        UserError: a size below 1.
+        UserError: a size or number below 1.
     """
     from effnet.export.trained import ModelChoice
 
-    check_positive(namespace, "image_size")
+    check_positive(namespace, "image_size", "num_classes")
     file = namespace.pretrained_from_file
     return ModelChoice(
         arch=namespace.arch,
@@ -58,6 +88,7 @@ def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
         publisher=namespace.pretrained_source,
         ema=namespace.ema,
         image_size=namespace.image_size,
+        num_classes=namespace.num_classes,
         device=namespace.device,
         precision=getattr(namespace, "precision", "fp32"),
     )

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from effnet.cli.choice import add_engine_flag, add_model_flags, check_positive, model_choice
+from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, check_positive, model_choice
 from effnet.cli.flags import Verbs
 from effnet.runtime.errors import UserError
 
@@ -22,6 +22,7 @@ def add_classify(verbs: Verbs, prog: str | None) -> None:
     add("--image", action="append", default=[], metavar="IMAGE", help="the same, as a flag")
     add_model_flags(parser)
     add_engine_flag(parser)
+    add_trt_flag(parser, "--engine says what runs the model")
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
     add("--topk", type=int, default=5, metavar="K", help="answers for each image [default: 5]")
     add("--batch-size", "-b", type=int, default=16, metavar="IMAGES", help="images at a time [default: 16]")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from effnet.cli.choice import add_model_flags, check_positive, model_choice
+from effnet.cli.choice import add_model_flags, add_trt_flag, check_positive, model_choice, truth
 from effnet.cli.flags import Parser, Verbs
 
 NOT_BUILT = 3
@@ -22,6 +22,10 @@ def add_export(verbs: Verbs, prog: str | None) -> None:
         "--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors"
     )
     weights.add_argument("--ema", action="store_true", help="the averaged weights")
+    weights.add_argument(
+        "--num-classes", type=int, metavar="N", help="refuse a checkpoint of another number of classes"
+    )
+    add_trt_flag(weights, "the weights of a model are the same for every engine")
     weights.set_defaults(verb=_export_weights)
     onnx = forms.add_parser("onnx", help="an ONNX file, compared with PyTorch after writing")
     _add_graph_flags(onnx)
@@ -29,7 +33,7 @@ def add_export(verbs: Verbs, prog: str | None) -> None:
         "--target", default="onnxruntime", choices=_TARGETS, help="engine to write for [default: onnxruntime]"
     )
     onnx.add_argument(
-        "--trt", nargs="?", const=True, type=_truth, metavar="BOOL", help="the same as --target tensorrt"
+        "--trt", nargs="?", const=True, type=truth, metavar="BOOL", help="the same as --target tensorrt"
     )
     onnx.set_defaults(verb=_export_onnx)
     openvino = forms.add_parser(
@@ -71,16 +75,16 @@ def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = 
         )
 
 
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
-    return text.lower() == "true"
-
-
 def _export_weights(namespace: argparse.Namespace) -> int:
     from effnet.export.weights import export_weights
 
-    export_weights(Path(namespace.checkpoint_path), Path(namespace.weight_path), ema=namespace.ema)
+    check_positive(namespace, "num_classes")
+    export_weights(
+        Path(namespace.checkpoint_path),
+        Path(namespace.weight_path),
+        ema=namespace.ema,
+        num_classes=namespace.num_classes,
+    )
     return 0
 
 

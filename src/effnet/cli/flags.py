@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
+from effnet.cli.choice import add_trt_flag
 from effnet.recipe import settings
 from effnet.recipe.fields import flag_name, is_list, value_type
 from effnet.runtime.errors import UserError
@@ -91,6 +92,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = (
     groups["compute"].add_argument(
         "--jit", nargs="?", const="script", default=argparse.SUPPRESS, help=_JIT_HELP
     )
+    add_trt_flag(groups["compute"], "only model2onnx.py, effnet export onnx, writes for TensorRT")
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:

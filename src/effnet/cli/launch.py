@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from effnet.cli import main
 from effnet.cli.flags import Parser
 from effnet.recipe.catalog import DEFAULT_MODE, names, published
+from effnet.recipe.cfg_file import configured
 from effnet.runtime.errors import UserError
 
 PROG = "launch.py"
@@ -15,11 +17,13 @@ def launch(argv: Sequence[str]) -> int:
     """Run a published recipe; gives the exit code.
 
     Args:
-        argv: `--model`, `--precision`, `--platform` and perhaps `--mode`, and what `effnet train` takes beside them.
+        argv: `--model`, `--precision`, `--platform` and perhaps `--mode` and `--cfg-file`, and what `effnet train`
+            takes beside them.
     """
     parser = Parser(
         prog=PROG,
-        usage=f"{PROG} --model M --precision P --platform PL [--mode MODE] DIR [options of `effnet train`]",
+        usage=f"{PROG} --model M --precision P --platform PL [--mode MODE] [--cfg-file FILE] DIR "
+        "[options of `effnet train`]",
         description="Run a published recipe; `effnet train --help` lists the flags that override its settings.",
     )
     for flag, required in (("model", True), ("precision", True), ("platform", True), ("mode", False)):
@@ -27,10 +31,17 @@ def launch(argv: Sequence[str]) -> int:
         parser.add_argument(
             f"--{flag}", required=required, default=default, metavar="NAME", help=", ".join(names(f"{flag}s"))
         )
+    parser.add_argument(
+        "--cfg-file",
+        metavar="FILE",
+        help="recipes in the format of NVIDIA's launch.py [default: the published ones]",
+    )
     try:
         named, rest = parser.parse_known_args(argv)
-        recipe = published(named.model, named.platform, named.precision, named.mode)
+        parts = (named.model, named.platform, named.precision, named.mode)
+        recipe = configured(Path(named.cfg_file), "/".join(parts)) if named.cfg_file else published(*parts)
     except UserError as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
-    return main([*rest, "--recipe", recipe.name], verb=recipe.verb, prog=PROG)
+    source = ["--cfg-file", named.cfg_file] if named.cfg_file else []
+    return main([*rest, *source, "--recipe", recipe.name], verb=recipe.verb, prog=PROG)

@@ -7,16 +7,23 @@ from typing import Any
 
 from effnet.cli.flags import Parser, given_settings
 from effnet.recipe import Recipe, settings
-from effnet.recipe.catalog import Layer, compose, find_recipe
+from effnet.recipe.catalog import Layer, Published, compose, find_recipe
+from effnet.recipe.cfg_file import configured
 from effnet.runtime.errors import UserError
 
 
 def add_recipe_source(parser: Parser) -> None:
-    """Add `--recipe` and `--print-recipe`."""
+    """Add `--recipe`, `--cfg-file` and `--print-recipe`."""
     parser.add_argument(
         "--recipe",
         metavar="FILE|NAME",
         help="settings as YAML, or a published recipe such as efficientnet-b0/DGXA100/AMP; flags override them",
+    )
+    parser.add_argument(
+        "--cfg-file",
+        metavar="FILE",
+        help="look --recipe MODEL/PLATFORM/PRECISION[/MODE] up in this file, in the format of NVIDIA's launch.py, and "
+        "not among the published ones",
     )
     parser.add_argument(
         "--print-recipe", action="store_true", help="show every setting and where it comes from, and stop"
@@ -42,7 +49,7 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
         flags.setdefault(
             "lr", None
         )  # a recipe's learning rate would win over the one that --base-lr asks for
-    found = find_recipe(namespace.recipe) if namespace.recipe else None
+    found = _found(namespace)
     if found and found.verb not in (verb, ""):
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
     layers = [*(found.layers if found else ()), Layer("flag", flags)]
@@ -59,6 +66,15 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
     resumed = resolve_resume(recipe.run)
     origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
     return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
+
+
+def _found(namespace: argparse.Namespace) -> Published | None:
+    """The recipe that `--recipe` names, in a file of NVIDIA's format or among the published ones."""
+    if namespace.cfg_file is None:
+        return find_recipe(namespace.recipe) if namespace.recipe else None
+    if not namespace.recipe:
+        raise UserError("--cfg-file goes with --recipe MODEL/PLATFORM/PRECISION[/MODE], which it looks up")
+    return configured(Path(namespace.cfg_file), namespace.recipe)
 
 
 def _named_model(layers: list[Layer]) -> Layer:
@@ -82,12 +98,17 @@ def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
     Those of quantization are left out for a model without quantizers.
     """
     from effnet.models import model_config
+    from effnet.runtime.precision import resolve_precision
+    from effnet.runtime.processes import choose_device
     from effnet.training.defaults import resolve
 
     if os.environ.get("RANK", "0") != "0":
         return
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     resolved = resolve(recipe, num_classes=recipe.model.num_classes or 1000, world_size=processes)
+    if resolved.compute.precision is None:
+        here = choose_device("cpu" if recipe.compute.device == "cpu" else "auto")
+        resolved = resolved.replace({"precision": resolve_precision(None, here)})
     given, settled = recipe.to_dict(), resolved.to_dict()
     quantized = model_config(recipe.model.arch).quantized
     rows = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.folder import read_classes, split_classes
-from effnet.data.mixup import mixup, mixup_weight
+from effnet.data.mixup import Mix, epoch_mixes, mixup
 from effnet.data.packed import is_packed, open_packed, packed_classes
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.pytorch import open_pytorch
@@ -22,10 +22,11 @@ __all__ = [
     "DataRequest",
     "DataSource",
     "Loader",
+    "Mix",
     "Preprocessing",
+    "epoch_mixes",
     "find_classes",
     "mixup",
-    "mixup_weight",
     "open_data",
     "prepare_sample",
     "read_classes",

@@ -8,7 +8,7 @@ from effnet.runtime.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "triangular")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Preprocessing:
     resize: int
     """shorter side after the resize in pixels; the document takes image_size + 32"""
     interpolation: str = "bicubic"
-    """nearest, bilinear or bicubic; the latter two are antialiased, as Pillow's are"""
+    """nearest, bilinear, bicubic or triangular; all but nearest are antialiased, as Pillow's are, so that bilinear is
+    the filter that DALI calls triangular"""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """per channel, on the scale 0..1"""
     std: tuple[float, float, float] = IMAGENET_STD

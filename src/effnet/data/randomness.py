@@ -17,6 +17,17 @@ class Stream(IntEnum):
     MIXUP = 2
 
 
-def generator(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
-    """The generator for one use: an epoch's order, an image in an epoch, a step in an epoch. About 10 us."""
-    return np.random.default_rng((seed, stream, epoch, index))
+def generator(
+    stream: Stream, seed: int, epoch: int, index: int = 0, rank: int | None = None
+) -> np.random.Generator:
+    """The generator for one use: an epoch's order, an image in an epoch, a step in an epoch. About 10 us.
+
+    Args:
+        stream: what the numbers are for.
+        seed: seed of the run.
+        epoch: epoch, from 0.
+        index: number of the image or step.
+        rank: number of the process, where each one draws its own; None where all draw the same.
+    """
+    own = () if rank is None else (rank,)
+    return np.random.default_rng((seed, stream, epoch, index, *own))

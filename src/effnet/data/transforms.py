@@ -107,6 +107,10 @@ def crop_box(
     return Region(top, left, crop_height, crop_width)
 
 
+# Of the two nearest ones that which agrees with Pillow; the antialiased bilinear filter is a triangle.
+_TORCH_MODES = {"nearest": "nearest-exact", "triangular": "bilinear"}
+
+
 def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     """`pixels` (H, W, 3) at another size, antialiased as Pillow does it."""
     if pixels.shape[:2] == (height, width):
@@ -116,7 +120,7 @@ def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixe
     # permuted last, lest the strides of the one-image batch hide from PyTorch that this is channels-last
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     smooth = interpolation != "nearest"
-    mode = interpolation if smooth else "nearest-exact"  # the one of the two that agrees with Pillow
+    mode = _TORCH_MODES.get(interpolation, interpolation)
     out: Pixels = (
         F.interpolate(image, (height, width), mode=mode, antialias=smooth)[0].permute(1, 2, 0).numpy()
     )

@@ -8,6 +8,7 @@ from torch import nn
 from effnet.data.preprocessing import Preprocessing
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.model import build
+from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, load_model, published_tag
 
 # The model that needs no download: its weights come with a Python package.
@@ -24,6 +25,7 @@ class ModelChoice:
         publisher: whose published weights; None for the first there are.
         ema: take a checkpoint's averaged weights.
         image_size: side in pixels; None for the weights'.
+        num_classes: classes that the weights must have; None for any number.
         device: ``auto``, ``cuda`` or ``cpu``.
         precision: as in `ComputeSettings`.
     """
@@ -33,8 +35,25 @@ class ModelChoice:
     publisher: str | None = None
     ema: bool = False
     image_size: int | None = None
+    num_classes: int | None = None
     device: str = "auto"
     precision: str = "fp32"
+
+    def check_classes(self, found: int, source: object) -> None:
+        """Refuse a model of another number of classes than asked for.
+
+        Args:
+            found: its classes.
+            source: the weights or the file, to be named.
+
+        Raises:
+            UserError: `num_classes` is another number.
+        """
+        if self.num_classes not in (None, found):
+            raise UserError(
+                f"--num-classes {self.num_classes}: {source} has {found} classes; leave the flag out, or train anew "
+                "with --num-classes"
+            )
 
 
 @dataclass(frozen=True)
@@ -60,10 +79,11 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
 
     Raises:
         UserError: weights that can't be found, downloaded or read, or don't fit.
-        UserError: an image size that can't be.
+        UserError: an image size that can't be, or another number of classes than asked for.
     """
     source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
     model = load_model(source, name=choice.arch, ema=choice.ema, build=build)
+    choice.check_classes(model.config.num_classes, source)
     metadata = model.metadata or _assumed_metadata(model)
     preprocessing = Preprocessing.from_dict(metadata.preprocessing).at_size(choice.image_size)
     return TrainedModel(model.eval(), replace(metadata, preprocessing=preprocessing.to_dict()))
@@ -71,5 +91,10 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
 
 def _assumed_metadata(model: EfficientNet) -> WeightsMetadata:
     """For a file that says nothing of itself: the document's preprocessing at the model's size."""
-    size = model.config.image_size
-    return WeightsMetadata(model.config.name, Preprocessing(size, size + 32).to_dict())
+    config = model.config
+    return WeightsMetadata(
+        config.name,
+        Preprocessing(config.image_size, config.image_size + 32).to_dict(),
+        bn_epsilon=config.bn_epsilon,
+        padding=config.padding,
+    )

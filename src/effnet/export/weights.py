@@ -2,20 +2,28 @@
 
 from pathlib import Path
 
-from effnet.weights import read_weights, save_weights
+from effnet.export.trained import ModelChoice
+from effnet.weights import load_model, read_weights, save_weights
 
 
-def export_weights(checkpoint: Path, path: Path, *, ema: bool = False) -> None:
+def export_weights(
+    checkpoint: Path, path: Path, *, ema: bool = False, num_classes: int | None = None
+) -> None:
     """Write the weights of a checkpoint, with its metadata, as `.pth` or `.safetensors`.
 
     Args:
         checkpoint: checkpoint of a training, or any weight file.
         path: file to write; the suffix decides the format.
         ema: take the averaged weights.
+        num_classes: classes that the checkpoint must have; None for any number.
 
     Raises:
         UserError: a file that can't be read or written, or no averaged weights in it.
+        UserError: another number of classes.
     """
+    if num_classes is not None:
+        found = load_model(checkpoint, ema=ema).config.num_classes
+        ModelChoice(num_classes=num_classes).check_classes(found, checkpoint)
     weights = read_weights(checkpoint, ema=ema)
     save_weights(path, weights.state_dict, weights.metadata)
     print(f"{path}: {len(weights.state_dict)} tensors, {path.stat().st_size / 2**20:.1f} MiB")

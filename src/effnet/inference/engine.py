@@ -99,7 +99,9 @@ def engine_of(trained: TrainedModel, engine: str, device: torch.device, precisio
         compiles = kind.name == "torch-compiled"
         return Engine(kind.name, TorchNetwork(trained, Precision(settings, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
-        return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
+        # TF32 is PyTorch's word; another engine chooses how it computes in FP32.
+        named = "fp32" if precision == "tf32" else precision
+        return Engine(kind.name, kind.from_weights(trained, device, named, Path(folder)))
 
 
 def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> Engine:
@@ -109,6 +111,8 @@ def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> E
         reads = f"reads {' and '.join(kind.suffixes)}" if kind.suffixes else "reads weights"
         raise UserError(f"--engine {kind.name} {reads}, not {path}")
     opened = Engine(kind.name, kind.network(path, device, precision=choice.precision))
+    if classes := opened.metadata.class_folders():
+        choice.check_classes(len(classes), path)
     has = {"image_size": opened.preprocessing.image_size, "arch": opened.metadata.model}
     for flag, value in has.items():
         if (wanted := getattr(choice, flag)) not in (None, value):

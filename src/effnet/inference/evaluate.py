@@ -18,6 +18,7 @@ from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import prepare_workspace
+from effnet.training.foreign_checkpoint import with_our_names
 from effnet.training.run import Opened, open_run
 from effnet.training.setup import read_class_map
 from effnet.training.validate import Validator
@@ -99,6 +100,7 @@ def _weights(opened: Opened) -> dict[str, nn.Module]:
     checkpoint = opened.origin.checkpoint
     if checkpoint is None:
         return {"val": opened.model}
+    checkpoint = with_our_names(checkpoint, opened.model)
     opened.model.load_state_dict(checkpoint["state_dict"])
     models: dict[str, nn.Module] = {"val": opened.model}
     if "state_dict_ema" in checkpoint:
@@ -124,7 +126,7 @@ def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> O
         weights=Path(recipe.model.pretrained_from_file or ""),
         image_size=recipe.model.image_size,
         device=processes.device.type,
-        precision=recipe.compute.precision,
+        precision=recipe.compute.precision or "fp32",
     )
     return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
 
@@ -179,7 +181,10 @@ def _validator(recipe: Recipe, data: DataSource, processes: Processes, engine: E
     return Validator(
         data.val,
         engine.preprocessing,
-        Precision(ComputeSettings(), processes.device),
+        Precision(
+            ComputeSettings(precision="tf32" if engine.network.precision == "tf32" else "fp32"),
+            processes.device,
+        ),
         processes,
         topk=recipe.run.topk,
         max_batches=recipe.run.prof,

@@ -15,7 +15,7 @@ from typing import Any
 from effnet.recipe import Recipe, flatten, read_recipe, read_yaml
 from effnet.runtime.errors import UserError
 
-ROOT = Path(__file__).parent / "recipes"
+ROOT = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODE = "convergence"
 DEVIATIONS = ROOT / "deviations.yaml"
 _NO_RECIPES = {"base.yaml", DEVIATIONS.name}
@@ -106,6 +106,17 @@ def published(model: str, platform: str, precision: str, mode: str = DEFAULT_MOD
         _plain(f"modes/{mode}.yaml"),
     )
     return Published(f"{model}/{platform}/{precision}/{mode}", of_model["verb"], layers)
+
+
+def verb_of(model: str) -> str:
+    """Return the verb that trains a model: what its published recipe says, or `train` where there is none."""
+    return str(_part("models", model)["verb"]) if model in names("models") else "train"
+
+
+def alias_of(name: str) -> str:
+    """Return the platform that a published platform stands for, or the name itself."""
+    known = _part("platforms", name) if name in names("platforms") else {}
+    return str(known.get("same_as", name))
 
 
 def find_recipe(name: str) -> Published:

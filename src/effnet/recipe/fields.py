@@ -17,11 +17,20 @@ def setting(
     above: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    no_limit: int | None = None,
     metavar: str | None = None,
 ) -> T:
-    """A field with the flags' further names and its range: `low` and `high` belong to it, `above` and `below` not."""
+    """A field with the flags' further names and its range: `low` and `high` belong to it, `above` and `below` not.
+
+    `no_limit` is a number outside the range that stands for None, as -1 does in NVIDIA's scripts.
+    """
     bounds = {"low": low, "above": above, "high": high, "below": below}
-    metadata = {"flags": flags, "metavar": metavar, **{k: v for k, v in bounds.items() if v is not None}}
+    metadata = {
+        "flags": flags,
+        "metavar": metavar,
+        "no_limit": no_limit,
+        **{k: v for k, v in bounds.items() if v is not None},
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -50,7 +59,7 @@ def checked(leaf: Field[Any], value: Any) -> Any:
         UserError: another type, or out of range; the flag is named.
     """
     kind, optional = value_type(leaf)
-    if value is None and optional:
+    if optional and (value is None or value == leaf.metadata.get("no_limit")):
         return None
     converted = _converted(leaf, kind, value)
     for number in converted if isinstance(converted, tuple) else (converted,):

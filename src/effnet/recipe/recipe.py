@@ -68,8 +68,9 @@ class DataSettings:
     check_images: bool = True
     """before training, see that every image file can be decoded, unless broken ones are to be skipped or --prof is
     given; a file that can be is not decoded for this again before it changes"""
-    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
-    """interpolation of every resize [default: the pretrained weights', else bicubic]"""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "triangular"] | None = None
+    """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
+    [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
     augmentation: Literal[
@@ -131,8 +132,8 @@ class ScheduleSettings:
     epochs: int = setting(400, low=0)
     """epochs of the whole training, which the learning rate's schedule spans; 0, for `effnet quantize`, trains not at
     all"""
-    run_epochs: int | None = setting(None, low=1, metavar="EPOCHS")
-    """stop after this many epochs of this run; --resume goes on [default: all]"""
+    run_epochs: int | None = setting(None, low=1, no_limit=-1, metavar="EPOCHS")
+    """stop after this many epochs of this run; --resume goes on; -1 for no limit [default: all]"""
     lr_schedule: Literal["cosine", "linear", "step"] = setting("cosine")
     """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
     warmup: float | None = setting(None, low=0, metavar="EPOCHS")
@@ -149,9 +150,9 @@ class ComputeSettings:
 
     device: Literal["auto", "cuda", "cpu"] = setting("auto")
     """where to run; auto takes a GPU if there is one"""
-    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] = setting("fp32")
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] | None = None
     """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on a
-    GPU and bf16 on a CPU"""
+    GPU and bf16 on a CPU [default: tf32 on a GPU that has it, else fp32]"""
     static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
     """fixed loss scale for fp16 [default: dynamic]"""
     initial_loss_scale: float = setting(128.0, above=0, metavar="SCALE")
@@ -176,14 +177,17 @@ class ComputeSettings:
         "socket_unique_interleaved",
         "socket_unique_contiguous",
     ] = setting("auto")
-    """bind each process to the cores next to its GPU, or several on a CPU to cores of their own, NUMA node by node;
-    none leaves it to the system"""
+    """cores of each process and its workers. auto: those next to its GPU, or for several on a CPU cores of their own,
+    NUMA node by node; socket: all of its GPU's NUMA node; socket_single: the node's first core; socket_single_unique:
+    one core of its own; socket_unique_interleaved, socket_unique_contiguous: the node's cores divided among the
+    processes on it, in turn or in runs; none leaves it to the system. A core is a physical one, with its hyper-threads;
+    on a CPU the processes are spread over the NUMA nodes"""
     sync_bn: bool = False
     """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
     bucket_size: float = setting(4.0, above=0, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
-    """stop after this many steps in a row with a loss that is not finite"""
+    """stop after this many steps of the optimizer in a row that are left out, as their gradients are not finite"""
 
 
 @dataclass(frozen=True)
@@ -197,16 +201,17 @@ class RunSettings:
     """validate only"""
     training_only: bool = False
     """train without validation"""
-    prof: int | None = setting(None, low=1, metavar="N")
-    """run N iterations only"""
+    prof: int | None = setting(None, low=1, no_limit=-1, metavar="N")
+    """run N iterations only; -1 for no limit"""
     workspace: str = setting(".", metavar="DIR")
     """folder for checkpoints and the log"""
     report_file: str = setting("report.json", "--raport-file", metavar="FILE")
     """JSON log in the workspace, one object a line"""
     checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE")
     """name of the latest checkpoint in the workspace"""
-    gather_checkpoints: int = setting(0, low=0, metavar="N")
-    """keep the last N checkpoints under their epochs' names as well"""
+    gather_checkpoints: int = setting(0, low=-1, metavar="N")
+    """keep the last N checkpoints under their epochs' names as well, checkpoint_0000.pth.tar for the first epoch; -1
+    keeps all"""
     no_checkpoints: bool = False
     """write no checkpoints"""
     print_freq: int = setting(10, "-p", low=1, metavar="STEPS")

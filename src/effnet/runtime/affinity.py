@@ -1,50 +1,131 @@
-"""Keep each process on cores of its own, so that its memory is not across the machine."""
+"""Bind each process to cores near its GPU, so that its memory is not across the machine.
+
+`cores_of` decides on a described machine; `bind_process` describes this one, and binds.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+from effnet.runtime.errors import UserError
+
+T = TypeVar("T")
 
 _SYSTEM = Path("/sys/devices/system")
 
 
-def bind_process(device: torch.device, local_rank: int, local_world_size: int) -> None:
-    """Bind this process, and the workers it starts, to the cores of its GPU's NUMA node.
+@dataclass(frozen=True)
+class Topology:
+    """Cores of a machine as the processes on it see them. A core here is a hardware thread, as in the kernel's lists.
 
-    Several processes on a CPU share the cores evenly, NUMA node by node. Nothing happens to a single one there, or
-    where the system does not tell which cores belong together.
+    Attributes:
+        sockets: for each local rank, the cores of the NUMA node that its GPU is attached to.
+        physical: hardware threads of each physical core.
+    """
+
+    sockets: Sequence[frozenset[int]]
+    physical: Sequence[frozenset[int]]
+
+    def physical_cores(self, local_rank: int) -> list[set[int]]:
+        """Physical cores of a process's socket, by their first hardware thread; those not in it are cut off."""
+        parts = (set(threads & self.sockets[local_rank]) for threads in self.physical)
+        return sorted(filter(None, parts), key=min)
+
+    def sharing(self, local_rank: int) -> list[int]:
+        """Local ranks whose processes use the socket of `local_rank`, itself included, in order."""
+        mine = self.sockets[local_rank]
+        return [rank for rank, cores in enumerate(self.sockets) if cores & mine]
+
+
+def cores_of(mode: str, local_rank: int, topology: Topology) -> set[int]:
+    """Cores that a process takes in one of the modes of NVIDIA's `--gpu-affinity`.
 
     Args:
+        mode: ``socket``, ``socket_single``, ``socket_single_unique``, ``socket_unique_interleaved`` or
+            ``socket_unique_contiguous``.
+        local_rank: the process's number on the machine.
+        topology: the machine.
+
+    Returns:
+        Hardware threads; a physical core always comes with all of its own, unless there are fewer physical cores than
+        processes. Then the hardware threads are divided.
+
+    Raises:
+        UserError: more processes share the socket than it has cores, in a mode that gives each its own.
+    """
+    cores = topology.physical_cores(local_rank)
+    if mode == "socket":
+        return set().union(*cores)
+    if mode == "socket_single":
+        return cores[0]
+    processes = topology.sharing(local_rank)
+    position = processes.index(local_rank)
+    if len(cores) < len(processes):
+        cores = [{core} for core in sorted(set().union(*cores))]
+    if len(cores) < len(processes):
+        raise UserError(
+            f"--gpu-affinity {mode}: {len(processes)} processes share {len(cores)} cores of a NUMA node; "
+            "start fewer processes, or take --gpu-affinity socket"
+        )
+    if mode == "socket_single_unique":
+        return cores[position]
+    if mode == "socket_unique_interleaved":
+        return set().union(*cores[position :: len(processes)])
+    return set().union(*share_of_cores(cores, position, len(processes)))
+
+
+def bind_process(mode: str, device: torch.device, local_rank: int, local_world_size: int) -> None:
+    """Bind this process, and the workers it starts.
+
+    `auto` binds to the cores of the GPU's NUMA node; several processes on a CPU share the cores evenly, NUMA node by
+    node, and a single one there is left alone. In the other modes processes on a CPU are spread evenly over the NUMA
+    nodes, which take the place of the GPUs' sockets. Nothing happens where the system has no affinity.
+
+    Args:
+        mode: `none`, `auto`, or a mode of `cores_of`.
         device: where the process computes.
         local_rank: its number on this machine.
         local_world_size: processes on this machine.
+
+    Raises:
+        UserError: as for `cores_of`.
     """
-    if not hasattr(os, "sched_setaffinity"):
+    if mode == "none" or not hasattr(os, "sched_setaffinity"):
         return
     allowed = os.sched_getaffinity(0)
-    if device.type == "cuda":
-        cores = _cores_of_gpu(device) & allowed
-    elif local_world_size > 1:
-        cores = share_of_cores(_cores_in_order(allowed), local_rank, local_world_size)
+    if mode == "auto":
+        cores = _cores_in_auto(device, local_rank, local_world_size, allowed)
     else:
-        return
+        cores = cores_of(mode, local_rank, _topology(device, local_world_size, allowed))
     if cores:
         os.sched_setaffinity(0, cores)
 
 
-def share_of_cores(cores: Sequence[int], local_rank: int, local_world_size: int) -> set[int]:
+def _cores_in_auto(
+    device: torch.device, local_rank: int, local_world_size: int, allowed: set[int]
+) -> set[int]:
+    if device.type == "cuda":
+        return _cores_of_gpu(device) & allowed
+    if local_world_size > 1:
+        return set(share_of_cores(_cores_in_order(allowed), local_rank, local_world_size))
+    return set()
+
+
+def share_of_cores(cores: Sequence[T], position: int, count: int) -> Sequence[T]:
     """An even, contiguous part of `cores` for one of several processes; none if there are fewer cores than processes.
 
     Args:
         cores: in an order in which neighbours belong together.
-        local_rank, local_world_size: which part of how many.
+        position, count: which part of how many.
     """
-    if len(cores) < local_world_size:
-        return set()
-    first, end = (len(cores) * part // local_world_size for part in (local_rank, local_rank + 1))
-    return set(cores[first:end])
+    if len(cores) < count:
+        return []
+    first, end = (len(cores) * part // count for part in (position, position + 1))
+    return cores[first:end]
 
 
 def parse_cpu_list(text: str) -> set[int]:
@@ -56,6 +137,32 @@ def parse_cpu_list(text: str) -> set[int]:
     return cores
 
 
+def _topology(device: torch.device, local_world_size: int, allowed: set[int]) -> Topology:
+    """This machine's, cut to the cores that the process may use."""
+    nodes = [node & allowed for node in _nodes() if node & allowed] or [allowed]
+    if device.type == "cuda" and torch.cuda.device_count() >= local_world_size:
+        near = [_cores_of_gpu(torch.device("cuda", rank)) & allowed for rank in range(local_world_size)]
+        sockets = [cores or allowed for cores in near]  # a virtual machine may not tell
+    elif device.type == "cuda":
+        # Each process sees its own GPU alone; all are taken to be on one socket.
+        sockets = [_cores_of_gpu(device) & allowed or allowed] * local_world_size
+    else:
+        sockets = [nodes[rank * len(nodes) // local_world_size] for rank in range(local_world_size)]
+    return Topology([frozenset(cores) for cores in sockets], _physical(allowed))
+
+
+def _physical(allowed: Iterable[int]) -> list[frozenset[int]]:
+    return list(dict.fromkeys(frozenset(_siblings(core)) for core in sorted(allowed)))
+
+
+def _siblings(core: int) -> set[int]:
+    return _read_cpu_list(_SYSTEM / f"cpu/cpu{core}/topology/thread_siblings_list") or {core}
+
+
+def _nodes() -> list[set[int]]:
+    return [_read_cpu_list(path) for path in sorted(_SYSTEM.glob("node/node[0-9]*/cpulist"))]
+
+
 def _cores_of_gpu(device: torch.device) -> set[int]:
     properties: Any = torch.cuda.get_device_properties(device)  # PyTorch's stub lacks the address
     address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
@@ -64,12 +171,11 @@ def _cores_of_gpu(device: torch.device) -> set[int]:
 
 def _cores_in_order(allowed: set[int]) -> list[int]:
     """Cores by NUMA node, and in a node by physical core, so that two processes don't share one's hyper-threads."""
-    nodes = [_read_cpu_list(path) for path in sorted(_SYSTEM.glob("node/node[0-9]*/cpulist"))]
+    nodes = _nodes()
 
     def place(core: int) -> tuple[int, int, int]:
         node = next((number for number, members in enumerate(nodes) if core in members), len(nodes))
-        siblings = _read_cpu_list(_SYSTEM / f"cpu/cpu{core}/topology/thread_siblings_list")
-        return node, min(siblings, default=core), core
+        return node, min(_siblings(core)), core
 
     return sorted(allowed, key=place)
 

@@ -48,7 +48,7 @@ class CheckpointFiles:
     Args:
         workspace: folder, made if absent.
         filename: name of the latest one.
-        keep: how many to keep under ``checkpoint-<epoch>.pth.tar`` as well.
+        keep: how many to keep under ``checkpoint_<epoch>.pth.tar`` as well, where the first epoch is 0000; below 0 all.
 
     Raises:
         UserError: the folder can't be made or written.
@@ -69,11 +69,12 @@ class CheckpointFiles:
             copy_atomically(self.latest, self.best)
         if self.keep:
             copy_atomically(self.latest, self._gathered(int(content["epoch"])))
-            for old in sorted(self.workspace.glob("checkpoint-????.pth.tar"))[: -self.keep]:
+        if self.keep > 0:
+            for old in sorted(self.workspace.glob("checkpoint_????.pth.tar"))[: -self.keep]:
                 old.unlink()
 
-    def _gathered(self, epoch: int) -> Path:
-        return self.workspace / f"checkpoint-{epoch:04}.pth.tar"
+    def _gathered(self, finished_epochs: int) -> Path:
+        return self.workspace / f"checkpoint_{finished_epochs - 1:04}.pth.tar"
 
 
 def prepare_workspace(path: Path) -> None:
@@ -125,11 +126,14 @@ _NOT_INHERITED = {
 
 
 def inherited_settings(path: str | Path) -> dict[str, Any]:
-    """Settings, as they were given, of the run that wrote a checkpoint; none for another program's.
+    """Settings, as they were given, of the run that wrote a checkpoint; of another program's the model, if it says it.
 
     For the errors see `read_checkpoint`.
     """
-    groups = read_checkpoint(path).get("recipe", {})
+    checkpoint = read_checkpoint(path)
+    if "recipe" not in checkpoint:
+        return {"arch": checkpoint["arch"]} if "arch" in checkpoint else {}
+    groups = checkpoint["recipe"]
     values = flatten({name: groups[name] for name in _INHERITED_GROUPS if name in groups})
     return {name: value for name, value in values.items() if name not in _NOT_INHERITED and value is not None}
 

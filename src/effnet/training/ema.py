@@ -8,28 +8,62 @@ from torch import Tensor, nn
 
 class ModelEMA:
     """A copy of `model` that follows it: every floating-point entry, BatchNorm's statistics included, moves a share
-    1 - `decay` of the way to the model's at each `update`; counters are copied.
+    1 - decay of the way to the model's at each `update`; counters are copied.
+
+    The decay warms up, so that the random start is soon forgotten: of step n, counted from 0, it is
+    min(`decay`, (1 + n) / (10 + n)).
 
     Args:
         model: model on its device; its parameters must not be replaced afterwards.
-        decay: in (0, 1).
+        decay: decay after the warm-up, in (0, 1).
+
+    Attributes:
+        module: the averaged model, in eval mode.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.module = deepcopy(model).requires_grad_(False).eval()
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
-        averaged = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
+        averaged = [(_memory(ours), _memory(theirs)) for ours, theirs in pairs if ours.is_floating_point()]
         counted = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
         # Collected once: the tensors are updated in place ever after.
-        self._averaged: tuple[list[Tensor], list[Tensor]] = _unzip(averaged)
+        self._ours, self._theirs = _unzip(averaged)
         self._counted: tuple[list[Tensor], list[Tensor]] = _unzip(counted)
+        # On the device, which alone knows in time whether a step was left out.
+        self._step = torch.zeros((), dtype=torch.float64, device=self._ours[0].device)
+
+    def set_step(self, step: int) -> None:
+        """Go on from `step` updates, as after a resume."""
+        self._step.fill_(step)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Follow the model by one step; does not wait for the device."""
-        torch._foreach_lerp_(*self._averaged, 1.0 - self.decay)
+    def update(self, taken: Tensor) -> None:
+        """Follow the model by one step; does not wait for the device.
+
+        Args:
+            taken: whether the optimizer made the step, a bool scalar on the model's device; if not, the average stays
+                and the step is not counted.
+        """
+        share = 1.0 - ((1.0 + self._step) / (10.0 + self._step)).clamp(max=self.decay)
+        self._step += taken
         torch._foreach_copy_(*self._counted)
+        if taken.device.type == "cpu":
+            if taken:
+                torch._foreach_lerp_(self._ours, self._theirs, share.item())
+        else:
+            self._blend(taken, share)
+
+    def _blend(self, taken: Tensor, share: Tensor) -> None:
+        old = torch.cat(self._ours)
+        # A step that is left out may have left values that are not finite: a share of 0 would not keep them out.
+        new = torch.where(taken, torch.lerp(old, torch.cat(self._theirs), share.to(old.dtype)), old)
+        torch._foreach_copy_(self._ours, new.split([len(ours) for ours in self._ours]))
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """All elements in the order of the memory, whatever the memory format."""
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def _unzip(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,8 +1,9 @@
 """Times, rates and accuracies under the document's names."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import fmean, harmonic_mean
 
 import numpy as np
 import torch
@@ -90,8 +91,8 @@ class Rates:
 
         Returns:
             `total_ips` and `compute_ips` in images a second over all processes, `data_time` and `compute_time` in
-            seconds a step, and `compute_latency` with its 95th and 99th percentile in seconds a step; nothing
-            before the first step.
+            seconds a step, and `compute_latency` with its 95th and 99th percentile and its maximum (`at100`) in
+            seconds a step; nothing before the first step.
         """
         return self._metrics(0, self._begun)
 
@@ -108,7 +109,33 @@ class Rates:
             "compute_latency": float(seconds.mean()),
             "compute_latency_at95": float(np.percentile(seconds, 95)),
             "compute_latency_at99": float(np.percentile(seconds, 99)),
+            "compute_latency_at100": float(seconds.max()),
         }
+
+
+def over_epochs(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of a whole run from those of its epochs, which all have as many steps.
+
+    Args:
+        epochs: metrics by name, such as `train.total_ips`, of each epoch.
+
+    Returns:
+        Rates `*_ips` over the time of all epochs, that is their harmonic mean; the largest `*_at100`; the mean of
+        times and other latencies; the last epoch's value of all else, such as losses and accuracies. Empty without
+        epochs.
+    """
+    names = epochs[-1] if epochs else {}
+    return {name: _over_epochs(name, [epoch[name] for epoch in epochs if name in epoch]) for name in names}
+
+
+def _over_epochs(name: str, values: list[float]) -> float:
+    if name.endswith("_ips"):
+        return harmonic_mean(values)
+    if name.endswith("_at100"):
+        return max(values)
+    if name.endswith("_time") or "_latency" in name:
+        return fmean(values)
+    return values[-1]
 
 
 def count_correct(logits: Tensor, targets: Tensor, topk: tuple[int, ...]) -> Tensor:

@@ -102,10 +102,13 @@ class FlatOptimizer:
         for group, options in zip(self.groups, self._optimizer.param_groups, strict=True):
             options["lr"] = lr * group.lr_factor
 
-    def step(self, scaler: torch.amp.GradScaler) -> None:
+    def step(self, scaler: torch.amp.GradScaler) -> Tensor:
         """Update the parameters from their gradients, unless one is not finite; then change nothing.
 
         Gradients are unscaled by `scaler`'s scale and released. Does not wait for the device.
+
+        Returns:
+            Whether the step was taken, a bool scalar on the device.
         """
         for group in self.groups:
             group.gather_gradients()
@@ -116,11 +119,12 @@ class FlatOptimizer:
         if finite.device.type == "cpu":
             if finite:
                 self._optimizer.step()
-            return
+            return finite
         kept = [tensor.clone() for tensor in self._tensors()]
         self._optimizer.step()
         for new, old in zip(self._tensors(), kept, strict=True):
             torch.where(finite, new, old, out=new)
+        return finite
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Optimizer state by the model's parameter names: {name: {"square_avg": ..., "momentum_buffer": ...}}."""

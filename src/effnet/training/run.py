@@ -17,7 +17,7 @@ from effnet.runtime.affinity import bind_process
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.memory import keep_freed_memory
-from effnet.runtime.precision import Precision
+from effnet.runtime.precision import Precision, tune_convolutions
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
 from effnet.training.defaults import resolve
@@ -119,6 +119,8 @@ def open_run(
     recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
     preprocessing = preprocessing_of(recipe, origin)
     precision = Precision(recipe.compute, processes.device)
+    recipe = recipe.replace({"precision": precision.name})
+    tune_convolutions(processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)
     model = build_model(recipe, origin, processes.device, build=build, keeps_classifier=keeps_classifier)
     if recipe.compute.sync_bn and processes.world_size > 1:
@@ -136,8 +138,9 @@ def open_run(
         }
     )
     # At the end: the workers' share of the cores is counted among all that this machine lends.
-    if recipe.compute.gpu_affinity == "auto":
-        bind_process(processes.device, processes.local_rank, processes.local_world_size)
+    bind_process(
+        recipe.compute.gpu_affinity, processes.device, processes.local_rank, processes.local_world_size
+    )
     return Opened(recipe, origin, model, data, preprocessing, precision, processes, metadata)
 
 

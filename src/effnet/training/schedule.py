@@ -11,6 +11,11 @@ STEP_MILESTONES = (30 / 90, 60 / 90, 80 / 90)
 def learning_rate(settings: ScheduleSettings, lr: float, epoch: float) -> float:
     """Learning rate of a step.
 
+    It changes with every step, not with every epoch. In the warm-up it rises linearly from 0, in the very first step,
+    to `lr`: at step s it is lr * s / (warmup * steps per epoch). After it the rate falls over what is left of the
+    training, as `settings.lr_schedule` says, to `settings.end_lr`; a cosine is half a period from the end of the
+    warm-up to the end of the training.
+
     Args:
         settings: schedule, with `warmup` given.
         lr: learning rate at the end of the warm-up.

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effnet.data.mixup import mixup
+from effnet.data.mixup import Mix, mixup
 from effnet.data.preprocessing import Preprocessing
 from effnet.runtime.precision import Precision
 
@@ -61,13 +61,13 @@ class TrainStep(nn.Module):
         self.precision = precision
         self.mixes = mixes
 
-    def forward(self, images: Tensor, targets: Tensor, mix: Tensor) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, mix: Mix) -> Tensor:
         """Mean loss of a batch.
 
         Args:
             images: uint8, (N, 3, H, W).
             targets: class indices int64 (N,), or class probabilities (N, num_classes).
-            mix: weight of each image against its partner in mixup, a float32 scalar in [0, 1].
+            mix: weight and partners of mixup, on the images' device.
 
         Returns:
             Cross entropy, a float32 scalar.

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effnet.data import Batch, Loader
-from effnet.data.mixup import mixup_weight
+from effnet.data.mixup import Mix, epoch_mixes
 from effnet.data.preprocessing import Preprocessing
+from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
@@ -22,9 +22,11 @@ from effnet.training.checkpoint import CheckpointFiles, random_states, restore_r
 from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 from effnet.training.defaults import accumulation_steps
 from effnet.training.ema import ModelEMA
-from effnet.training.metrics import Rates
+from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
+from effnet.training.metrics import Rates, over_epochs
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.schedule import learning_rate
+from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.step import TrainStep
 from effnet.training.validate import Validator
 
@@ -35,15 +37,17 @@ class Progress:
 
     Attributes:
         epoch: finished epochs.
-        step: optimizer steps done.
+        step: optimizer steps done, those that were left out included.
+        skipped_steps: of these, steps that were left out because a gradient was not finite.
         best_top1: best validation top-1 so far, in percent, of the weights or their average; below 0 for none.
         best_is_ema: whether the average reached it.
         stale_epochs: epochs since then.
-        bad_steps: steps in a row, up to now, whose loss was not finite.
+        bad_steps: steps in a row, up to now, that were left out.
     """
 
     epoch: int = 0
     step: int = 0
+    skipped_steps: int = 0
     best_top1: float = -1.0
     best_is_ema: bool = False
     stale_epochs: int = 0
@@ -100,6 +104,7 @@ class Trainer:
         self.optimizer = FlatOptimizer(model, recipe.optimizer)
         self._cuda_graphs = takes_cuda_graphs(recipe.compute, processes.device, processes.world_size)
         self._recompilations = Recompilations()
+        self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps)
         self._parallel: DistributedDataParallel | None = None
         self.step = self._build_step()
         # After the processes have taken over the first one's weights.
@@ -127,33 +132,45 @@ class Trainer:
         if self.recipe.run.prof:
             end = min(end, self.progress.epoch + 1)
         metrics: dict[str, float] = {}
+        epochs: list[dict[str, float]] = []
         while self.progress.epoch < end and not self._stopped_early():
             metrics = self._prefixed("train", self.train_epoch())
             if self.validator is not None:
                 metrics |= self.validate()
             self._finish_epoch(metrics)
-        self.log.record(
-            "summary", {**metrics, "best_top1": self.progress.best_top1}, epoch=self.progress.epoch
-        )
+            epochs.append(metrics)
+        summary = {**over_epochs(epochs), "best_top1": self.progress.best_top1}
+        self.log.record("summary", summary, epoch=self.progress.epoch)
         return metrics
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the training set; gives `loss`, `lr` and the metrics of `Rates`."""
+        """One pass over the training set.
+
+        Returns:
+            `loss`, the mean over all batches, `lr` at the end, `skipped_steps`, the steps that were left out,
+            `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
+        """
         self._train_mode()
         epoch = self.progress.epoch
         self.log.begin_epoch(epoch, self.recipe.schedule.epochs, self.steps_per_epoch)
-        mix_weights = self._mix_weights(epoch)
+        mixes = self.mixes(epoch)
         rates = Rates(self.processes.device, self.processes.world_size)
-        losses: list[Tensor] = []
-        total = 0.0
+        trained: list[Trained] = []
+        total, skipped_before = 0.0, self.progress.skipped_steps
         for number, batch in enumerate(rates.over(self._batches()), start=1):
             with rates.compute():
-                losses.append(self.train_on(batch, mix_weights[number - 1], number))
+                trained.append(self.train_on(batch, mixes[number - 1], number))
             if number % self.recipe.run.print_freq == 0 or number == self.steps_per_epoch:
-                total += self._report(losses, rates, number)
-                losses.clear()
+                total += self._report(trained, rates, number)
+                trained.clear()
         self.log.end_epoch()
-        return {"loss": total / self.steps_per_epoch, "lr": self._lr(self.steps_per_epoch), **rates.summary()}
+        return {
+            "loss": total / self.steps_per_epoch,
+            "lr": self._lr(self.steps_per_epoch),
+            "skipped_steps": self.progress.skipped_steps - skipped_before,
+            **self._grad_scale(),
+            **rates.summary(),
+        }
 
     def _train_mode(self) -> None:
         self.step.train()
@@ -170,90 +187,91 @@ class Trainer:
         # Only a run to its end takes the loader on to the next epoch; --prof is not resumed.
         return islice(iter(self.loader), self.recipe.run.prof)
 
-    def train_on(self, batch: Batch, mix_weight: Tensor, number: int) -> Tensor:
+    def train_on(self, batch: Batch, mix: Mix, number: int) -> Trained:
         """One training step, as the loop does it: accumulate gradients, and update the weights when due.
 
         Args:
             batch: uint8 images and int64 targets on the device.
-            mix_weight: share of each image in mixup, a float32 scalar on the device.
+            mix: weight and partners of mixup, on the device; one of `mixes`.
             number: which batch of the epoch it is, from 1.
-
-        Returns:
-            The batch's mean loss, a scalar on the device.
         """
         updates = number % self.accumulation == 0 or number == self.steps_per_epoch
         if not updates and self._parallel is not None:
             with self._parallel.no_sync():
-                return self._backward(batch, mix_weight)
-        loss = self._backward(batch, mix_weight)
-        if updates:
-            self.optimizer.set_lr(self._lr(number - 1))
-            self.optimizer.step(self.precision.scaler)
-            self.precision.update_scale()
-            if self.ema is not None:
-                self.ema.update()
-            self.progress.step += 1
-        return loss
+                return Trained(self._backward(batch, mix, number))
+        loss = self._backward(batch, mix, number)
+        return Trained(loss, self._update(number) if updates else None)
 
-    def _backward(self, batch: Batch, mix_weight: Tensor) -> Tensor:
+    def _update(self, number: int) -> Tensor:
+        self.optimizer.set_lr(self._lr(number - 1))
+        taken = self.optimizer.step(self.precision.scaler)
+        self.precision.update_scale()
+        if self.ema is not None:
+            self.ema.update(taken)
+        self.progress.step += 1
+        return taken
+
+    def _backward(self, batch: Batch, mix: Mix, number: int) -> Tensor:
         if self._cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        loss = self.step(batch.images, batch.targets, mix_weight)
-        self.precision.scale(loss / self.accumulation).backward()
+        loss = self.step(batch.images, batch.targets, mix)
+        self.precision.scale(loss / self._group_size(number)).backward()
         # A graph's output lies in memory that the next replay writes.
         return loss.detach().clone() if self._cuda_graphs else loss.detach()
 
-    def _mix_weights(self, epoch: int) -> Tensor:
-        # The whole epoch's at once: a copy to the device in every step could wait for it.
-        settings = self.recipe
-        weights = [
-            mixup_weight(settings.data.mixup, settings.compute.seed, epoch, step)
-            for step in range(self.steps_per_epoch)
-        ]
-        return torch.from_numpy(np.array(weights, dtype=np.float32)).to(self.processes.device)
+    def _group_size(self, number: int) -> int:
+        """Batches whose gradients are averaged in the step that batch `number` is part of; fewer at the end."""
+        first = (number - 1) // self.accumulation * self.accumulation
+        return min(self.accumulation, self.steps_per_epoch - first)
+
+    def mixes(self, epoch: int) -> list[Mix]:
+        """Mixtures of an epoch's batches, on the device."""
+        return epoch_mixes(
+            self.recipe.data.mixup,
+            self.recipe.compute.seed,
+            epoch,
+            rank=self.processes.rank,
+            steps=self.steps_per_epoch,
+            batch_size=self.recipe.optimizer.batch_size,
+            device=self.processes.device,
+        )
 
     def _lr(self, steps_done: int) -> float:
         epoch = self.progress.epoch + steps_done / self.steps_per_epoch
         return learning_rate(self.recipe.schedule, self.recipe.optimizer.lr or 0.0, epoch)
 
-    def _report(self, losses: list[Tensor], rates: Rates, number: int) -> float:
-        """Log the steps since the last report, of which `number` is the last; gives the sum of their losses.
+    def _report(self, trained: list[Trained], rates: Rates, number: int) -> float:
+        """Log the batches since the last report, of which `number` is the last; gives the sum of their losses.
 
         Here, and only here, the loop waits for the device.
         """
-        mean_losses = (self.processes.sum(torch.stack(losses)) / self.processes.world_size).tolist()
-        self._watch(mean_losses, number)
+        batches = read_back(trained, self.processes, number)
+        skipped = sum(batch.is_skipped for batch in batches)
+        self.progress.skipped_steps += skipped
+        scale = self._grad_scale()
         if self.recipe.compute.compile and (graphs := self._recompilations.since_last_time()):
             self.log.print(f"epoch {self.progress.epoch + 1} step {number}: compiled again ({graphs} graphs)")
             event = {"event": "recompilation", "graphs": graphs}
             self.log.record("event", event, epoch=self.progress.epoch, step=number)
-        data = {"loss": mean_losses[-1], "lr": self._lr(number - 1), **rates.window()}
+        data = {
+            "loss": batches[-1].loss,
+            "lr": self._lr(number - 1),
+            "skipped_steps": skipped,
+            **scale,
+            **rates.window(),
+        }
         self.log.iteration(
             self._prefixed("train", data), epoch=self.progress.epoch, step=number, steps=self.steps_per_epoch
         )
-        return float(np.sum(mean_losses))
+        # After the line above, so that a run which ends here has reported its last steps.
+        self.progress.bad_steps = self._skipped.watch(
+            batches, self.progress.bad_steps, epoch=self.progress.epoch, loss_scale=scale.get("grad_scale")
+        )
+        return sum(batch.loss for batch in batches)
 
-    def _watch(self, losses: list[float], number: int) -> None:
-        """Report losses that are not finite, and stop after too many in a row."""
-        first = number - len(losses) + 1
-        for offset, loss in enumerate(losses):
-            if np.isfinite(loss):
-                self.progress.bad_steps = 0
-                continue
-            self.progress.bad_steps += 1
-            where = f"epoch {self.progress.epoch + 1} step {first + offset}"
-            self.log.print(f"{where}: the loss is {loss}; the step was left out")
-            self.log.record(
-                "event",
-                {"event": "non-finite loss", "loss": loss},
-                epoch=self.progress.epoch,
-                step=first + offset,
-            )
-            if self.progress.bad_steps >= self.recipe.compute.max_bad_steps:
-                raise UserError(
-                    f"{where}: the loss was not finite in {self.progress.bad_steps} steps in a row (--max-bad-steps); "
-                    "lower --lr, or look at the data"
-                )
+    def _grad_scale(self) -> dict[str, float]:
+        scale = self.precision.loss_scale()
+        return {} if scale is None else {"grad_scale": scale}
 
     def validate(self) -> dict[str, float]:
         """Metrics `val.*` and, with EMA, `val_ema.*`."""
@@ -322,6 +340,12 @@ class Trainer:
         Raises:
             UserError: it is no checkpoint of such a training.
         """
+        if is_foreign(state):
+            assert isinstance(self.model, EfficientNet)
+            self.log.print(describe(state, averages=self.ema is not None))
+            updates = -(-self.steps_per_epoch // self.accumulation)
+            foreign = training_state(state, self.model, self.optimizer.state_dict(), updates)
+            state = {**self.state_dict(), **foreign}
         missing = {"state_dict", "optimizer", "progress", "loader"} - state.keys()
         if missing:
             raise UserError(
@@ -332,8 +356,10 @@ class Trainer:
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
         self.optimizer.load_state_dict(state["optimizer"])
-        self.precision.scaler.load_state_dict(state["loss_scaler"])
+        self.precision.load_state_dict(state["loss_scaler"])
         self.progress = Progress(**state["progress"])
+        if self.ema is not None:
+            self.ema.set_step(self.progress.step - self.progress.skipped_steps)
         self.loader.load_state_dict(state["loader"])
         restore_random_states(state["random_states"])
 

@@ -2,7 +2,15 @@
 
 from effnet.weights.files import WeightsFile, read_weights, save_weights
 from effnet.weights.layouts import LAYOUTS, Layout, detect_layout
-from effnet.weights.loading import Build, LoadReport, create_model, load_model, load_weights, read_metadata
+from effnet.weights.loading import (
+    Build,
+    LoadReport,
+    create_model,
+    fitted_state_dict,
+    load_model,
+    load_weights,
+    read_metadata,
+)
 from effnet.weights.metadata import IMAGENET, WeightsMetadata, class_list
 from effnet.weights.published import (
     PUBLISHERS,
@@ -25,6 +33,7 @@ __all__ = [
     "create_model",
     "detect_layout",
     "find_weights",
+    "fitted_state_dict",
     "list_weights",
     "load_model",
     "load_weights",

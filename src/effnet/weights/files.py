@@ -59,7 +59,7 @@ def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsF
     else:
         content = read_torch_file(path)
         raw_metadata = content.get("metadata") if isinstance(content, Mapping) else None
-    state_dict = _strip_wrappers(_pick_state_dict(path, content, ema))
+    state_dict = strip_wrappers(_pick_state_dict(path, content, ema))
     state_dict = dict(with_todays_quantizers(state_dict, raw_metadata, str(path)))
     if not isinstance(raw_metadata, Mapping):
         return WeightsFile(path, state_dict, None)
@@ -133,7 +133,8 @@ def _pick_state_dict(path: Path, content: object, ema: bool) -> Mapping[str, Ten
     return state_dict
 
 
-def _strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off the prefixes of `DistributedDataParallel` and `torch.compile` that every key has."""
     stripped = dict(state_dict)
     while wrapper := next((w for w in _WRAPPERS if all(key.startswith(w) for key in stripped)), None):
         stripped = {key.removeprefix(wrapper): tensor for key, tensor in stripped.items()}

@@ -15,7 +15,7 @@ from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.registry import model_config
 from effnet.runtime.errors import UserError
-from effnet.weights.files import WeightsFile, read_weights
+from effnet.weights.files import WeightsFile, read_weights, strip_wrappers
 from effnet.weights.layouts import Layout, StateDict, detect_layout
 from effnet.weights.metadata import WeightsMetadata
 from effnet.weights.published import (
@@ -23,6 +23,7 @@ from effnet.weights.published import (
     find_weights,
     is_tag,
     list_weights,
+    metadata_by_convention,
     metadata_of_file,
     metadata_of_tag,
 )
@@ -231,19 +232,60 @@ def _layout(file: WeightsFile) -> Layout:
         raise UserError(f"{file.path}: {error}") from None
 
 
+def fitted_state_dict(model: EfficientNet, state_dict: Mapping[str, Tensor]) -> StateDict:
+    """A state dict of any known layout under the names and in the shapes of a model, in its own order.
+
+    Args:
+        model: the network that it is for.
+        state_dict: the tensors, with or without the prefixes of a distributed run.
+
+    Raises:
+        UserError: an unknown layout, or tensors that don't fit the model.
+    """
+    stripped = strip_wrappers(state_dict)
+    translated = detect_layout(stripped).to_ours(stripped, model.config)
+    target, _ = _settle_quantizers(model, translated, model.state_dict())
+    fitted = {key: _in_form_of(tensor, target.get(key)) for key, tensor in translated.items()}
+    if faults := _faults(fitted, target):
+        raise UserError(f"the weights don't fit {model.config.name}: {_shown(faults)}")
+    return {**fitted, **{key: tensor for key, tensor in target.items() if key not in fitted}}
+
+
 def _guess_metadata(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
-    """Metadata of the published file of that name, or else of its publisher's first that it could be."""
-    if metadata := metadata_of_file(file.path.name):
+    """Metadata of the published file that this is, or else what its layout's publisher uses for such weights.
+
+    The latter is a guess, and a warning says so.
+    """
+    if metadata := metadata_of_file(file.path):
         return metadata
+    if guess := _guess_by_layout(file, layout):
+        _LOG.warning(
+            "%s: says nothing of its preprocessing; taken to be as %s, with bn_epsilon %g and %s padding",
+            *(file.path, _named(guess), guess.bn_epsilon, guess.padding),
+        )
+        return guess
+    _LOG.warning(
+        "%s: says nothing of its preprocessing; the model's image size and the mean and std of ImageNet are assumed",
+        file.path,
+    )
+    return None
+
+
+def _guess_by_layout(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
     for guess in list_weights():
         config = MODEL_CONFIGS.get(guess.model)
         if guess.publisher == layout.name and config and _fits(layout, file.state_dict, config):
-            _LOG.warning(
-                "%s: says nothing of its preprocessing; taken to be as %s, with bn_epsilon %g and %s padding",
-                *(file.path, guess.tag, guess.bn_epsilon, guess.padding),
-            )
             return guess
+    for config in MODEL_CONFIGS.values():
+        guess_of_family = metadata_by_convention(layout.name, config.name)
+        if guess_of_family and _fits(layout, file.state_dict, config):
+            return guess_of_family
     return None
+
+
+def _named(guess: WeightsMetadata) -> str:
+    """Tag of the published weights that a guess is from, or publisher and model where no such weights are."""
+    return guess.tag if guess.name else f"{guess.publisher}'s {guess.model}"
 
 
 def _load(
@@ -318,9 +360,12 @@ def _misfit(file: WeightsFile, layout: Layout, config: ModelConfig, faults: list
             return UserError(
                 f"{file.path}: weights of {other.name}, not of {config.name}; ask for that model"
             )
-    shown = "; ".join(faults[:_SHOWN])
+    return UserError(f"{file.path}: does not fit {config.name}: {_shown(faults)}")
+
+
+def _shown(faults: list[str]) -> str:
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return UserError(f"{file.path}: does not fit {config.name}: {shown}{more}")
+    return "; ".join(faults[:_SHOWN]) + more
 
 
 def _faults(state_dict: StateDict, target: Mapping[str, Tensor]) -> list[str]:

@@ -25,8 +25,8 @@ class WeightsMetadata:
         model: name of the model that the weights are for, such as ``efficientnet-b0``.
         preprocessing: what an image goes through, with exactly the fields ``image_size`` (side of the centre
             crop in pixels), ``resize`` (shorter side in pixels before the crop), ``interpolation``
-            (``nearest``, ``bilinear`` or ``bicubic``), ``mean`` and ``std`` (of red, green and blue, on the
-            scale of 0 to 1).
+            (``nearest``, ``bilinear``, ``bicubic`` or ``triangular``), ``mean`` and ``std`` (of red, green and
+            blue, on the scale of 0 to 1).
         publisher: who offers the file: ``ngc``, ``torchvision``, ``timm``, ``google``; empty for one's own.
         name: the publisher's name of this set among others of the same model.
         source: https address of the file, or of the project that the file is part of.
@@ -118,7 +118,7 @@ def _check(metadata: WeightsMetadata) -> None:
     checks = {
         "image_size": _is_size(preprocessing["image_size"]),
         "resize": _is_size(preprocessing["resize"]),
-        "interpolation": preprocessing["interpolation"] in ("nearest", "bilinear", "bicubic"),
+        "interpolation": preprocessing["interpolation"] in ("nearest", "bilinear", "bicubic", "triangular"),
         "mean": _is_rgb(preprocessing["mean"]),
         "std": _is_rgb(preprocessing["std"]) and min(preprocessing["std"]) > 0,
         "bn_epsilon": isinstance(metadata.bn_epsilon, int | float) and metadata.bn_epsilon > 0,

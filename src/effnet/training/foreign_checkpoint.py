@@ -1,0 +1,165 @@
+"""Checkpoints of NVIDIA's implementation, and of others that save PyTorch's own state dicts, in the form of ours."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from effnet.models.efficientnet import EfficientNet
+from effnet.runtime.errors import UserError
+from effnet.weights import fitted_state_dict
+
+Checkpoint = Mapping[str, Any]
+OptimizerState = dict[str, dict[str, Tensor]]
+
+_REMEDY = "for its weights alone use --pretrained-from-file"
+
+
+def is_foreign(checkpoint: Checkpoint) -> bool:
+    """Return whether another program wrote a checkpoint: ours all hold the recipe."""
+    return "recipe" not in checkpoint
+
+
+def with_our_names(checkpoint: Checkpoint, model: EfficientNet) -> Checkpoint:
+    """Return a checkpoint whose weights have the names and shapes of `model`; one of ours as it is.
+
+    Args:
+        checkpoint: `state_dict`, perhaps `state_dict_ema`, with or without a distributed run's prefixes, in any known
+            layout. The weights keep their order.
+        model: the network that they are for.
+
+    Raises:
+        UserError: the weights don't fit the model.
+    """
+    if not is_foreign(checkpoint):
+        return checkpoint
+    weights = {
+        entry: fitted_state_dict(model, checkpoint[entry])
+        for entry in ("state_dict", "state_dict_ema")
+        if checkpoint.get(entry) is not None
+    }
+    return {**checkpoint, **weights}
+
+
+def training_state(
+    checkpoint: Checkpoint, model: EfficientNet, optimizer: OptimizerState, steps_per_epoch: int
+) -> dict[str, Any]:
+    """Return what a trainer takes over from another program's checkpoint.
+
+    Args:
+        checkpoint: `epoch` (finished ones), `state_dict`, `optimizer` (a state dict of `torch.optim`) and perhaps
+            `best_prec1` and `state_dict_ema`.
+        model: the network in training.
+        optimizer: state of its optimizer now, by parameter; the same is read from the checkpoint.
+        steps_per_epoch: optimizer steps in an epoch.
+
+    Returns:
+        Entries of `Trainer.state_dict`: weights, average, optimizer state, progress and position in the data.
+
+    Raises:
+        UserError: the weights don't fit the model.
+        UserError: something is missing; it is named.
+    """
+    if missing := [entry for entry in ("epoch", "state_dict", "optimizer") if entry not in checkpoint]:
+        raise UserError(f"--resume: the checkpoint holds no {' and no '.join(missing)}; {_REMEDY}")
+    renamed = with_our_names(checkpoint, model)
+    weights, epoch = renamed["state_dict"], int(checkpoint["epoch"])
+    parameters = dict(model.named_parameters())
+    # In the order of the file, in which its optimizer has numbered them.
+    ordered = {name: parameters[name] for name in weights if name in parameters}
+    best = float(checkpoint.get("best_prec1", -1.0))
+    return {
+        "epoch": epoch,
+        "state_dict": weights,
+        "state_dict_ema": renamed.get("state_dict_ema", weights),
+        "optimizer": _optimizer_state(checkpoint["optimizer"], ordered, _batch_norm(model), optimizer),
+        "progress": {"epoch": epoch, "step": epoch * steps_per_epoch, "best_top1": best},
+        "loader": {"epoch": epoch, "step": 0},
+    }
+
+
+def describe(checkpoint: Checkpoint, *, averages: bool) -> str:
+    """Return a line that says what of another program's checkpoint a run goes on with, and what begins from scratch.
+
+    Args:
+        checkpoint: its content.
+        averages: the run keeps averaged weights.
+    """
+    taken, fresh = ["weights", "optimizer state"], ["loss scale", "random numbers"]
+    line = ""
+    if averages:
+        (taken if "state_dict_ema" in checkpoint else fresh).append("averaged weights")
+    elif "state_dict_ema" in checkpoint:
+        line = "; its averaged weights are left out, --use-ema takes them along"
+    return (
+        f"resumed after epoch {checkpoint['epoch']} of another program's checkpoint: {', '.join(taken)}; "
+        f"not in it, from scratch: {', '.join(fresh)}{line}"
+    )
+
+
+def _optimizer_state(
+    foreign: Mapping[str, Any],
+    parameters: Mapping[str, nn.Parameter],
+    batch_norm: set[str],
+    wanted: OptimizerState,
+) -> OptimizerState:
+    by_number: Mapping[int, Mapping[str, Any]] = foreign["state"]
+    found: OptimizerState = {}
+    for group in foreign["param_groups"]:
+        names = _names_of(group["params"], by_number, parameters, batch_norm)
+        for number, name in zip(group["params"], names, strict=True):
+            if name in wanted:  # a frozen parameter has no state here
+                found[name] = _state_of(by_number.get(number, {}), name, parameters[name], wanted[name])
+    if absent := [name for name in wanted if name not in found]:
+        raise UserError(
+            f"--resume: the checkpoint's optimizer knows nothing of {absent[0]} and {len(absent) - 1} more; {_REMEDY}"
+        )
+    return found
+
+
+def _names_of(
+    numbers: Sequence[int],
+    by_number: Mapping[int, Mapping[str, Any]],
+    parameters: Mapping[str, nn.Parameter],
+    batch_norm: set[str],
+) -> Sequence[str]:
+    """Parameters of a group: those with weight decay, BatchNorm's without it, or all; whose sizes agree."""
+    decayed = [name for name in parameters if name not in batch_norm]
+    undecayed = [name for name in parameters if name in batch_norm]
+    sizes = [_sizes(by_number.get(number, {}).values()) for number in numbers]
+    for names in (decayed, undecayed, list(parameters)):
+        if len(names) == len(numbers) and all(
+            size <= {parameters[name].numel()} for size, name in zip(sizes, names, strict=True)
+        ):
+            return names
+    raise UserError(
+        f"--resume: a group of {len(numbers)} parameters in the checkpoint's optimizer is neither all "
+        f"{len(parameters)} of the model's, nor its {len(undecayed)} of BatchNorm, nor the {len(decayed)} others, in "
+        f"size; {_REMEDY}"
+    )
+
+
+def _sizes(state: Iterable[Any]) -> set[int]:
+    """Sizes of a parameter's state; a step counter, which is a scalar, has none."""
+    return {value.numel() for value in state if isinstance(value, Tensor) and value.ndim > 0}
+
+
+def _state_of(
+    state: Mapping[str, Any], name: str, parameter: nn.Parameter, wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    if missing := [kind for kind in wanted if not isinstance(state.get(kind), Tensor)]:
+        held = ", ".join(kind for kind, value in state.items() if isinstance(value, Tensor)) or "nothing"
+        raise UserError(
+            f"--resume: the checkpoint's optimizer holds no {' and no '.join(missing)} of {name}, but {held}; give the "
+            f"--optimizer and --momentum that it was trained with, or {_REMEDY}"
+        )
+    return {kind: state[kind].reshape(parameter.shape) for kind in wanted}
+
+
+def _batch_norm(model: nn.Module) -> set[str]:
+    return {
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, _ in module.named_parameters(recurse=False)
+    }
