@@ -30,7 +30,7 @@ test: install
 # Where PyTorch and what effnet needs beside it are installed already, as on a GPU machine without a network, that will do.
 HAS_ALL := $(shell $(PYTHON) -c 'import torch, torchvision, rich, yaml, safetensors, filelock' 2>/dev/null && echo yes)
 bench: $(if $(HAS_ALL),,install)
-	PYTHONPATH=src $(if $(HAS_ALL),$(PYTHON),$(BIN)/python) -m effnet benchmark suite --out $(BENCH)
+	PYTHONPATH=src $(if $(HAS_ALL),$(PYTHON),$(BIN)/python) -m benchmarks suite --out $(BENCH)
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What DDP itself costs on this machine."""
+"""Overhead of DDP on this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,20 +7,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.scaling import layers
 from effnet.benchmark.environment import environment
 from effnet.benchmark.measure import interleaved
-from effnet.benchmark.scaling import layers
 from effnet.benchmark.train import own_step, synthetic_trainer
 from effnet.recipe import Recipe
 from effnet.runtime.processes import choose_device, data_parallel
 
 
 def benchmark_ddp(recipe: Recipe, *, rounds: int, steps: int) -> dict[str, Any]:
-    """What DDP costs on this machine: a training step without it and with it in one process, interleaved.
+    """Measure a training step without DDP and with it in one process, interleaved.
 
     Args:
         recipe: model, sizes and device.
         rounds, steps: see `effnet.benchmark.measure.interleaved`.
+
+    Returns:
+        Settings, rates, the overhead as a share of the step, and the environment, as plain values for JSON.
     """
     device = choose_device(recipe.compute.device)
     with _group_of_one(device):
@@ -63,13 +66,13 @@ def _group_of_one(device: torch.device) -> Iterator[None]:
 
 
 def print_overhead(result: dict[str, Any]) -> None:
-    """Show a result to people, and how to go on from it."""
+    """Print a result, and the command that simulates a cluster from it."""
     rates = result["images_per_second"]
     print(f"{result['arch']}, {result['image_size']} px, batch {result['batch_size']}")
     print(f"without DDP {rates['alone']:.1f} images/s, with DDP in one process {rates['DDP']:.1f} images/s")
     print(f"overhead of DDP: {100 * result['overhead']:.2f} % (median of pairs)")
     print(f"gradients: {result['gradient_bytes'] / 1e6:.1f} MB a step")
     print(
-        f"on a cluster: effnet benchmark scaling --simulate --arch {result['arch']} "
+        f"on a cluster: python -m benchmarks scaling --simulate --arch {result['arch']} "
         f"--batch-size {result['batch_size']} --images-per-second {rates['alone']:.0f}"
     )

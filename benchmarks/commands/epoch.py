@@ -1,30 +1,31 @@
-"""`effnet benchmark epoch`."""
+"""`python -m benchmarks epoch`."""
 
 import argparse
 from pathlib import Path
 
+from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
 
-def add_epoch(forms: Verbs) -> None:
-    """Add `effnet benchmark epoch`."""
-    epoch = forms.add_parser("epoch", help="whole training beside its input alone and its step alone")
+def add_epoch(commands: Commands) -> None:
+    """Add `python -m benchmarks epoch`."""
+    epoch = commands.add_parser("epoch", help="a whole epoch beside its input alone and its step alone")
     epoch.add_argument("dir", metavar="DIR", nargs="?", help="folder of images, or a packed set")
     add_result_flags(epoch)
     epoch.add_argument(
         "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
     )
     epoch.add_argument(
-        "--steps", type=int, default=20, help="steps of each contender in a round [default: 20]"
+        "--steps", type=int, default=20, help="steps of each measurement in a round [default: 20]"
     )
     add_recipe_flags(epoch)
-    epoch.set_defaults(verb=_benchmark_epoch)
+    epoch.set_defaults(run=_run)
 
 
-def _benchmark_epoch(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.epoch import EpochBenchmark, benchmark_epoch, print_table
+def _run(namespace: argparse.Namespace) -> int:
+    from benchmarks.epoch import EpochBenchmark, benchmark_epoch, print_table
 
     recipe = Recipe().replace(given_settings(namespace))
     path = Path(namespace.dir) if namespace.dir is not None else None

@@ -1,24 +1,25 @@
-"""`effnet benchmark kernels`."""
+"""`python -m benchmarks kernels`."""
 
 import argparse
 
+from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
 
-def add_kernels(forms: Verbs) -> None:
-    """Add `effnet benchmark kernels`."""
-    kernels = forms.add_parser(
-        "kernels", help="depthwise kernels beside the library's, shape by shape; needs a GPU"
+def add_kernels(commands: Commands) -> None:
+    """Add `python -m benchmarks kernels`."""
+    kernels = commands.add_parser(
+        "kernels", help="the depthwise kernels beside cuDNN's, shape by shape; needs a GPU"
     )
     add_result_flags(kernels)
     add_recipe_flags(kernels)
-    kernels.set_defaults(verb=_benchmark_kernels)
+    kernels.set_defaults(run=_run)
 
 
-def _benchmark_kernels(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.kernels import benchmark_kernels, print_table
+def _run(namespace: argparse.Namespace) -> int:
+    from benchmarks.kernels import benchmark_kernels, print_table
 
     result = benchmark_kernels(Recipe().replace(given_settings(namespace)))
     return conclude(namespace, result, print_table)

@@ -1,33 +1,36 @@
-"""`effnet benchmark roofline`."""
+"""`python -m benchmarks roofline`."""
 
 import argparse
 
+from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
 
-def add_roofline(forms: Verbs) -> None:
-    """Add `effnet benchmark roofline`."""
-    roofline = forms.add_parser(
-        "roofline", help="each stage's bytes and operations beside what the machine allows"
+def add_roofline(commands: Commands) -> None:
+    """Add `python -m benchmarks roofline`."""
+    roofline = commands.add_parser(
+        "roofline", help="bytes, operations and time of each stage beside the machine's limits"
     )
     add_result_flags(roofline)
     roofline.add_argument(
         "--copy-rate",
         type=float,
         metavar="GB/S",
-        help="count for a machine that copies so fast; with --matrix-rate, and nothing is run",
+        help="copy rate of a machine that is not at hand; needs --matrix-rate, and nothing is run",
     )
-    roofline.add_argument("--matrix-rate", type=float, metavar="TFLOP/S", help="its matrix product")
+    roofline.add_argument(
+        "--matrix-rate", type=float, metavar="TFLOP/S", help="rate of its large matrix products"
+    )
     add_recipe_flags(roofline)
-    roofline.set_defaults(verb=_benchmark_roofline)
+    roofline.set_defaults(run=_run)
 
 
-def _benchmark_roofline(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.ceilings import Ceilings
-    from effnet.benchmark.roofline import RooflineBenchmark, benchmark_roofline, print_table
+def _run(namespace: argparse.Namespace) -> int:
+    from benchmarks.ceilings import Ceilings
+    from benchmarks.roofline import RooflineBenchmark, benchmark_roofline, print_table
 
     rates = (namespace.copy_rate, namespace.matrix_rate)
     if any(rate is not None and not rate > 0 for rate in rates) or (rates[0] is None) != (rates[1] is None):

@@ -1,38 +1,41 @@
-"""`effnet benchmark scaling`."""
+"""`python -m benchmarks scaling`."""
 
 import argparse
 from typing import Any
 
+from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
-# Flags of the simulated cluster, fields of `effnet.benchmark.scaling.Cluster`.
+# Flags of the simulated cluster, fields of `benchmarks.scaling.Cluster`.
 _CLUSTER = {
     "gpus_per_node": (int, "N", "GPUs in a machine [default: 8]"),
-    "link_bandwidth": (float, "GB/S", "of a GPU inside a machine [default: 230]"),
-    "network_bandwidth": (float, "GB/S", "of a machine to the others [default: 180]"),
-    "latency": (float, "MICROSECONDS", "of each round of a sum over the GPUs [default: 15]"),
+    "link_bandwidth": (float, "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
+    "network_bandwidth": (float, "GB/S", "bandwidth of a machine to the others [default: 180]"),
+    "latency": (float, "MICROSECONDS", "latency of each round of an all-reduce [default: 15]"),
     "input_rate": (
         float,
         "IMAGES/S",
-        "that a machine reads; `effnet benchmark data` measures it [default: 16652]",
+        "images that a machine reads; `effnet benchmark data` measures it [default: 16652]",
     ),
     "jitter": (float, "SHARE", "standard deviation of a process's time for a batch [default: 0.043]"),
     "disk_bandwidth": (float, "GB/S", "at which a checkpoint is written [default: 1]"),
 }
 
 
-def add_scaling(forms: Verbs) -> None:
-    """Add `effnet benchmark scaling`."""
-    scaling = forms.add_parser("scaling", help="cost of DDP here, or a simulated cluster")
+def add_scaling(commands: Commands) -> None:
+    """Add `python -m benchmarks scaling`."""
+    scaling = commands.add_parser("scaling", help="overhead of DDP on this machine, or a simulated cluster")
     add_result_flags(scaling)
     scaling.add_argument("--rounds", type=int, default=15, help="pairs of measurements [default: 15]")
     scaling.add_argument("--steps", type=int, default=3, help="steps in each [default: 3]")
     simulated = scaling.add_argument_group("Simulated cluster")
     simulated.add_argument(
-        "--simulate", action="store_true", help="simulate; without --images-per-second the document's table"
+        "--simulate",
+        action="store_true",
+        help="simulate; without --images-per-second the table of NVIDIA's README",
     )
     simulated.add_argument(
         "--images-per-second",
@@ -41,18 +44,18 @@ def add_scaling(forms: Verbs) -> None:
         help="measured on one GPU with --arch and --batch-size",
     )
     simulated.add_argument(
-        "--gpus", type=int, nargs="+", default=[1, 8, 16, 32, 64], metavar="N", help="how many"
+        "--gpus", type=int, nargs="+", default=[1, 8, 16, 32, 64], metavar="N", help="numbers of GPUs"
     )
     for name, (kind, metavar, words) in _CLUSTER.items():
         flag = "--" + name.replace("_", "-")
         simulated.add_argument(flag, type=kind, metavar=metavar, help=words, default=argparse.SUPPRESS)
     add_recipe_flags(scaling)
-    scaling.set_defaults(verb=_benchmark_scaling)
+    scaling.set_defaults(run=_run)
 
 
-def _benchmark_scaling(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.ddp import benchmark_ddp, print_overhead
-    from effnet.benchmark.scaling import print_simulated
+def _run(namespace: argparse.Namespace) -> int:
+    from benchmarks.ddp import benchmark_ddp, print_overhead
+    from benchmarks.scaling import print_simulated
 
     recipe = Recipe().replace(given_settings(namespace))
     if namespace.simulate:
@@ -63,16 +66,16 @@ def _benchmark_scaling(namespace: argparse.Namespace) -> int:
 
 
 def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
-    from effnet.benchmark.scaling import Cluster, Workload, simulate_document, simulate_workload
+    from benchmarks.scaling import Cluster, Workload, simulate_published, simulate_workload
 
     given = {name: getattr(namespace, name) for name in _CLUSTER if hasattr(namespace, name)}
-    numbers = {**given, "images_per_second": namespace.images_per_second, "gpus": min(namespace.gpus)}
-    for name, value in numbers.items():
+    values = {**given, "images_per_second": namespace.images_per_second, "gpus": min(namespace.gpus)}
+    for name, value in values.items():
         if value is not None and value <= 0 and name not in ("jitter", "latency"):
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
     cluster, bucket_size = Cluster(**given), recipe.compute.bucket_size
     if namespace.images_per_second is None:
-        return simulate_document(cluster, bucket_size)
+        return simulate_published(cluster, bucket_size)
     workload = Workload(
         recipe.model.arch,
         namespace.images_per_second,

@@ -1,21 +1,21 @@
-"""`effnet benchmark suite`."""
+"""`python -m benchmarks suite`."""
 
 import argparse
 from pathlib import Path
 
-from effnet.cli.flags import Verbs
+from benchmarks.commands.arguments import Commands
 
 
-def add_suite(forms: Verbs) -> None:
-    """Add `effnet benchmark suite`."""
-    suite = forms.add_parser("suite", help="the benchmarks worth having of this machine, in one go")
+def add_suite(commands: Commands) -> None:
+    """Add `python -m benchmarks suite`."""
+    suite = commands.add_parser("suite", help="the most useful benchmarks of this machine, one after another")
     suite.add_argument("--out", required=True, metavar="DIR", help="folder for JSON files and README.md")
     suite.add_argument("--minutes", type=float, default=8, help="time for all of them [default: 8]")
-    suite.set_defaults(verb=_benchmark_suite)
+    suite.set_defaults(run=_run)
 
 
-def _benchmark_suite(namespace: argparse.Namespace) -> int:
-    from effnet.benchmark.suite import run_suite
+def _run(namespace: argparse.Namespace) -> int:
+    from benchmarks.suite import run_suite
 
     outcomes = run_suite(Path(namespace.out), namespace.minutes)
     return int(all(outcome.failure for outcome in outcomes))

@@ -6,7 +6,7 @@ import pytest
 
 from effnet.benchmark import data as module
 from effnet.benchmark.data import DataBenchmark, benchmark_data
-from effnet.benchmark.data_contenders import CONTENDERS, PEER, Contender, Setup, UnavailableError
+from effnet.benchmark.data_pipelines import BASELINE, PIPELINES, Pipeline, Setup, UnavailableError
 from effnet.benchmark.passes import Pass, Round, interleaved_passes
 from effnet.cli import main
 from effnet.data.folder import list_images
@@ -31,7 +31,7 @@ def small(path: Path, **settings: object) -> DataBenchmark:
 
 
 @pytest.mark.parametrize("below", ["", "train"])
-def test_every_contender_goes_through_the_same_images(
+def test_every_pipeline_goes_through_the_same_images(
     folder: Path, below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: dict[str, list[int]] = {}
@@ -43,19 +43,19 @@ def test_every_contender_goes_through_the_same_images(
 
     monkeypatch.setattr(module, "interleaved_passes", counting)
     result = benchmark_data(small(folder / below))
-    here = [
-        name for name in CONTENDERS if name not in result["skipped"]
-    ]  # no GPU, or an extra that is absent
-    assert {"decoding alone", PEER, "pytorch", "packed, JPEG", "packed, raw"} <= set(here)
+    here = [name for name in PIPELINES if name not in result["skipped"]]  # no GPU, or an extra that is absent
+    assert {"decoding alone", BASELINE, "pytorch", "packed, JPEG", "packed, raw"} <= set(here)
     expected = [(name, "none") for name in here] + [(name, "autoaugment") for name in here[1:]]
     assert [(row["name"], row["augmentation"]) for row in result["rows"]] == expected
     assert all(images == [24, 24] for images in counted.values())
     assert result["images"] == 24
-    peer = {r["augmentation"]: r["images_per_second"] for r in result["rows"] if r["name"] == PEER}
+    baseline = {r["augmentation"]: r["images_per_second"] for r in result["rows"] if r["name"] == BASELINE}
     for row in result["rows"]:
         assert len(row["rounds"]) == 2
         assert row["images_per_second"] == pytest.approx(np.median(row["rounds"]))
-        assert row[f"ratio_to_{PEER}"] == pytest.approx(row["images_per_second"] / peer[row["augmentation"]])
+        assert row[f"ratio_to_{BASELINE}"] == pytest.approx(
+            row["images_per_second"] / baseline[row["augmentation"]]
+        )
     assert result["environment"]["versions"]["torch"]
     json.dumps(result)
 
@@ -72,11 +72,11 @@ def test_images_are_repeated_or_thinned_out_evenly(folder: Path, tmp_path: Path)
     assert np.bincount(fewer.targets).tolist() == [2, 2]
 
 
-def test_a_contender_that_is_not_here_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_that_is_not_here_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(setup: Setup) -> Pass:
         raise UnavailableError("pip install 'effnet[dali]'")
 
-    monkeypatch.setitem(CONTENDERS, "dali", Contender(missing))
+    monkeypatch.setitem(PIPELINES, "dali", Pipeline(missing))
     result = benchmark_data(small(folder, only=["dali", "pytorch"]))
     assert result["skipped"] == {"dali": "pip install 'effnet[dali]'"}
     assert {row["name"] for row in result["rows"]} == {"pytorch"}
@@ -94,12 +94,12 @@ def test_packed_sets_of_the_user(folder: Path, tmp_path: Path) -> None:
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--images", "8", "--image-size", "32", "-b", "4", "-j", "0", "--repeats", "1"]
     out = tmp_path / "result.json"
-    command = ["benchmark", "data", str(folder), *flags, "--only", "pytorch", "--only", PEER]
+    command = ["benchmark", "data", str(folder), *flags, "--only", "pytorch", "--only", BASELINE]
     assert main([*command, "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "pytorch" in printed
     assert "autoaugment" in printed
-    assert {row["name"] for row in json.loads(out.read_text())["rows"]} == {"pytorch", PEER}
+    assert {row["name"] for row in json.loads(out.read_text())["rows"]} == {"pytorch", BASELINE}
     assert main(["benchmark", "data", str(folder), "--only", "nothing"]) == 2
     assert "--only must be of decoding alone" in capsys.readouterr().err
     assert main(["benchmark", "data", str(folder), "--repeats", "0"]) == 2

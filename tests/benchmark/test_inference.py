@@ -1,4 +1,4 @@
-"""The inference benchmark: every engine beside its peers, the document's layouts, and files side by side."""
+"""The inference benchmark: engines beside the baselines, the layouts of NVIDIA's README, and files side by side."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def row(engine: str, rate: float) -> dict:
     return {"images_per_second": rate, "engine": engine, **latencies}
 
 
-def test_the_document_s_inference_table() -> None:
+def test_the_inference_table_of_nvidias_readme() -> None:
     """Its first row of mixed precision on an A100, but for the padding."""
     run = {"arch": "efficientnet-b0", "batch_size": 1, "precision": "fp16"}
     rows = {"effnet torch": row("torch", 90), "effnet openvino": row("openvino", 105), "timm": row("", 200)}
@@ -34,7 +34,7 @@ def test_the_document_s_inference_table() -> None:
     assert [cell.strip() for cell in line.strip("|").split("|")] == cells
 
 
-def test_the_document_s_training_table() -> None:
+def test_the_training_table_of_nvidias_readme() -> None:
     def run(precision: str, rate: float, batch_size: int = 256) -> dict:
         facts = {"arch": "efficientnet-b0", "batch_size": batch_size, "precision": precision}
         rows = {"effnet": row("", rate / 2), "effnet compiled": row("", rate), "timm": row("", 9000)}
@@ -61,9 +61,9 @@ def test_ratios_are_of_the_same_round() -> None:
 
 def test_turns_settle_first_and_last_as_long_as_they_may() -> None:
     order: list[str] = []
-    contenders = {name: lambda name=name: order.append(name) for name in "ab"}
+    steps = {name: lambda name=name: order.append(name) for name in "ab"}
     cpu = torch.device("cpu")
-    interleaved(contenders, images=1, device=cpu, rounds=1, steps=3, warmup=1, settle=2, seconds=1000)
+    interleaved(steps, images=1, device=cpu, rounds=1, steps=3, warmup=1, settle=2, seconds=1000)
     assert "".join(order) == "ab" + "aa" + "aaa" + "bb" + "bbb"
 
 

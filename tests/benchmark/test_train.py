@@ -1,4 +1,4 @@
-"""The training benchmark measures the trainer's own step beside its peers."""
+"""The training benchmark measures the trainer's own step beside its baselines."""
 
 import json
 from pathlib import Path
@@ -6,32 +6,32 @@ from pathlib import Path
 import pytest
 import torch
 
+from effnet.benchmark.baselines import baseline_model
 from effnet.benchmark.measure import interleaved
-from effnet.benchmark.peers import peer_model
 from effnet.cli import main
 from effnet.recipe import Recipe
 
 
 def test_rounds_are_interleaved_after_the_warm_up() -> None:
     order: list[str] = []
-    contenders = {name: lambda name=name: order.append(name) for name in "ab"}
-    timings = interleaved(contenders, images=4, device=torch.device("cpu"), rounds=2, steps=2, warmup=1)
+    steps = {name: lambda name=name: order.append(name) for name in "ab"}
+    timings = interleaved(steps, images=4, device=torch.device("cpu"), rounds=2, steps=2, warmup=1)
     assert "".join(order) == "ab" + "aabb" * 2
     assert {name: len(timing.latencies) for name, timing in timings.items()} == {"a": 4, "b": 4}
     assert sorted(timings["a"].rounds)[0] <= timings["a"].images_per_second <= sorted(timings["a"].rounds)[1]
 
 
-def test_peers_are_the_same_networks() -> None:
+def test_baselines_are_the_same_networks() -> None:
     recipe = Recipe().replace({"num_classes": 1000})
-    for peer in ("torchvision", "timm"):
-        pytest.importorskip(peer)
-        model = peer_model(peer, recipe)
+    for library in ("torchvision", "timm"):
+        pytest.importorskip(library)
+        model = baseline_model(library, recipe)
         assert sum(parameter.numel() for parameter in model.parameters()) == 5_288_548
 
 
-def test_a_peer_without_the_model_is_named() -> None:
+def test_a_library_without_the_model_is_named() -> None:
     with pytest.raises(ImportError, match="torchvision has no efficientnet_widese_b0"):
-        peer_model("torchvision", Recipe().replace({"arch": "efficientnet-widese-b0"}))
+        baseline_model("torchvision", Recipe().replace({"arch": "efficientnet-widese-b0"}))
 
 
 def test_result_names_machine_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,11 +48,11 @@ def test_result_names_machine_and_command(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.slow
-def test_a_sweep_prints_the_document_s_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_prints_the_table_of_nvidias_readme(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, text = tmp_path / "sweep.json", tmp_path / "sweep.md"
-    flags = (
-        "--image-size 32 --rounds 1 --steps 1 --device cpu --eager-only --no-peers --archs efficientnet-lite0"
-    )
+    flags = "--image-size 32 --rounds 1 --steps 1 --device cpu --eager-only --no-baselines --archs efficientnet-lite0"
     sweep = ["--batch-sizes", "2", "3", "--precisions", "fp32", "bf16"]
     files = ["--json", str(file), "--markdown", str(text)]
     assert main(["benchmark", "train", *flags.split(), *sweep, *files]) == 0

@@ -1,11 +1,11 @@
-"""What DDP costs here, beside the same step without it."""
+"""Overhead of DDP against the same step without it."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from effnet.cli import main
+from benchmarks.commands import main
 
 
 def test_cost_of_ddp_here(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_cost_of_ddp_here(tmp_path: Path) -> None:
     quick = (
         "--arch efficientnet-lite0 --image-size 32 --batch-size 2 --device cpu --rounds 2 --steps 1 --json"
     )
-    assert main(["benchmark", "scaling", *quick.split(), str(out)]) == 0
+    assert main(["scaling", *quick.split(), str(out)]) == 0
     result = json.loads(out.read_text())
     assert result["rounds"].keys() == {"alone", "DDP"}
     assert all(rate > 0 for rates in result["rounds"].values() for rate in rates)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from effnet.benchmark.epoch import EPOCH, INPUT, STEP
-from effnet.cli import main
+from benchmarks.commands import main
+from benchmarks.epoch import EPOCH, INPUT, STEP
 from effnet.training.trainer import Trainer
 
 FLAGS = "--data-backend synthetic --image-size 32 -b 2 --rounds 2 --steps 2 --device cpu --use-ema 0.9"
@@ -25,7 +25,7 @@ def test_the_epoch_is_the_trainers_own(
 
     monkeypatch.setattr(Trainer, "train_epoch", counting)
     file = tmp_path / "epoch.json"
-    assert main(["benchmark", "epoch", *FLAGS.split(), "--json", str(file)]) == 0
+    assert main(["epoch", *FLAGS.split(), "--json", str(file)]) == 0
     assert epochs == [2, 2, 2]
     result = json.loads(file.read_text())
     rates = result["images_per_second"]
@@ -35,5 +35,5 @@ def test_the_epoch_is_the_trainers_own(
 
 
 def test_too_few_images(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", "epoch", *FLAGS.split(), "--steps", "1000000"]) == 2
+    assert main(["epoch", *FLAGS.split(), "--steps", "1000000"]) == 2
     assert "give fewer --steps" in capsys.readouterr().err

@@ -1,16 +1,16 @@
-"""The kernels' benchmark: its form, on the twins of a CPU; its figures need a GPU."""
+"""The kernels' benchmark: its form, on the CPU's reference implementations; its figures need a GPU."""
 
 import pytest
 import torch
 
-from effnet.benchmark.ceilings import Ceilings
-from effnet.benchmark.kernels import kernel_rows, print_table
-from effnet.cli import main
+from benchmarks.ceilings import Ceilings
+from benchmarks.commands import main
+from benchmarks.kernels import kernel_rows, print_table
 from effnet.kernels.choose import Workload
 
 
 def test_a_machine_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", "kernels", "--device", "cpu"]) == 2
+    assert main(["kernels", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert "needs a CUDA GPU" in error
     assert error.count("\n") == 1

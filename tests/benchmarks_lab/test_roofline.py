@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from effnet.benchmark.ceilings import COPY_BYTES, MATRIX_SIDE, Ceilings, measure_ceilings
-from effnet.benchmark.work import STAGES
-from effnet.cli import main
+from benchmarks.ceilings import COPY_BYTES, MATRIX_SIDE, Ceilings, measure_ceilings
+from benchmarks.commands import main
+from benchmarks.work import STAGES
 
 
 def test_the_floor_is_the_larger_of_the_two() -> None:
@@ -35,12 +35,7 @@ def test_every_stage_is_measured(
     monkeypatch.setitem(COPY_BYTES, "cpu", 1 << 20)
     monkeypatch.setitem(MATRIX_SIDE, "cpu", 64)
     file = tmp_path / "roofline.json"
-    assert (
-        main(
-            ["benchmark", "roofline", "--image-size", "32", "-b", "2", "--device", "cpu", "--json", str(file)]
-        )
-        == 0
-    )
+    assert main(["roofline", "--image-size", "32", "-b", "2", "--device", "cpu", "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     assert set(result["training"]) == {*STAGES, "update", "whole"}
     for kind in ("inference", "training"):
@@ -55,7 +50,7 @@ def test_every_stage_is_measured(
 
 def test_given_rates_need_no_machine(capsys: pytest.CaptureFixture[str]) -> None:
     flags = "--copy-rate 4300 --matrix-rate 780 --precision bf16 -b 256"
-    assert main(["benchmark", "roofline", *flags.split()]) == 0
+    assert main(["roofline", *flags.split()]) == 0
     assert "measured" not in capsys.readouterr().out
-    assert main(["benchmark", "roofline", "--copy-rate", "4300"]) == 2
+    assert main(["roofline", "--copy-rate", "4300"]) == 2
     assert "go together" in capsys.readouterr().err

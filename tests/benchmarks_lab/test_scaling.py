@@ -1,4 +1,4 @@
-"""The model of scaling: its limits, its parts, and the document's measured table."""
+"""The model of scaling: its limits, its parts, and the measurements in NVIDIA's README."""
 
 import json
 import math
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from effnet.benchmark.scaling import (
-    DOCUMENT,
+from benchmarks.commands import main
+from benchmarks.scaling import (
+    PUBLISHED,
     Cluster,
     Layer,
     Workload,
@@ -18,11 +19,10 @@ from effnet.benchmark.scaling import (
     exposed_seconds,
     layers,
     simulate,
-    simulate_document,
+    simulate_published,
     simulate_workload,
     sum_seconds,
 )
-from effnet.cli import main
 from effnet.weights import create_model
 
 B0 = Workload("efficientnet-b0", 2489, 256)
@@ -111,13 +111,13 @@ def test_expected_largest() -> None:
         assert expected_largest(count) == pytest.approx(mean, abs=0.03)
 
 
-def test_the_document_s_measurements() -> None:
-    rows = simulate_document(Cluster(), 4.0)
-    assert len(rows) == sum(map(len, DOCUMENT.values()))
+def test_the_published_measurements() -> None:
+    rows = simulate_published(Cluster(), 4.0)
+    assert len(rows) == sum(map(len, PUBLISHED.values()))
     for row in rows:
         # B0 in mixed precision on two machines fell behind one machine's rate per machine, which no term has.
         within = 0.15 if (row["name"], row["gpus"]) == ("efficientnet-b0 AMP", 16) else 0.065
-        assert row["speedup"] == pytest.approx(row["document"], rel=within), row
+        assert row["speedup"] == pytest.approx(row["published"], rel=within), row
     bounds = {(row["name"], row["gpus"]): row["bound"] for row in rows}
     assert bounds["efficientnet-b0 AMP", 16] == "input"
     assert bounds["efficientnet-b4 AMP", 64] == "straggler"
@@ -126,10 +126,10 @@ def test_the_document_s_measurements() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "scaling.json"
     given = "--images-per-second 1000 --batch-size 128 --gpus 1 4 --input-rate 2000 --json"
-    assert main(["benchmark", "scaling", "--simulate", *given.split(), str(out)]) == 0
+    assert main(["scaling", "--simulate", *given.split(), str(out)]) == 0
     one, four = json.loads(out.read_text())["simulated"]
     assert one["speedup"] == pytest.approx(1)
     assert four["images_per_second"] == pytest.approx(2000)
     assert "input" in capsys.readouterr().out
-    assert main(["benchmark", "scaling", "--simulate", "--input-rate", "0"]) == 2
+    assert main(["scaling", "--simulate", "--input-rate", "0"]) == 2
     assert "--input-rate must be above 0" in capsys.readouterr().err

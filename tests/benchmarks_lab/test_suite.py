@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from effnet.benchmark import suite
-from effnet.cli import main
+from benchmarks import suite
+from benchmarks.commands import build_parser, main
 from effnet.cli.verbs import parser_of_verbs
 
 PARTS = {
-    "broken": "benchmark train --arch no-such-model",
-    "models": "models --json",
+    "broken": "effnet benchmark train --arch no-such-model",
+    "models": "effnet models --json",
 }
 
 
@@ -35,12 +35,16 @@ def test_no_time_remains(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["benchmark", "suite", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert main(["suite", "--out", str(tmp_path / "file" / "out")]) == 2
     assert "--out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_the_parts_are_commands(device: str, tmp_path: Path) -> None:
-    for name, arguments in suite.PARTS[device].items():
-        parsed = parser_of_verbs().parse_args(arguments.format(out=tmp_path, name=name).split())
-        assert callable(parsed.verb)
+    for name, command in suite.PARTS[device].items():
+        program, *arguments = command.format(out=tmp_path, name=name).split()
+        if program == "effnet":
+            assert callable(parser_of_verbs().parse_args(arguments).verb)
+        else:
+            assert arguments[:2] == ["-m", "benchmarks"]
+            assert callable(build_parser().parse_args(arguments[2:]).run)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from effnet.benchmark.work import STAGES, count_work
+from benchmarks.work import STAGES, count_work
 from effnet.models import build_model, model_config
 from effnet.models.layers import Conv2d
 from effnet.models.profile import layer_sizes, profile

@@ -21,7 +21,7 @@ from .conftest import Opened, photograph
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
 
-from effnet.benchmark.dali_peer import documented_pipeline
+from effnet.benchmark.dali_baseline import documented_pipeline
 from effnet.data.dali.graph import Decoder, Stages, TrainGraph, ValGraph, prepared
 
 AUGMENTING = [name for name in AUGMENTATIONS if name != "none"]

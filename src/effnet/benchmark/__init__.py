@@ -1,1 +1,1 @@
-"""Benchmarks: ratios to other implementations, measured in one run, and the machine they were measured on."""
+"""Speed of training, inference and input beside other implementations, measured in one run."""

@@ -4,12 +4,14 @@ from torch import nn
 
 from effnet.recipe import Recipe
 
+LIBRARIES = ("torchvision", "timm")
 
-def peer_model(peer: str, recipe: Recipe) -> nn.Module:
-    """A fresh model of another project, of the recipe's architecture, with its own defaults.
+
+def baseline_model(library: str, recipe: Recipe) -> nn.Module:
+    """Build a model of another library, of the recipe's architecture, with that library's defaults.
 
     Args:
-        peer: ``torchvision`` or ``timm``.
+        library: one of `LIBRARIES`.
         recipe: resolved settings; the architecture must be one of `efficientnet-b0` to `-b7`.
 
     Raises:
@@ -18,7 +20,7 @@ def peer_model(peer: str, recipe: Recipe) -> nn.Module:
     name = recipe.model.arch.replace("-", "_")
     classes = recipe.model.num_classes or 1000
     try:
-        if peer == "torchvision":
+        if library == "torchvision":
             import torchvision
 
             model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
@@ -27,5 +29,5 @@ def peer_model(peer: str, recipe: Recipe) -> nn.Module:
 
             model = timm.create_model(name, num_classes=classes, drop_rate=0.2, drop_path_rate=0.2)
     except (ValueError, RuntimeError) as error:
-        raise ImportError(f"{peer} has no {name}") from error
+        raise ImportError(f"{library} has no {name}") from error
     return model

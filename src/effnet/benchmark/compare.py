@@ -1,4 +1,4 @@
-"""Files side by side on every engine that reads them: speed, accuracy and size."""
+"""Comparison of files on every engine that reads them: speed, accuracy and size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from effnet.runtime.processes import Processes, choose_device
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(EngineTurns):
-    """What to compare, on the engines that read each file; on eager PyTorch alone, where it holds weights.
+    """Files to compare, on the engines that read each; weights run on eager PyTorch alone.
 
     Attributes:
         files: exported files, and weights.
-        data: folder with ``val/<class>/`` to take top-1 on; None for none.
+        data: folder with ``val/<class>/`` to measure top-1 accuracy on, or None.
         class_map: as in `DataSettings`.
     """
 
@@ -40,12 +40,12 @@ def benchmark_files(settings: Comparison) -> dict[str, Any]:
     """Measure every file on every engine, interleaved.
 
     Returns:
-        What is stored as JSON: a row for each file, engine and size of batch, and the environment. A row's `ratio_fp32`
+        Plain values for JSON: a row for each file, engine and batch size, and the environment. A row's `ratio_fp32`
         is its speed against the FP32 file of the same model on the same engine, `ratio_torch` against the weights in
         PyTorch.
 
     Raises:
-        UserError: a file or data that can't be used.
+        UserError: a file or data can't be used.
     """
     device = choose_device(settings.device)
     opened = {
@@ -69,7 +69,7 @@ def benchmark_files(settings: Comparison) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
+    """Return the result as Markdown."""
     return comparison_table(result["rows"])
 
 
@@ -77,7 +77,7 @@ Key = tuple[Path, str]
 
 
 def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Engine]:
-    """The engines that read a file and run here, with the file opened."""
+    """Open a file on the engines that read it and run here."""
     choice = ModelChoice(weights=file, device=device.type)
     if not is_exported(file):
         names = [name for name in settings.engines or ("torch",) if name in ("torch", "torch-compiled")]
@@ -107,7 +107,7 @@ def _accuracy(engine: Engine, settings: Comparison, device: torch.device) -> dic
 
 
 def _ratios(key: Key, timings: dict[Key, Timing], opened: dict[Key, Engine]) -> dict[str, float]:
-    """Against the first FP32 file of the same model on the same engine, and in PyTorch."""
+    """Return the ratios to the first FP32 file of the same model on the same engine, and in PyTorch."""
     ratios = {}
     for name, engine in (("ratio_fp32", key[1]), ("ratio_torch", "torch")):
         for other, timing in timings.items():
@@ -121,6 +121,6 @@ def _ratios(key: Key, timings: dict[Key, Timing], opened: dict[Key, Engine]) -> 
 
 
 def _size(file: Path) -> int:
-    """Bytes of a file, with OpenVINO's weights beside it."""
+    """Return the bytes of a file, with OpenVINO's weights beside it."""
     beside = file.with_suffix(".bin")
     return file.stat().st_size + (beside.stat().st_size if file.suffix == ".xml" else 0)

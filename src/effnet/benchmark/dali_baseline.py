@@ -1,4 +1,4 @@
-"""The peer that ``dali-cpu`` is measured against."""
+"""DALI pipeline of its documentation, the baseline of ``dali-cpu``."""
 
 import warnings
 from pathlib import Path
@@ -26,19 +26,22 @@ def documented_pipeline(
     augment: bool = False,
     seed: int = 0,
 ) -> Any:
-    """The training pipeline of DALI's documentation, on the CPU.
+    """Build the training pipeline of DALI's documentation, on the CPU.
 
-    After DALI's example "ImageNet training in PyTorch" and, for `augment`, its page on automatic augmentations:
-    its file reader, random crop while decoding, resize, flip and normalisation.
+    It follows DALI's example "ImageNet training in PyTorch" and, with `augment`, its page on automatic augmentations:
+    file reader, random crop while decoding, resize, flip and normalisation.
 
     Args:
         folder: class folders with images.
-        side: of the output in pixels.
-        interpolation: bilinear, as documented, or another for a like comparison.
-        augment: AutoAugment with DALI's ImageNet policy.
+        batch_size: images in a batch.
+        threads: threads that decode.
+        side: side of the output in pixels.
+        interpolation: ``bilinear``, as documented, or another one to compare like with like.
+        augment: apply AutoAugment with DALI's ImageNet policy.
+        seed: seed of the random choices.
 
     Returns:
-        an iterator over an epoch at a time: batches as ``[{"data": float32 (N, 3, side, side), "label": (N, 1)}]``.
+        Iterator over one epoch at a time, of batches as ``[{"data": float32 (N, 3, side, side), "label": (N, 1)}]``.
     """
     with warnings.catch_warnings(record=True):
         pipeline = _documented(

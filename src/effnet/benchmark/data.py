@@ -1,8 +1,8 @@
-"""Input throughput: every backend beside what others use, on the same images in the same run.
+"""Input throughput of every backend and of other libraries, on the same images in the same run.
 
-Each contender goes through the whole training set, shuffled, once a round; rounds are interleaved. Two figures come of
-it: images a second, and images a second of one core, from the processor time that the contender's process and workers
-took, which other work on the machine disturbs less. A contender is a row in `CONTENDERS`.
+Each pipeline reads the whole shuffled training set once per round; rounds are interleaved. Two figures are reported:
+images per second, and images per second of processor time of the pipeline's process and workers, which depends less on
+other work on the machine. A pipeline is a row in `PIPELINES`.
 """
 
 import json
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from effnet.benchmark.data_contenders import CONTENDERS, PEERS, SPLIT, Setup, UnavailableError
+from effnet.benchmark.data_pipelines import BASELINES, PIPELINES, SPLIT, Setup, UnavailableError
 from effnet.benchmark.environment import environment
 from effnet.benchmark.passes import Pass, Round, interleaved_passes
 from effnet.data import Preprocessing
@@ -35,17 +35,17 @@ AUGMENTATIONS = ("none", "autoaugment")
 
 @dataclass(frozen=True)
 class DataBenchmark:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
         path: folder with ``train/<class>/``, or with class folders only.
-        packed: folders of packed sets [default: the images are packed, as JPEG and raw, in a temporary folder].
-        images: images in a round; the set is repeated or thinned out to about as many.
-        image_size, interpolation, batch_size: of the batches.
-        workers: processes or threads that load images; None for one a core.
+        packed: folders of packed sets; if empty, the images are packed, as JPEG and raw, into a temporary folder.
+        images: images in a round; the set is repeated or subsampled to about as many.
+        image_size, interpolation, batch_size: side of the images in pixels, their interpolation, images in a batch.
+        workers: processes or threads that load images; None for one per core.
         repeats: rounds, of which the median is taken.
-        only: names of the contenders to run; None for all.
-        device: where batches are to lie.
+        only: names of the pipelines to run; None for all.
+        device: device that batches are copied to.
     """
 
     path: Path
@@ -61,20 +61,23 @@ class DataBenchmark:
 
 
 def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
-    """Measure; gives what `write` stores: the settings, a row per contender and augmentation, the environment.
+    """Measure every pipeline.
+
+    Returns:
+        Settings, a row for each pipeline and augmentation, and the environment, as plain values for JSON.
 
     Raises:
-        UserError: a folder that can't be used, or an unknown contender.
+        UserError: a folder can't be used, or `only` names an unknown pipeline.
     """
     if settings.repeats < 1 or settings.images < 1:
         raise UserError("--repeats and --images must be at least 1")
-    unknown = set(settings.only or ()) - CONTENDERS.keys()
+    unknown = set(settings.only or ()) - PIPELINES.keys()
     if unknown:
-        raise UserError(f"--only must be of {', '.join(CONTENDERS)}, not {', '.join(sorted(unknown))}")
+        raise UserError(f"--only must be of {', '.join(PIPELINES)}, not {', '.join(sorted(unknown))}")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="effnet-benchmark-")))
         setup = _setup(settings, scratch)
-        passes, skipped = _opened(setup, settings.only or list(CONTENDERS))
+        passes, skipped = _opened(setup, settings.only or list(PIPELINES))
         rounds = interleaved_passes(passes, settings.repeats)
         images = len(list_images(setup.root, SPLIT))
     return {
@@ -93,15 +96,15 @@ def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
 
 
 def _opened(setup: Setup, names: Sequence[str]) -> tuple[dict[tuple[str, str], Pass], dict[str, str]]:
-    """Contenders by name and augmentation, and what can't run and why."""
+    """Open pipelines; return them by name and augmentation, and the reasons of those that can't run."""
     passes, skipped = {}, {}
     for augmentation in AUGMENTATIONS:
         augmented = replace(setup, recipe=setup.recipe.replace({"augmentation": augmentation}))
         for name in names:
-            if augmentation != "none" and not CONTENDERS[name].augments:
+            if augmentation != "none" and not PIPELINES[name].augments:
                 continue
             try:
-                passes[name, augmentation] = CONTENDERS[name].open(augmented)
+                passes[name, augmentation] = PIPELINES[name].open(augmented)
             except UnavailableError as error:
                 skipped[name] = str(error)
     return passes, skipped
@@ -123,7 +126,7 @@ def _setup(settings: DataBenchmark, scratch: Path) -> Setup:
 
 
 def _repeat(path: Path, root: Path, wanted: int) -> None:
-    """A training set of about `wanted` links to the images of `path`, all equally often, or evenly chosen."""
+    """Make a training set of about `wanted` links to the images of `path`: all equally often, or evenly spaced ones."""
     source, split = (
         (path, SPLIT) if (path / SPLIT).is_dir() else (path.absolute().parent, path.absolute().name)
     )
@@ -144,7 +147,7 @@ def _repeat(path: Path, root: Path, wanted: int) -> None:
 def _packs(settings: DataBenchmark, root: Path, scratch: Path) -> dict[str, Path]:
     if settings.packed:
         return {_encoding(path): path for path in settings.packed}
-    wanted = settings.only or list(CONTENDERS)
+    wanted = settings.only or list(PIPELINES)
     packs = {}
     for name, encoding, quality in (("packed, JPEG", "jpeg", 95), ("packed, raw", "raw", None)):
         if name in wanted:
@@ -174,15 +177,15 @@ def _rows(rounds: dict[tuple[str, str], list[Round]]) -> list[dict[str, Any]]:
             "images_per_second_per_core": sum(r.timed for r in of) / busy if busy else None,
             "rounds": [r.timed / r.seconds for r in of],
         }
-        for peer in PEERS:
-            if (peer, augmentation) in rates:
-                row[f"ratio_to_{peer}"] = rates[name, augmentation] / rates[peer, augmentation]
+        for baseline in BASELINES:
+            if (baseline, augmentation) in rates:
+                row[f"ratio_to_{baseline}"] = rates[name, augmentation] / rates[baseline, augmentation]
         rows.append(row)
     return rows
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Print the rows, and what was left out and why."""
+    """Print the rows, and the reasons for pipelines that were left out."""
     title = (
         f"{result['images']} images of {result['image_size']} px, {result['workers']} workers, "
         f"median of {result['repeats']}"
@@ -194,7 +197,7 @@ def print_table(result: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for row in result["rows"]:
         per_core = row["images_per_second_per_core"]
-        ratios = [row.get(f"ratio_to_{peer}") for peer in PEERS]
+        ratios = [row.get(f"ratio_to_{baseline}") for baseline in BASELINES]
         table.add_row(
             row["name"],
             row["augmentation"],

@@ -1,4 +1,4 @@
-"""Ways to read a training set, this project's and others', for `effnet.benchmark.data`."""
+"""Input pipelines, this project's and others', for `effnet.benchmark.data`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
-PEER = "ImageFolder, PIL"
-UINT8_PEER = "ImageFolder, PIL, uint8"
-DALI_PEER = "DALI, documented"
-PEERS = (PEER, UINT8_PEER, DALI_PEER)
+BASELINE = "ImageFolder, PIL"
+UINT8_BASELINE = "ImageFolder, PIL, uint8"
+DALI_BASELINE = "DALI, documented"
+BASELINES = (BASELINE, UINT8_BASELINE, DALI_BASELINE)
 SPLIT = "train"
 
 
 class UnavailableError(Exception):
-    """A contender can't run here; the message says why."""
+    """A pipeline can't run here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a contender is to do."""
+    """Settings and images for a pipeline."""
 
     recipe: Recipe
-    """backend aside, the settings of all"""
+    """settings of all pipelines; its backend is replaced"""
     root: Path
     """folder with ``train/<class>/``"""
     packed: dict[str, Path]
@@ -46,23 +46,23 @@ class Setup:
 
     @property
     def workers(self) -> int:
-        """Processes or threads."""
+        """Number of processes or threads."""
         assert self.recipe.data.workers is not None
         return self.recipe.data.workers
 
 
 @dataclass(frozen=True)
-class Contender:
+class Pipeline:
     """A way to read the images."""
 
     open: Callable[[Setup], Pass]
-    """raises `UnavailableError` where it can't run"""
+    """opens the pipeline; raises `UnavailableError` where it can't run"""
     augments: bool = True
-    """whether automatic augmentation makes a difference"""
+    """True if it can augment automatically"""
 
 
 def _backend(name: str, setup: Setup, *, path: Path | None = None) -> Pass:
-    """One of this project's backends."""
+    """Open one of this project's backends."""
     recipe = setup.recipe.replace({"data_backend": name})
     try:
         request = DataRequest(recipe, path or setup.root, setup.preprocessing, setup.device, splits=(SPLIT,))
@@ -76,12 +76,12 @@ def _backend(name: str, setup: Setup, *, path: Path | None = None) -> Pass:
 
 def _packed(encoding: str, setup: Setup) -> Pass:
     if encoding not in setup.packed:
-        raise UnavailableError(f"no packed set given with --packed is {encoding}")
+        raise UnavailableError(f"none of the packed sets is {encoding}; give one with --packed")
     return _backend("packed", setup, path=setup.packed[encoding])
 
 
 def _image_folder(output: Sequence[Any], setup: Setup) -> Pass:
-    """What torchvision's classification references do: transforms of Pillow images in a DataLoader."""
+    """Open the pipeline of torchvision's classification scripts: transforms of Pillow images in a DataLoader."""
     data, chain = setup.recipe.data, setup.preprocessing
     steps: list[Any] = [
         transforms.RandomResizedCrop(
@@ -90,7 +90,7 @@ def _image_folder(output: Sequence[Any], setup: Setup) -> Pass:
         transforms.RandomHorizontalFlip(data.hflip),
     ]
     if data.augmentation == "autoaugment":
-        # its own policy of that name: NVIDIA's, which this project's backends apply, is not in torchvision
+        # torchvision's own policy: it lacks NVIDIA's, which this project's backends apply.
         steps.append(transforms.AutoAugment(interpolation=InterpolationMode.BILINEAR, fill=[128] * 3))
     images = ImageFolder(setup.root / SPLIT, transforms.Compose([*steps, transforms.PILToTensor(), *output]))
     loader = _loader(images, setup, shuffle=True, drop_last=True)
@@ -104,7 +104,7 @@ def _image_folder(output: Sequence[Any], setup: Setup) -> Pass:
 
 
 class _Decoded(Dataset[Any]):
-    """Decodes whole images and throws the pixels away."""
+    """Data set that decodes whole images and drops the pixels."""
 
     def __init__(self, root: Path) -> None:
         self.images = list_images(root, SPLIT)
@@ -141,9 +141,9 @@ _NORMALISED = (
 
 
 def _documented_dali(setup: Setup) -> Pass:
-    """The training pipeline of DALI's documentation, on the CPU."""
+    """Open the training pipeline of DALI's documentation, on the CPU."""
     try:
-        from effnet.benchmark.dali_peer import documented_pipeline
+        from effnet.benchmark.dali_baseline import documented_pipeline
     except UserError as error:
         raise UnavailableError(str(error)) from None
     loader = documented_pipeline(
@@ -163,15 +163,15 @@ def _documented_dali(setup: Setup) -> Pass:
     return once
 
 
-CONTENDERS: dict[str, Contender] = {
-    "decoding alone": Contender(_decoding, augments=False),
-    # torchvision's references normalise in the workers, timm after the copy to the device
-    PEER: Contender(partial(_image_folder, _NORMALISED)),
-    UINT8_PEER: Contender(partial(_image_folder, ())),
-    "pytorch": Contender(partial(_backend, "pytorch")),
-    "dali-cpu": Contender(partial(_backend, "dali-cpu")),
-    "dali-gpu": Contender(partial(_backend, "dali-gpu")),
-    DALI_PEER: Contender(_documented_dali),
-    "packed, JPEG": Contender(partial(_packed, "jpeg")),
-    "packed, raw": Contender(partial(_packed, "raw")),
+PIPELINES: dict[str, Pipeline] = {
+    "decoding alone": Pipeline(_decoding, augments=False),
+    # torchvision's scripts normalise in the workers, timm after the copy to the device.
+    BASELINE: Pipeline(partial(_image_folder, _NORMALISED)),
+    UINT8_BASELINE: Pipeline(partial(_image_folder, ())),
+    "pytorch": Pipeline(partial(_backend, "pytorch")),
+    "dali-cpu": Pipeline(partial(_backend, "dali-cpu")),
+    "dali-gpu": Pipeline(partial(_backend, "dali-gpu")),
+    DALI_BASELINE: Pipeline(_documented_dali),
+    "packed, JPEG": Pipeline(partial(_packed, "jpeg")),
+    "packed, raw": Pipeline(partial(_packed, "raw")),
 }

@@ -1,4 +1,4 @@
-"""The machine and the versions behind a figure."""
+"""Machine, versions and commit that a result was measured with."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions, commit and command of this process, as plain values for JSON."""
+    """Return machine, versions, commit and command of this process, as plain values for JSON."""
     on_gpu = torch.cuda.is_available()
     return {
         "command": " ".join(sys.argv),
@@ -46,7 +46,7 @@ def environment() -> dict[str, Any]:
 
 
 def _peak_memory() -> int:
-    """Bytes of memory that this process has held at most, all contenders together."""
+    """Return the peak memory of this process in bytes, all implementations together."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effnet.benchmark.baselines import LIBRARIES, baseline_model
 from effnet.benchmark.environment import environment
 from effnet.benchmark.measure import Name, Step, Timing, interleaved
-from effnet.benchmark.peers import peer_model
 from effnet.benchmark.tables import inference_tables, latencies, markdown
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.reference import example_images
@@ -31,11 +31,11 @@ _COMPILED = " compiled"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineTurns:
-    """Engines that take turns, and how.
+    """Engines that take turns, and the length of the turns.
 
     Attributes:
         engines: keys of `ENGINES`; None for all that run here.
-        batch_sizes: images at once.
+        batch_sizes: images in a batch.
         device: `auto`, `cuda` or `cpu`.
         rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
     """
@@ -48,11 +48,11 @@ class EngineTurns:
     seconds: float = 0.5
 
     def time(
-        self, contenders: Mapping[Name, Step], batch_size: int, device: torch.device
+        self, implementations: Mapping[Name, Step], batch_size: int, device: torch.device
     ) -> dict[Name, Timing]:
-        """Time each contender's step with a batch of `batch_size` on `device`."""
+        """Time each implementation's step with a batch of `batch_size` images on `device`."""
         return interleaved(
-            contenders,
+            implementations,
             images=batch_size,
             device=device,
             rounds=self.rounds,
@@ -65,32 +65,32 @@ class EngineTurns:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceBenchmark(EngineTurns):
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
         archs: models.
-        precisions: as in `ComputeSettings`; an engine without one is left out there.
+        precisions: as in `ComputeSettings`; engines that lack one are left out.
         image_size: side in pixels; None for each model's own.
-        peers: whether to run torchvision and timm beside the engines.
-        compiled: whether to run what torch.compile makes of each as well, which takes minutes to prepare.
+        baselines: run torchvision and timm beside the engines.
+        compiled: run each with torch.compile too, which takes minutes to compile.
     """
 
     archs: Sequence[str] = ("efficientnet-b0",)
     precisions: Sequence[str] = ("fp32",)
     image_size: int | None = None
-    peers: bool = True
+    baselines: bool = True
     compiled: bool = True
 
 
 def benchmark_inference(settings: InferenceBenchmark) -> dict[str, Any]:
-    """Measure each model, precision and batch.
+    """Measure each model, precision and batch size.
 
     Returns:
-        What is stored as JSON: `runs`, each with its `rows` by contender and what was `skipped` for which reason, and
-        the `environment`.
+        Plain values for JSON: `runs`, each with its `rows` by implementation and the reasons of those that were
+        `skipped`, and the `environment`.
 
     Raises:
-        UserError: a model, engine, device or precision that is not there.
+        UserError: a model, engine, device or precision is not available.
     """
     device = choose_device(settings.device)
     if unknown := set(settings.engines or ()) - set(ENGINES):
@@ -107,24 +107,24 @@ def benchmark_inference(settings: InferenceBenchmark) -> dict[str, Any]:
 def _run(
     settings: InferenceBenchmark, arch: str, precision: str, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
-    torch.compiler.reset()  # or the fourth size of batch is compiled for any size, which is slower
+    torch.compiler.reset()  # otherwise later batch sizes get code for any size, which is slower
     torch.manual_seed(0)
     size = model_config(arch, image_size=settings.image_size).image_size
     preprocessing = Preprocessing(size, size + 32)
     model = build(model_config(arch, image_size=size)).eval()
     trained = TrainedModel(model, WeightsMetadata(arch, preprocessing.to_dict()))
     images = example_images(preprocessing, batch_size, takes_bytes=False)
-    contenders: dict[str, Step] = {}
+    steps: dict[str, Step] = {}
     skipped: dict[str, str] = {}
-    for name, make in _contenders(settings, trained, precision, device):
+    for name, make in _implementations(settings, trained, precision, device):
         try:
-            contenders[name] = make(images)
+            steps[name] = make(images)
         except (ImportError, UserError) as error:
             skipped[name] = str(error)
-    if not contenders:
+    if not steps:
         raise UserError(f"nothing to measure: {'; '.join(skipped.values())}")
     try:
-        timings = settings.time(contenders, batch_size, device)
+        timings = settings.time(steps, batch_size, device)
     except torch.OutOfMemoryError:
         timings, skipped = {}, {"batch": "does not fit the GPU's memory"}
     return {
@@ -138,15 +138,15 @@ def _run(
 
 
 def _row(name: str, timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
-    """Plain values of a contender, with its ratio to each baseline."""
+    """Return plain values of an implementation, with its ratio to each baseline."""
     ratios = {f"ratio_to_{base}": timing.ratio_to(timings[base]) for base in BASELINES if base in timings}
     return {**timing.to_dict(), **ratios, "engine": name.partition("effnet ")[2]}
 
 
-def _contenders(
+def _implementations(
     settings: InferenceBenchmark, trained: TrainedModel, precision: str, device: torch.device
 ) -> Iterator[tuple[str, Callable[[Tensor], Step]]]:
-    """Names with functions that make a step for given images."""
+    """Yield names with functions that make a step for given images."""
     for name in settings.engines or [name for name, kind in ENGINES.items() if kind.runs_on(device)]:
         if settings.compiled or name != "torch-compiled":
             yield (
@@ -155,19 +155,19 @@ def _contenders(
                     engine_of(trained, name, device, precision).network, images
                 ),
             )
-    if settings.peers:
-        for peer in ("torchvision", "timm"):
+    if settings.baselines:
+        for library in LIBRARIES:
             for compiles in (False, True)[: 1 + settings.compiled]:
                 yield (
-                    peer + _COMPILED * compiles,
-                    lambda images, peer=peer, compiles=compiles: peer_step(  # type: ignore[misc]
-                        peer, trained.metadata.model, images, precision, device, compiles=compiles
+                    library + _COMPILED * compiles,
+                    lambda images, library=library, compiles=compiles: baseline_step(  # type: ignore[misc]
+                        library, trained.metadata.model, images, precision, device, compiles=compiles
                     ),
                 )
 
 
 def engine_step(network: Network, images: Tensor) -> Step:
-    """One inference of normalised images float32 (N, 3, H, W), laid out as the engine likes it best.
+    """Return the inference of normalised images, float32 (N, 3, H, W), in the memory layout that suits the engine.
 
     A network that takes bytes gets random ones.
     """
@@ -179,16 +179,16 @@ def engine_step(network: Network, images: Tensor) -> Step:
     return torch.inference_mode()(lambda: network(images))
 
 
-def peer_step(
-    peer: str, arch: str, images: Tensor, precision: str, device: torch.device, *, compiles: bool
+def baseline_step(
+    library: str, arch: str, images: Tensor, precision: str, device: torch.device, *, compiles: bool
 ) -> Step:
-    """The same of another project's model, as its documentation would have it: channels-last, autocast.
+    """Return the inference of another library's model, as its documentation recommends: channels-last, autocast.
 
     Raises:
-        ImportError: the package or the model is not there.
+        ImportError: the library is not installed, or lacks the model.
     """
     Precision(ComputeSettings(precision=precision), device)  # type: ignore[arg-type]  # sets TF32 on or off
-    model = peer_model(peer, Recipe().replace({"arch": arch, "num_classes": 1000})).eval()
+    model = baseline_model(library, Recipe().replace({"arch": arch, "num_classes": 1000})).eval()
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images.to(device).contiguous(memory_format=torch.channels_last)
     mode = "reduce-overhead" if device.type == "cuda" else "default"
@@ -204,7 +204,7 @@ def peer_step(
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result in Markdown: the document's tables, then every contender of every run."""
+    """Return the result as Markdown: the tables of NVIDIA's README, then every implementation of every run."""
     parts = [inference_tables(result["runs"])]
     header = ("", "images/s", "latency", "95 %", "99 %", "x torchvision", "x compiled", "W", "peak memory")
     for run in result["runs"]:

@@ -1,4 +1,4 @@
-"""Timing of several contenders in one process, interleaved, so that a drift of the machine's speed meets all."""
+"""Interleaved timing of several implementations in one process, so that a drift of the machine's speed affects all."""
 
 import math
 import statistics
@@ -19,14 +19,14 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contender took.
+    """Measured speed of one implementation.
 
     Attributes:
         images_per_second: median over the rounds.
-        rounds: images a second of each round.
+        rounds: images per second of each round.
         latencies: seconds of every step.
-        watts: mean power of the device while it ran; None where it can't be read.
-        peak_memory: bytes allocated on the GPU at most, with what the others keep there; None on a CPU.
+        watts: mean power of the device while it ran; None if it can't be read.
+        peak_memory: peak of the bytes allocated on the GPU, including those that the others keep; None on a CPU.
     """
 
     images_per_second: float
@@ -36,17 +36,17 @@ class Timing:
     peak_memory: int | None = None
 
     def latency(self, percentile: float | None = None) -> float:
-        """Seconds a step: the mean, or a percentile."""
+        """Return the seconds of a step: the mean, or a percentile."""
         return float(
             np.mean(self.latencies) if percentile is None else np.percentile(self.latencies, percentile)
         )
 
     def ratio_to(self, base: "Timing") -> float:
-        """How many times as many images a second as `base`: the median over the rounds that they shared."""
+        """Return the ratio of images per second to `base`: the median over the rounds that both ran in."""
         return statistics.median(own / other for own, other in zip(self.rounds, base.rounds, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; latencies in seconds."""
+        """Return plain values for JSON; latencies in seconds."""
         return {
             "images_per_second": self.images_per_second,
             "rounds": self.rounds,
@@ -61,7 +61,7 @@ class Timing:
 
 @dataclass
 class _Record:
-    """What has been measured of a contender so far."""
+    """Measurements of one implementation so far."""
 
     steps: int
     rates: list[float] = field(default_factory=list)
@@ -71,7 +71,7 @@ class _Record:
 
 
 def interleaved(
-    contenders: Mapping[Name, Step],
+    implementations: Mapping[Name, Step],
     *,
     images: int,
     device: torch.device,
@@ -81,27 +81,30 @@ def interleaved(
     settle: int = 0,
     seconds: float | None = None,
 ) -> dict[Name, Timing]:
-    """Time each contender's step: `rounds` rounds, in each of which every contender runs `steps` steps.
+    """Time each implementation's step: `rounds` rounds, in each of which every implementation runs `steps` steps.
 
     Args:
-        contenders: name to a function that does one step without waiting for the device.
+        implementations: name to a function that does one step without waiting for the device.
         images: images in a step.
-        device: where the steps run.
+        device: device that the steps run on.
         rounds: rounds; the median over them is the result.
-        steps: steps of each contender in a round, at most if `seconds` is given.
-        warmup: steps of each contender before the first round, for compilation and caches.
-        settle: steps before the timed ones of each turn, until the threads of the contender before have gone to sleep.
-        seconds: length of a turn, which decides the number of steps by what the last of the warm-up took.
+        steps: steps of each implementation in a round; the upper limit if `seconds` is given.
+        warmup: steps of each implementation before the first round, for compilation and caches.
+        settle: untimed steps at the start of each turn, while the threads of the one before go to sleep.
+        seconds: length of a turn; the number of steps follows from the time of the last warm-up step.
+
+    Returns:
+        Timings by name.
     """
     power = PowerMeter(device)
     records = {}
-    for name, step in contenders.items():
+    for name, step in implementations.items():
         _, each = _run(step, max(warmup, 1), device)
         records[name] = _Record(
             steps if seconds is None else max(1, min(steps, math.ceil(seconds / each[-1])))
         )
     for _ in range(rounds):
-        for name, step in contenders.items():
+        for name, step in implementations.items():
             _measure(records[name], step, images, device, settle, power)
     return {name: _timing(record, device) for name, record in records.items()}
 
@@ -109,7 +112,7 @@ def interleaved(
 def _measure(
     record: _Record, step: Step, images: int, device: torch.device, settle: int, power: PowerMeter
 ) -> None:
-    """One contender's turn."""
+    """Run the turn of one implementation."""
     _run(step, settle, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -136,7 +139,7 @@ def _timing(record: _Record, device: torch.device) -> Timing:
 def _run(
     step: Step, steps: int, device: torch.device, at_end: Callable[[], None] = lambda: None
 ) -> tuple[float, list[float]]:
-    """Seconds of all steps together and of each; `at_end` is called while a GPU is still at work."""
+    """Return the seconds of all steps together and of each; `at_end` is called while a GPU is still at work."""
     if device.type != "cuda":
         marks = [time.perf_counter()]
         for _ in range(steps):

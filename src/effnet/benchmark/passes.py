@@ -1,7 +1,7 @@
-"""Timing of passes over a training set by several contenders in turns.
+"""Timing of passes over a training set by several input pipelines in turn.
 
-The clock starts after the first quarter, when nothing is left of what threads and workers had prepared ahead, and
-before its turn a contender waits until the one before it has come to rest.
+The clock starts after the first quarter, when the batches prefetched by threads and workers are used up; each turn
+starts when the processes of the pipeline before are idle.
 """
 
 import os
@@ -14,15 +14,15 @@ _AT_REST = 0.02  # processor seconds in a tenth of a second; the system counts i
 
 
 Pass = Callable[[], Iterator[int]]
-"""Goes through the training set once and gives every batch's number of images"""
+"""reads the training set once and yields the number of images of every batch"""
 
 
 class Round(NamedTuple):
-    """One contender's way through the set."""
+    """One pass of a pipeline."""
 
     images: int
     timed: int
-    """images that the seconds are of"""
+    """images read while the clock ran"""
     seconds: float
     processor_seconds: float
 
@@ -30,13 +30,16 @@ class Round(NamedTuple):
 def interleaved_passes(
     passes: dict[tuple[str, str], Pass], repeats: int
 ) -> dict[tuple[str, str], list[Round]]:
-    """Time `repeats` passes of each contender, after one that is not timed; gives the rounds of each.
+    """Time passes of each pipeline, after one that is not timed.
 
     Args:
-        passes: by name and augmentation.
-        repeats: how often each goes through the set.
+        passes: pipelines by name and augmentation.
+        repeats: timed passes of each.
+
+    Returns:
+        Rounds by name and augmentation.
     """
-    # the first time round starts the workers and fills the page cache
+    # The first pass starts the workers and fills the page cache.
     quarters = {key: sum(go()) // 4 for key, go in passes.items()}
     rounds: dict[tuple[str, str], list[Round]] = {key: [] for key in passes}
     for _ in range(repeats):
@@ -47,7 +50,7 @@ def interleaved_passes(
 
 
 def _timed(batches: Iterator[int], untimed: int) -> Round:
-    """One pass, of which about the first `untimed` images only count as seen."""
+    """Time one pass from about its first `untimed` images on."""
     before = 0
     while before < untimed:
         before += next(batches)
@@ -57,7 +60,7 @@ def _timed(batches: Iterator[int], untimed: int) -> Round:
 
 
 def _settle(most: float = 5.0) -> None:
-    """Wait, at most so many seconds, until this process and its children have stopped working."""
+    """Wait, `most` seconds at most, until this process and its children are idle."""
     deadline, busy = time.monotonic() + most, _processor_seconds()
     while time.monotonic() < deadline:
         time.sleep(0.1)
@@ -67,13 +70,13 @@ def _settle(most: float = 5.0) -> None:
 
 
 def _processor_seconds() -> float:
-    """Of this process and its children; 0 where the system does not tell."""
+    """Return the processor time of this process and its children; 0 on a system without ``/proc``."""
     total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
     own = os.getpid()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         if int(stat.parent.name) == own or int(fields[1]) == own:
             total += (int(fields[11]) + int(fields[12])) / ticks

@@ -1,4 +1,4 @@
-"""Power of the device, where the system lets it be read."""
+"""Power draw of the device, where the system reports it."""
 
 import time
 from pathlib import Path
@@ -10,10 +10,10 @@ _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
 class PowerMeter:
-    """Watts of a GPU at the end of a span (NVML), or of the processor over the span (RAPL).
+    """Power of a GPU at the end of a span (NVML), or mean power of the processor over the span (RAPL).
 
     Attributes:
-        watts: of the last span; None where it can't be read.
+        watts: power in the last span; None if it can't be read.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,16 +32,14 @@ class PowerMeter:
             self.watts = self._gpu_watts()
             return
         energy, seconds = self._microjoules(), time.perf_counter() - self._begun
-        # The counter starts anew at its end.
+        # The counter wraps around.
         known = energy is not None and self._energy is not None and energy >= self._energy and seconds > 0
         self.watts = (energy - self._energy) / 1e6 / seconds if known else None  # type: ignore[operator]
 
     def _gpu_watts(self) -> float | None:
         try:
             return torch.cuda.power_draw(self.device) / 1000
-        except (
-            Exception
-        ):  # no nvidia-ml-py, or a driver that does not say, which has an error class of its own
+        except Exception:  # nvidia-ml-py is missing, or NVML reports an error, which has a class of its own
             return None
 
     def _microjoules(self) -> int | None:

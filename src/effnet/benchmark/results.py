@@ -1,4 +1,4 @@
-"""Results as files."""
+"""Files of results."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from effnet.runtime.errors import UserError
 
 
 def write(result: dict[str, Any], path: Path) -> None:
-    """Write as JSON.
+    """Write a result as JSON.
 
     Raises:
         UserError: the file can't be written.

@@ -1,4 +1,4 @@
-"""Results in the layouts of the document's two tables, as Markdown."""
+"""Results as Markdown, in the layouts of the tables of NVIDIA's README."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, its columns padded to one width."""
+    """Return a Markdown table with aligned columns."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
@@ -17,7 +17,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def inference_tables(runs: Sequence[dict[str, Any]]) -> str:
-    """Of each precision, the fastest of this project's engines by model and batch.
+    """Return a table for each precision: the fastest of this project's engines by model and batch size.
 
     Args:
         runs: as in the result of `effnet.benchmark.inference.benchmark_inference`.
@@ -44,12 +44,12 @@ def _inference_cells(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
 
 
 def latencies(row: dict[str, Any]) -> list[str]:
-    """Average, 95th and 99th percentile in milliseconds."""
+    """Return the average, the 95th and the 99th percentile of a row's latency, in milliseconds."""
     return [f"{1000 * row[key]:.2f} ms" for key in ("latency", "latency_at95", "latency_at99")]
 
 
 def training_table(runs: Sequence[dict[str, Any]]) -> str:
-    """This project's training throughput on one device by model, at the best batch: full and mixed precision.
+    """Return this project's training throughput by model, at the best batch size, in full and mixed precision.
 
     Args:
         runs: as in the result of `effnet.benchmark.train.benchmark_sweep`.
@@ -82,7 +82,11 @@ def _training_cells(arch: str, full: float | None, mixed: float | None) -> list[
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Files on engines, as `effnet.benchmark.compare.benchmark_files` gives them."""
+    """Return a table of files on engines.
+
+    Args:
+        rows: as in the result of `effnet.benchmark.compare.benchmark_files`.
+    """
     header = (
         *("File", "Engine", "Precision", "Batch Size", "Images/s", "Latency Avg", "95%", "99%"),
         *("x FP32", "x PyTorch", "Top-1", "Size"),

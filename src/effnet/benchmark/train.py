@@ -1,4 +1,4 @@
-"""Training throughput: this project's own step beside other implementations' in the same run."""
+"""Training throughput of this project and of other implementations, measured in the same run."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from effnet.benchmark.baselines import LIBRARIES, baseline_model
 from effnet.benchmark.environment import environment
 from effnet.benchmark.measure import Step, Timing, interleaved
-from effnet.benchmark.peers import peer_model
 from effnet.data import Batch
 from effnet.quantization.model import build
 from effnet.recipe import Recipe
@@ -27,17 +27,17 @@ from effnet.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class TrainBenchmark:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
-        recipe: model, sizes, precision and device; `compile` is measured both ways.
-        peers: whether to run torchvision and timm beside it.
-        compiled: whether to run each compiled as well, which takes minutes to prepare on few cores.
+        recipe: model, sizes, precision and device; `compiled` replaces its `compile`.
+        baselines: run torchvision and timm beside this project.
+        compiled: run each with torch.compile too, which takes minutes to compile on few cores.
         rounds, steps, warmup: see `effnet.benchmark.measure.interleaved`.
     """
 
     recipe: Recipe
-    peers: bool = True
+    baselines: bool = True
     compiled: bool = True
     rounds: int = 5
     steps: int = 5
@@ -45,24 +45,28 @@ class TrainBenchmark:
 
 
 def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
-    """Measure; gives what `write` stores: the settings, a row per contender and the environment."""
+    """Measure each implementation.
+
+    Returns:
+        Settings, a row for each implementation, and the environment, as plain values for JSON.
+    """
     device = choose_device(settings.recipe.compute.device)
     trainer, batch = synthetic_trainer(settings.recipe.replace({"compile": False}), device)
-    contenders = {"effnet": own_step(trainer, batch)}
+    steps = {"effnet": own_step(trainer, batch)}
     if settings.compiled:
         compiled, _ = synthetic_trainer(settings.recipe.replace({"compile": True}), device)
-        contenders["effnet compiled"] = own_step(compiled, batch)
+        steps["effnet compiled"] = own_step(compiled, batch)
     skipped = {}
-    if settings.peers:
-        for peer in ("torchvision", "timm"):
+    if settings.baselines:
+        for library in LIBRARIES:
             try:
-                contenders[peer] = _peer_step(peer, trainer, batch, compiles=False)
+                steps[library] = _baseline_step(library, trainer, batch, compiles=False)
                 if settings.compiled:
-                    contenders[f"{peer} compiled"] = _peer_step(peer, trainer, batch, compiles=True)
+                    steps[f"{library} compiled"] = _baseline_step(library, trainer, batch, compiles=True)
             except ImportError as error:
-                skipped[peer] = str(error)
+                skipped[library] = str(error)
     timings = interleaved(
-        contenders,
+        steps,
         images=len(batch.targets),
         device=device,
         rounds=settings.rounds,
@@ -88,13 +92,15 @@ def benchmark_sweep(
     batch_sizes: Sequence[int],
     precisions: Sequence[str | None],
 ) -> dict[str, Any]:
-    """Measure every model in every precision and batch; gives what `write` stores: `runs` and the environment.
+    """Measure every model in every precision and batch size.
 
-    A batch that does not fit the GPU's memory is left out and named in `skipped`.
+    Returns:
+        `runs`, each as of `benchmark_train`, the batch sizes `skipped` because they do not fit the GPU's memory, and
+        the environment, as plain values for JSON.
     """
     runs, skipped = [], {}
     for arch, precision, batch_size in itertools.product(archs, precisions, batch_sizes):
-        # Else the compiler, at another batch, compiles for any.
+        # Otherwise the compiler makes code for any batch size from the second one on.
         torch.compiler.reset()
         recipe = settings.recipe.replace({"arch": arch, "precision": precision, "batch_size": batch_size})
         try:
@@ -120,7 +126,7 @@ def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
 
 
 def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Batch]:
-    """A trainer on random images that writes nothing, and its batch."""
+    """Return a trainer on random images that writes nothing, and its batch."""
     recipe = recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
     opened = open_run(recipe, None, Processes.alone(device), ("train",), build=build)
     trainer = opened.trainer(recipe, RunLog(None))
@@ -128,18 +134,18 @@ def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Ba
 
 
 def own_step(trainer: Trainer, batch: Batch) -> Step:
-    """The training step as the loop does it."""
+    """Return the training step as the training loop runs it."""
     trainer.step.train()
     mix = trainer.mixes(epoch=0)[0]
     return lambda: trainer.train_on(batch, mix, trainer.accumulation)
 
 
-def _peer_step(peer: str, trainer: Trainer, batch: Batch, *, compiles: bool) -> Step:
-    """A plain training loop's step over another project's model: the same images, loss, optimizer and precision."""
+def _baseline_step(library: str, trainer: Trainer, batch: Batch, *, compiles: bool) -> Step:
+    """Return a plain training loop's step over another library's model: same images, loss, optimizer, precision."""
     device, recipe = trainer.processes.device, trainer.recipe
-    model = peer_model(peer, recipe).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = baseline_model(library, recipe).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     normalise = Normalise(trainer.preprocessing).to(device)
-    # A scaler of its own: the two adapt to different losses.
+    # A loss scaler of its own, which adapts to its own loss.
     precision = Precision(replace(recipe.compute), device)
     optimizer = torch.optim.RMSprop(
         model.parameters(), lr=1e-4, alpha=0.9, eps=1e-3, momentum=0.9, weight_decay=1e-5, foreach=True
@@ -161,7 +167,7 @@ def _peer_step(peer: str, trainer: Trainer, batch: Batch, *, compiles: bool) -> 
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Show a result to people."""
+    """Print a result as a table."""
     title = f"training {result['arch']}, {result['image_size']} px, batch {result['batch_size']}, {result['precision']}"
     table = Table(title=title, box=None)
     table.add_column("implementation")

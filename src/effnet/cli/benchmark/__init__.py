@@ -1,16 +1,11 @@
-"""`effnet benchmark`: one module for each thing that is measured."""
+"""`effnet benchmark`: one module for each form."""
 
 from effnet.cli.benchmark.data import add_data
-from effnet.cli.benchmark.epoch import add_epoch
 from effnet.cli.benchmark.inference import add_inference
-from effnet.cli.benchmark.kernels import add_kernels
-from effnet.cli.benchmark.roofline import add_roofline
-from effnet.cli.benchmark.scaling import add_scaling
-from effnet.cli.benchmark.suite import add_suite
 from effnet.cli.benchmark.train import add_train
 from effnet.cli.flags import Parser, Verbs
 
-FORMS = (add_train, add_inference, add_epoch, add_data, add_roofline, add_kernels, add_scaling, add_suite)
+FORMS = (add_train, add_inference, add_data)
 
 
 def add_benchmark(verbs: Verbs, prog: str | None) -> None:

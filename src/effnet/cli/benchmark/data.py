@@ -15,7 +15,7 @@ def add_data(forms: Verbs) -> None:
     data.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="[default: 224]")
     data.add_argument("-b", "--batch-size", type=int, default=64, metavar="IMAGES", help="[default: 64]")
     data.add_argument(
-        "-j", "--workers", type=int, metavar="N", help="processes or threads [default: one a core]"
+        "-j", "--workers", type=int, metavar="N", help="processes or threads [default: one per core]"
     )
     data.add_argument(
         "--repeats", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
@@ -24,7 +24,7 @@ def add_data(forms: Verbs) -> None:
         "--images",
         type=int,
         default=2000,
-        help="images in a round; the folder's are repeated or thinned out [default: 2000]",
+        help="images in a round; the folder's are repeated or subsampled to about as many [default: 2000]",
     )
     data.add_argument(
         "--packed",
@@ -34,7 +34,7 @@ def add_data(forms: Verbs) -> None:
         help="packed set of the same images, may be repeated [default: they are packed into a temporary folder]",
     )
     data.add_argument(
-        "--only", action="append", metavar="NAME", help="a contender to run, may be repeated [default: all]"
+        "--only", action="append", metavar="NAME", help="a pipeline to run, may be repeated [default: all]"
     )
     data.set_defaults(verb=_benchmark_data)
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from effnet.cli.benchmark.result import add_result_flags, conclude
+from effnet.cli.benchmark.result import add_baselines_flag, add_result_flags, conclude
 from effnet.cli.choice import check_positive
 from effnet.cli.flags import Verbs
 from effnet.runtime.errors import UserError
@@ -17,8 +17,8 @@ def add_inference(forms: Verbs) -> None:
     parser = forms.add_parser(
         "inference",
         help="inference by engine, model, batch and precision",
-        description="Measure engines beside torchvision and timm on random images, or, with --compare, files beside "
-        "each other. All contenders take turns in one process.",
+        description="Measure engines beside torchvision and timm on random images, or, with --compare, compare "
+        "files with each other. All take turns in one process.",
     )
     add = parser.add_argument
     add(
@@ -29,7 +29,9 @@ def add_inference(forms: Verbs) -> None:
     )
     add("--data", metavar="DIR", help="--compare: folder with val/<class>/ to take top-1 on")
     add(
-        "--class-map", metavar="FILE", help="--compare: class folders in the order of the classes, one a line"
+        "--class-map",
+        metavar="FILE",
+        help="--compare: class folders in the order of the classes, one per line",
     )
     add(
         "--arch",
@@ -51,8 +53,8 @@ def add_inference(forms: Verbs) -> None:
     add("--engine", nargs="+", metavar="ENGINE", help="[default: all that run here]")
     add("--image-size", type=int, metavar="PIXELS", help="[default: each model's own]")
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="[default: auto]")
-    add("--no-peers", dest="peers", action="store_false", help="this project alone")
-    add("--eager-only", dest="compiled", action="store_false", help="nothing compiled by torch.compile")
+    add_baselines_flag(parser)
+    add("--eager-only", dest="compiled", action="store_false", help="without torch.compile")
     add(
         "--rounds", type=int, default=7, metavar="N", help="rounds, of which the median is taken [default: 7]"
     )
@@ -84,7 +86,7 @@ def _sweep(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
         archs=namespace.arch,
         precisions=namespace.precision,
         image_size=namespace.image_size,
-        peers=namespace.peers,
+        baselines=namespace.baselines,
         compiled=namespace.compiled,
         **_common(namespace),
     )

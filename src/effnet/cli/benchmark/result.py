@@ -1,4 +1,4 @@
-"""What every benchmark does with its result: it is shown, and written where a flag says."""
+"""Output of a benchmark: a table on the terminal, and the files that its flags name."""
 
 import argparse
 from collections.abc import Callable
@@ -7,10 +7,21 @@ from typing import Any
 
 
 def add_result_flags(parser: argparse.ArgumentParser, markdown: str | None = None) -> None:
-    """Add `--json`, and `--markdown` where its help, what is written there, is given."""
+    """Add `--json`, and `--markdown` if `markdown` names the content of that file."""
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     if markdown is not None:
         parser.add_argument("--markdown", metavar="FILE", help=f"write {markdown} here")
+
+
+def add_baselines_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--no-baselines`, and `--no-peers`, its name in earlier releases."""
+    parser.add_argument(
+        "--no-baselines",
+        "--no-peers",
+        dest="baselines",
+        action="store_false",
+        help="this project alone, without torchvision and timm",
+    )
 
 
 def conclude(
@@ -19,16 +30,19 @@ def conclude(
     show: Callable[[dict[str, Any]], None],
     markdown: str | None = None,
 ) -> int:
-    """Show a result and write it; gives the exit code.
+    """Show a result and write it.
 
     Args:
         namespace: parsed flags of a parser with `add_result_flags`.
-        result: what `--json` is to hold.
-        show: shows it to people.
-        markdown: what `--markdown` is to hold.
+        result: content of the `--json` file.
+        show: prints the result.
+        markdown: content of the `--markdown` file.
+
+    Returns:
+        Exit code 0.
 
     Raises:
-        UserError: a file that can't be written.
+        UserError: a file can't be written.
     """
     from effnet.benchmark.results import write, write_text
 

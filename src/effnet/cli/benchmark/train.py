@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from effnet.cli.benchmark.result import add_result_flags, conclude
+from effnet.cli.benchmark.result import add_baselines_flag, add_result_flags, conclude
 from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
@@ -11,14 +11,16 @@ from effnet.recipe import Recipe
 def add_train(forms: Verbs) -> None:
     """Add `effnet benchmark train`."""
     train = forms.add_parser("train", help="training steps on synthetic images")
-    add_result_flags(train, markdown="the document's table")
-    train.add_argument("--no-peers", dest="peers", action="store_false", help="this project alone")
-    train.add_argument("--eager-only", dest="compiled", action="store_false", help="nothing compiled")
+    add_result_flags(train, markdown="the table in the layout of NVIDIA's README")
+    add_baselines_flag(train)
+    train.add_argument("--eager-only", dest="compiled", action="store_false", help="without torch.compile")
     train.add_argument(
         "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
     )
-    train.add_argument("--steps", type=int, default=5, help="steps of each contender in a round [default: 5]")
-    sweep = "all combinations of these in turn, and the document's table [default: what {} says]"
+    train.add_argument(
+        "--steps", type=int, default=5, help="steps of each implementation in a round [default: 5]"
+    )
+    sweep = "measure all combinations of these [default: the value of {}]"
     train.add_argument("--archs", nargs="+", metavar="MODEL", help=sweep.format("--arch"))
     train.add_argument(
         "--batch-sizes", nargs="+", type=int, metavar="IMAGES", help=sweep.format("--batch-size")
@@ -35,7 +37,7 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
     recipe = Recipe().replace(given_settings(namespace))
     settings = TrainBenchmark(
         recipe,
-        peers=namespace.peers,
+        baselines=namespace.baselines,
         compiled=namespace.compiled,
         rounds=namespace.rounds,
         steps=namespace.steps,

@@ -1,0 +1,52 @@
+"""Command line of the laboratory: one module for each command."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from benchmarks.commands.epoch import add_epoch
+from benchmarks.commands.int8_accuracy import add_int8_accuracy
+from benchmarks.commands.kernels import add_kernels
+from benchmarks.commands.roofline import add_roofline
+from benchmarks.commands.scaling import add_scaling
+from benchmarks.commands.suite import add_suite
+from effnet.cli.flags import Parser
+from effnet.runtime.errors import UserError
+
+PROG = "python -m benchmarks"
+COMMANDS = {
+    "epoch": add_epoch,
+    "int8-accuracy": add_int8_accuracy,
+    "kernels": add_kernels,
+    "roofline": add_roofline,
+    "scaling": add_scaling,
+    "suite": add_suite,
+}
+"""name to the function that adds the command's parser"""
+
+
+def build_parser() -> Parser:
+    """Return the parser of all commands; a parsed namespace holds the command's function as `run`."""
+    parser = Parser(prog=PROG, description="Benchmarks for the development of effnet.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for add in COMMANDS.values():
+        add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; those of the process if None.
+
+    Returns:
+        Exit code: 0, 1 if nothing could be measured, 2 for bad input (reported in one line).
+    """
+    try:
+        namespace = build_parser().parse_args(argv)
+        run: Callable[..., int] = namespace.run
+        return run(namespace)
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"{PROG}: error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,31 @@
+"""`python -m benchmarks int8-accuracy`."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.commands.arguments import Commands
+
+MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+
+
+def add_int8_accuracy(commands: Commands) -> None:
+    """Add `python -m benchmarks int8-accuracy`."""
+    accuracy = commands.add_parser(
+        "int8-accuracy",
+        help="INT8 accuracy of the Lite models; needs effnet[lite,quantization,onnx,openvino]",
+    )
+    accuracy.add_argument("data", metavar="DIR", help="folder with val/<wnid>/ and wnids.txt")
+    accuracy.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    accuracy.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="[default: all three]")
+    accuracy.add_argument(
+        "--weight-bits", nargs="+", type=int, choices=(7, 8), default=(7,), help="[default: 7]"
+    )
+    accuracy.set_defaults(run=_run)
+
+
+def _run(namespace: argparse.Namespace) -> int:
+    from benchmarks.int8_accuracy import measure_missing, table
+
+    rows = measure_missing(Path(namespace.data), Path(namespace.out), namespace.models, namespace.weight_bits)
+    print(table(rows))
+    return 0
