@@ -27,7 +27,7 @@ train: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-# Where PyTorch and what effnet needs beside it are installed already, as on a GPU machine without a network, that will do.
+# On a machine that has PyTorch and the other requirements, such as a GPU machine without a network, install nothing.
 HAS_ALL := $(shell $(PYTHON) -c 'import torch, torchvision, rich, yaml, safetensors, filelock' 2>/dev/null && echo yes)
 bench: $(if $(HAS_ALL),,install)
 	PYTHONPATH=src $(if $(HAS_ALL),$(PYTHON),$(BIN)/python) -m benchmarks suite --out $(BENCH)
@@ -35,9 +35,12 @@ bench: $(if $(HAS_ALL),,install)
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/python -m tools.prose
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -14,7 +14,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def bash_commands(text: str) -> list[str]:
-    """Commands in the blocks to be typed into a shell, one a line."""
+    """Commands in the blocks to be typed into a shell, one per line."""
     return [line.strip() for block in blocks(text, "bash") for line in block.splitlines() if line.strip()]
 
 

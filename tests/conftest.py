@@ -43,7 +43,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def deterministic(shared_dir: Path) -> ModuleType:
-    """The reference's weights and inputs that anyone can rebuild."""
+    """Weights and inputs of NVIDIA's implementation that can be rebuilt."""
     spec = importlib.util.spec_from_file_location("deterministic", shared_dir / "reference/deterministic.py")
     assert spec is not None
     assert spec.loader is not None

