@@ -24,8 +24,8 @@ QUICKER = {
     "effnet evaluate": "--batch-size 4 --workers 0 --device cpu",
     "effnet benchmark train": "--image-size 32 --batch-size 2 --rounds 1 --steps 1 --eager-only",
     "effnet benchmark inference --compare": "--batch-size 1 --rounds 1 --seconds 0.01",
-    "effnet benchmark inference": "--batch-size 1 --image-size 32 --rounds 1 --seconds 0.01 --eager-only --no-baselines "
-    "--engine torch",
+    "effnet benchmark inference": "--batch-size 1 --image-size 32 --rounds 1 --seconds 0.01 --eager-only "
+    "--no-baselines --engine torch",
     "effnet benchmark data": "--image-size 32 --batch-size 4 --repeats 1 --workers 1 --images 32",
 }
 
