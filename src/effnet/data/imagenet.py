@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import move_into_place
 
 NUM_CLASSES = 1000
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000}
@@ -207,7 +208,7 @@ def _unpack_class(train: tarfile.TarFile, member: tarfile.TarInfo, folder: Path)
         for image in images:
             if image.isfile() and (name := _name(image)):
                 _copy(images, image, unfinished / name)
-    os.replace(unfinished, folder)
+    move_into_place(unfinished, folder)
 
 
 def _unpack_val(
@@ -222,9 +223,9 @@ def _unpack_val(
         place = unfinished / name / _name(image)
         if not place.exists():
             _copy(val, image, part)
-            os.replace(part, place)
+            move_into_place(part, place)
         yield image.size
-    os.replace(unfinished, folder)
+    move_into_place(unfinished, folder)
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:

@@ -8,7 +8,6 @@ what it leaves has the same bytes as one in a single go with any number of worke
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 import threading
@@ -31,6 +30,7 @@ from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
 from effnet.data.workers import worker_count
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_file, write_text
 
 IMAGES_PER_SHARD = 1000
 _UNFINISHED = ".packing"
@@ -201,9 +201,9 @@ class _Shards(Dataset[Any]):
 
 def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -> None:
     bad: dict[str, str] = {}
-    # the process's number: a worker that outlives a killed packing for a while may be at the same shard
-    part = plan.unfinished / f"{number:06d}.tar.{os.getpid()}"
-    with part.open("wb") as file:
+    path = plan.out / f"{number:06d}.tar"
+    # Unfinished files lie in the folder that is removed at the end.
+    with atomic_file(path, scratch=plan.unfinished) as file:
         shard = _Shard(file, "npy" if plan.settings.quality is None else "jpg")
         first = number * plan.settings.images_per_shard
         for place, index in enumerate(plan.shard(number).tolist(), start=first):
@@ -216,18 +216,15 @@ def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -
                 bad[str(path.relative_to(plan.images.root))] = error.reason
             done += 1
         shard.close()
-        file.flush()
-        os.fsync(file.fileno())
-    with part.open("rb") as written:
+    with path.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     facts = {
-        "name": f"{number:06d}.tar",
+        "name": path.name,
         "images": len(shard.records),
-        "bytes": part.stat().st_size,
+        "bytes": path.stat().st_size,
         "sha256": digest,
     }
-    os.replace(part, plan.out / f"{number:06d}.tar")
-    (plan.out / f"{number:06d}.idx").write_text(shard.dali_index())
+    write_text(path.with_suffix(".idx"), shard.dali_index())
     # last, since it is by this that the shard counts as written
     _write_json(
         plan.unfinished / f"{number:06d}.json", {"shard": facts, "bad": bad, "records": shard.records}
@@ -318,7 +315,8 @@ def _write_index(plan: _Plan) -> None:
         raise UserError(f"{plan.images.root} holds no image that can be decoded")
     records = io.BytesIO()
     np.save(records, np.array(rows, dtype=RECORD))
-    (plan.out / RECORDS).write_bytes(records.getvalue())
+    with atomic_file(plan.out / RECORDS) as file:
+        file.write(records.getvalue())
     index = {
         **plan.header,
         "records_sha256": hashlib.sha256(records.getvalue()).hexdigest(),
@@ -339,12 +337,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1 if path.name == INDEX else None)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_text(path, json.dumps(content, indent=1 if path.name == INDEX else None))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import move_into_place, write_text
 
 _LOG = logging.getLogger("effnet")
 _CHUNK = 1 << 16
@@ -112,8 +113,8 @@ class _Target:
             if expected and not digest.startswith(expected):
                 return f"its SHA-256 {digest[:16]}... is not {origin}, {expected[:16]}..."
         if not recorded:
-            with contextlib.suppress(OSError):  # a cache that can only be read
-                self.recorded.write_text(digest + "\n")
+            with contextlib.suppress(UserError):  # a cache that can only be read
+                write_text(self.recorded, digest + "\n")
         return ""
 
 
@@ -163,7 +164,7 @@ def _accept(target: _Target) -> None:
     if problem:
         target.part.unlink()
         raise UserError(f"{target.url}: {problem}; nothing was kept, try again later or {target.by_hand}")
-    target.part.replace(target.path)
+    move_into_place(target.part, target.path)
 
 
 def _fetch_once(target: _Target) -> str | None:
@@ -240,7 +241,7 @@ def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, i
     target.validator.unlink(missing_ok=True)
     target.part.unlink(missing_ok=True)
     if validator:
-        target.validator.write_text(validator)
+        write_text(target.validator, validator)
     return 0, int(length) if length else None
 
 
