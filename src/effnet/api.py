@@ -3,11 +3,10 @@
 import os
 from typing import Any
 
-from effnet import weights as _weights
 from effnet.models import list_models
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.model import build
-from effnet.weights import load_weights
+from effnet.weights import load_weights, loading
 
 __all__ = ["create_model", "list_models", "load_weights"]
 
@@ -36,4 +35,4 @@ def create_model(
         >>> model.get_classifier().out_features
         10
     """
-    return _weights.create_model(name, weights=weights, num_classes=num_classes, build=build, **overrides)
+    return loading.create_model(name, weights=weights, num_classes=num_classes, build=build, **overrides)

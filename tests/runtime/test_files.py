@@ -16,15 +16,20 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+def fail_half_way(path: Path, error: type[BaseException]) -> None:
+    with atomic_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert len(names(path.parent)) == 2
+        raise error("stop")
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, UserError, SystemExit])
 def test_any_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(b"before")
-    with pytest.raises(error), atomic_file(path) as file:
-        file.write(b"half")
-        file.flush()
-        assert len(names(tmp_path)) == 2
-        raise error("stop")
+    with pytest.raises(error):
+        fail_half_way(path, error)
     assert path.read_bytes() == b"before"
     assert names(tmp_path) == ["w.pth"]
 

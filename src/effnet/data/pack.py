@@ -30,7 +30,7 @@ from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
 from effnet.data.workers import worker_count
 from effnet.runtime.errors import UserError
-from effnet.runtime.files import atomic_file, write_text
+from effnet.runtime.files import atomic_file, sha256_of, write_text
 
 IMAGES_PER_SHARD = 1000
 _UNFINISHED = ".packing"
@@ -201,9 +201,9 @@ class _Shards(Dataset[Any]):
 
 def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -> None:
     bad: dict[str, str] = {}
-    path = plan.out / f"{number:06d}.tar"
+    tar = plan.out / f"{number:06d}.tar"
     # Unfinished files lie in the folder that is removed at the end.
-    with atomic_file(path, scratch=plan.unfinished) as file:
+    with atomic_file(tar, scratch=plan.unfinished) as file:
         shard = _Shard(file, "npy" if plan.settings.quality is None else "jpg")
         first = number * plan.settings.images_per_shard
         for place, index in enumerate(plan.shard(number).tolist(), start=first):
@@ -216,15 +216,13 @@ def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -
                 bad[str(path.relative_to(plan.images.root))] = error.reason
             done += 1
         shard.close()
-    with path.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
     facts = {
-        "name": path.name,
+        "name": tar.name,
         "images": len(shard.records),
-        "bytes": path.stat().st_size,
-        "sha256": digest,
+        "bytes": tar.stat().st_size,
+        "sha256": sha256_of(tar),
     }
-    write_text(path.with_suffix(".idx"), shard.dali_index())
+    write_text(tar.with_suffix(".idx"), shard.dali_index())
     # last, since it is by this that the shard counts as written
     _write_json(
         plan.unfinished / f"{number:06d}.json", {"shard": facts, "bad": bad, "records": shard.records}

@@ -1,6 +1,7 @@
 """Files that appear complete or not at all: the one place that replaces a file by a finished temporary one."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -79,6 +80,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; see `atomic_file`."""
     with atomic_file(path, "w") as file:
         file.write(text)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content in lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def move_into_place(finished: Path, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Download a file once and keep it: over https, resumed, checked, and there whole or not at all."""
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import os
@@ -26,7 +25,7 @@ from rich.progress import (
 )
 
 from effnet.runtime.errors import UserError
-from effnet.runtime.files import move_into_place, write_text
+from effnet.runtime.files import move_into_place, sha256_of, write_text
 
 _LOG = logging.getLogger("effnet")
 _CHUNK = 1 << 16
@@ -116,12 +115,6 @@ class _Target:
             with contextlib.suppress(UserError):  # a cache that can only be read
                 write_text(self.recorded, digest + "\n")
         return ""
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

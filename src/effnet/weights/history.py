@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LOG = logging.getLogger("effnet")
 
@@ -18,8 +19,8 @@ _LARGEST_GATE = 1.02
 
 
 def with_todays_quantizers(
-    state_dict: Mapping[str, Tensor], metadata: object, name: str = "weights"
-) -> Mapping[str, Tensor]:
+    state_dict: Mapping[str, "Tensor"], metadata: object, name: str = "weights"
+) -> Mapping[str, "Tensor"]:
     """Return a state dict whose squeeze-and-excitation quantizers have today's names, which are NVIDIA's.
 
     Args:
@@ -33,7 +34,7 @@ def with_todays_quantizers(
     return {_exchanged(key): tensor for key, tensor in state_dict.items()}
 
 
-def _are_exchanged(state_dict: Mapping[str, Tensor], metadata: object) -> bool:
+def _are_exchanged(state_dict: Mapping[str, "Tensor"], metadata: object) -> bool:
     if isinstance(metadata, Mapping):
         return _format_of(metadata) < FORMAT
     # Weights without metadata: no gate exceeds 1, and of all the features of a network some do.
@@ -46,7 +47,7 @@ def _format_of(metadata: Mapping[Any, Any]) -> int:
     return number if isinstance(number, int) else FORMAT
 
 
-def _largest(state_dict: Mapping[str, Tensor], quantizer: str) -> float:
+def _largest(state_dict: Mapping[str, "Tensor"], quantizer: str) -> float:
     ranges = [tensor for key, tensor in state_dict.items() if key.endswith(f"{quantizer}_amax")]
     return max((float(amax) for amax in ranges if amax.numel() == 1 and not amax.is_meta), default=0.0)
 

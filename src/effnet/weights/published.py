@@ -13,7 +13,7 @@ from typing import Any
 
 from effnet.models.config import MODEL_CONFIGS, Padding
 from effnet.runtime.errors import UserError
-from effnet.weights.download import sha256_of
+from effnet.runtime.files import sha256_of
 from effnet.weights.metadata import IMAGENET, WeightsMetadata
 
 

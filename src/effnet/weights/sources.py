@@ -5,7 +5,8 @@ from pathlib import Path
 
 from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
-from effnet.weights.download import download, sha256_of
+from effnet.runtime.files import sha256_of
+from effnet.weights.download import download
 from effnet.weights.published import PublishedWeights
 
 
