@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run([verb, *arguments] if verb else arguments, prog=prog)
-    except ValueError as error:
-        if not _can_be_mended(error):
-            raise
+    except UserError as error:
         sys.stdout.flush()
         print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
         return 2
@@ -38,9 +36,3 @@ def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: st
         # The reader, such as `head`, has gone; so that Python does not complain at exit as well:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def _can_be_mended(error: ValueError) -> bool:
-    """Whether an error is the user's to mend; any other is a bug and shows its traceback."""
-    models = sys.modules.get("effnet.models")  # which has an error of its own, if it is there at all
-    return isinstance(error, UserError) or (models is not None and isinstance(error, models.UserError))

@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
@@ -31,6 +30,7 @@ from effnet.data.transforms import resized
 from effnet.data.workers import worker_count
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, sha256_of, write_text
+from effnet.runtime.progress import ProgressBar
 
 IMAGES_PER_SHARD = 1000
 _UNFINISHED = ".packing"
@@ -342,14 +342,12 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _progress(total: int, workers: int, show: bool) -> Iterator[torch.Tensor]:
     """Counters of images done: one of each worker's, and one of this process's."""
     done = torch.zeros(max(1, workers) + 1, dtype=torch.int64).share_memory_()
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     ended = threading.Event()
-    with Progress(*columns, disable=not show) as progress:
-        task = progress.add_task("packing", total=total)
+    with ProgressBar("packing", total, show=show) as progress:
 
         def watch() -> None:
             while not ended.wait(_POLL_S):
-                progress.update(task, completed=int(done.sum()))
+                progress.update(int(done.sum()))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -358,4 +356,3 @@ def _progress(total: int, workers: int, show: bool) -> Iterator[torch.Tensor]:
         finally:
             ended.set()
             watcher.join()
-            progress.update(task, completed=int(done.sum()))

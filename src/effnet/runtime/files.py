@@ -44,6 +44,8 @@ def atomic_paths(
         for written, path in zip(temporary, paths, strict=True):
             move_into_place(written, path)
     except OSError as error:
+        if not _is_about(error, {*temporary, *paths, *(folder for path in paths for folder in path.parents)}):
+            raise
         names = ", ".join(map(str, paths))
         raise UserError(f"{names}: can't be written ({error.strerror or error})") from None
     finally:
@@ -101,3 +103,9 @@ def move_into_place(finished: Path, path: Path) -> None:
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _is_about(error: OSError, places: set[Path]) -> bool:
+    """Return False for an error that names another file, such as one that the block reads."""
+    name = error.filename
+    return not isinstance(name, str | os.PathLike) or Path(name) in places

@@ -5,33 +5,22 @@ import http.client
 import logging
 import os
 import re
-import ssl
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import filelock
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import move_into_place, sha256_of, write_text
+from effnet.runtime.http import HttpClient, describe, require_https
+from effnet.runtime.progress import ProgressBar
 
 _LOG = logging.getLogger("effnet")
 _CHUNK = 1 << 16
-_TIMEOUT_S = 30
 _ATTEMPTS = 4  # to go on after an interruption, as long as each attempt brings something
-_USER_AGENT = "effnet"
 
 
 def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> Path:
@@ -52,7 +41,7 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
             with what to do.
     """
     target = _Target(url, path, size, sha256)
-    _require_https(url)
+    require_https(url)
     if not target.problem(path):  # without the lock, so that a cache that can only be read will do
         return path
     try:
@@ -96,6 +85,12 @@ class _Target:
     @property
     def by_hand(self) -> str:
         return f"fetch {self.url} by hand and put it at {self.path}"
+
+    def note_hash(self, url: str, headers: Mapping[str, str]) -> None:
+        """Take over the hash that the Hugging Face hub states when it redirects."""
+        linked = headers.get("X-Linked-Etag", "").strip('"')
+        if self.sha256 is None and re.fullmatch("[0-9a-f]{64}", linked):
+            self.sha256 = linked
 
     def problem(self, file: Path) -> str:
         """What is wrong with `file` if it is to be this one, empty if nothing. Records its hash."""
@@ -161,18 +156,17 @@ def _accept(target: _Target) -> None:
 
 
 def _fetch_once(target: _Target) -> str | None:
-    """One request; None when the part is complete, else why it is not."""
+    """Send one request; return None when the part is complete, else the reason why it is not."""
     try:
-        with _open(target) as response:
+        with HttpClient(https_only=True, redirected=target.note_hash) as client:
+            response = _open(client, target)
+            if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                target.part.unlink(missing_ok=True)
+                return "the server has another file by now"
+            if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                raise UserError(f"{target.url}: HTTP {describe(response)}; {target.by_hand}")
             offset, total = _extent(response, target)
             _write(response, target, offset, total)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            target.part.unlink(missing_ok=True)
-            return "the server has another file by now"
-        raise UserError(f"{target.url}: HTTP {error.code} {error.reason}; {target.by_hand}") from None
-    except urllib.error.URLError as error:
-        return str(error.reason)
     except (http.client.HTTPException, _Broken) as error:
         return str(error) or type(error).__name__
     short = total is not None and _length(target.part) < total
@@ -180,48 +174,23 @@ def _fetch_once(target: _Target) -> str | None:
 
 
 class _Broken(Exception):  # noqa: N818 (not an error: it is resumed)
-    """The connection broke while the body was read."""
+    """The connection broke, which is told apart from errors of the disk."""
 
 
-def _open(target: _Target) -> http.client.HTTPResponse:
-    request = urllib.request.Request(target.url, headers={"User-Agent": _USER_AGENT})
+def _open(client: HttpClient, target: _Target) -> http.client.HTTPResponse:
+    headers = {}
     have = _length(target.part)
     if have and target.validator.is_file():
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", target.validator.read_text())
-    opener = urllib.request.build_opener(
-        _HttpsRedirects(target), urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
+        headers = {"Range": f"bytes={have}-", "If-Range": target.validator.read_text()}
     try:
-        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT_S)
-    except (urllib.error.URLError, http.client.HTTPException):
-        raise
-    except OSError as error:  # while waiting for the answer, urllib wraps none
-        raise urllib.error.URLError(error) from None
-    return response
-
-
-class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
-    def __init__(self, target: _Target) -> None:
-        self.target = target
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        """Stay on https, and take along the hash that the Hugging Face hub states with its redirection."""
-        _require_https(newurl)
-        linked = headers.get("X-Linked-Etag", "").strip('"')
-        if self.target.sha256 is None and re.fullmatch("[0-9a-f]{64}", linked):
-            self.target.sha256 = linked
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _require_https(url: str) -> None:
-    if urllib.parse.urlsplit(url).scheme != "https":
-        raise UserError(f"{url}: only https addresses are downloaded from")
+        return client.open(target.url, headers)
+    except OSError as error:
+        raise _Broken(str(error)) from None
 
 
 def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, int | None]:
     """Where in the file the response's body starts, and the file's length if the server tells."""
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+    if response.status == HTTPStatus.PARTIAL_CONTENT:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if found and int(found[1]) == _length(target.part):
             return int(found[1]), int(found[2])
@@ -239,10 +208,11 @@ def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, i
 
 
 def _write(response: http.client.HTTPResponse, target: _Target, offset: int, total: int | None) -> None:
-    with target.part.open("ab") as file, _progress(target.path.name, offset, total) as advance:
+    progress = ProgressBar(target.path.name, total, done=offset, in_bytes=True)
+    with target.part.open("ab") as file, progress:
         while chunk := _read(response):
             file.write(chunk)
-            advance(len(chunk))
+            progress.advance(len(chunk))
         file.flush()
         os.fsync(file.fileno())
 
@@ -252,18 +222,6 @@ def _read(response: http.client.HTTPResponse) -> bytes:
         return response.read1(_CHUNK)
     except OSError as error:  # kept apart from errors of the disk
         raise _Broken(str(error)) from None
-
-
-@contextlib.contextmanager
-def _progress(name: str, offset: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the terminal, if there is one."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(name, total=total, completed=offset)
-        yield lambda count: bar.update(task, advance=count)
 
 
 def _length(path: Path) -> int:
