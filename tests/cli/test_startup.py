@@ -71,7 +71,7 @@ def test_classifying_an_image_loads_no_compiler(tmp_path: Path, images: Path) ->
 
 
 def test_the_stored_counts_are_those_of_the_models() -> None:
-    assert FILE.read_text() == profiles_as_json(), "run `python -m effnet.models.profile`"
+    assert FILE.read_text() == profiles_as_json(), "see `effnet/models/profile.py`"
     listed = list_profiles()
     assert list(listed) == list_models()
     for name in ("efficientnet-quant-b0", "efficientnet-quant-widese-b1", "efficientnet-quant-lite0"):

@@ -49,7 +49,7 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
     times: dict[bool, dict[str, float]] = {True: {}, False: {}}
     ceilings = settings.given
     if ceilings is None:
-        Precision(recipe.compute, device)  # sets TF32 for the matrix product too
+        Precision(recipe.compute.precision, device)  # sets TF32 for the matrix product too
         ceilings = measure_ceilings(device, dtype)
         times = measure_stages(recipe.replace({"image_size": config.image_size}), device)
     counted = {

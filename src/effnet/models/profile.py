@@ -1,6 +1,6 @@
 """Size and work of a model, counted without running it.
 
-`python -m effnet.models.profile` writes the counts of all models to `profiles.json`, after a model was added.
+After a model was added, `python -m effnet.models.profile > src/effnet/models/profiles.json` counts all again.
 """
 
 import json
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import ConvBNAct
-from effnet.models.profiles import FILE, Profile
+from effnet.models.profiles import Profile
 from effnet.models.registry import model_config
 
 
@@ -87,4 +87,4 @@ def profiles_as_json() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(profiles_as_json(), encoding="utf-8")
+    print(profiles_as_json(), end="")

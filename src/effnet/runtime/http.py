@@ -75,7 +75,7 @@ class HttpClient:
                 return response
             url = urljoin(url, location).replace(" ", "%20")
             if self._redirected is not None:
-                self._redirected(url, response.headers)
+                self._redirected(url, dict(response.headers.items()))
             self._finish(response)
         raise UserError(f"{urlsplit(url).hostname}: more than {REDIRECTIONS} redirections")
 

@@ -72,7 +72,7 @@ class RunLog:
         """Start a progress bar for an epoch's steps, on a terminal."""
         if self._is_main and sys.stdout.isatty():
             self._progress = ProgressBar(f"epoch {epoch + 1}/{epochs}", steps, console=self._console)
-            self._progress.__enter__()
+            self._progress.start()
 
     def iteration(self, data: Mapping[str, float], *, epoch: int, step: int, steps: int) -> None:
         """Record a step of `steps` and show it."""
@@ -94,7 +94,7 @@ class RunLog:
         """Take the progress bar away."""
         if self._progress is not None:
             with suppress(OSError):  # the terminal may be gone
-                self._progress.__exit__(None, None, None)
+                self._progress.stop()
             self._progress = None
 
 

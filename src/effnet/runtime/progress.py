@@ -2,7 +2,7 @@
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,13 +38,21 @@ class ProgressBar:
             self._task = self._bar.add_task(description, total=total, completed=done, state="")
 
     def __enter__(self) -> "ProgressBar":
-        if self._bar is not None:
-            self._bar.start()
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to draw the bar."""
+        if self._bar is not None:
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Draw the bar no more."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -64,7 +72,7 @@ class ProgressBar:
             state: text after the bar.
         """
         if self._bar is not None:
-            fields = {} if state is None else {"state": state}
+            fields: dict[str, Any] = {} if state is None else {"state": state}
             self._bar.update(self._task, completed=done, description=description, **fields)
 
 
