@@ -1,4 +1,4 @@
-"""The public functions: the packages put together."""
+"""Public functions that combine several packages."""
 
 import os
 from typing import Any
@@ -20,12 +20,12 @@ def create_model(
         name: a name of `list_models`, such as ``efficientnet-b0`` or ``efficientnet-quant-b0``.
         weights: None; a publisher (``ngc``, ``torchvision``, ``timm``, ``google``) or one of its sets
             (``timm/tf_efficientnet_b0.ap_in1k``); or a path (.pth, .pth.tar, .safetensors).
-        num_classes: number of logits. A classifier for another number is left out, with a warning.
+        num_classes: number of logits. A classifier with another number of classes is left out, with a warning.
         overrides: fields of `effnet.models.config.ModelConfig`. BatchNorm's epsilon and padding follow the weights
             unless given.
 
     Returns:
-        The model in training mode on the CPU. Its `metadata` is what is known about the weights, or None.
+        The model in training mode on the CPU; its `metadata` is that of the weights, or None.
 
     Raises:
         UserError: unknown name or override; weights that can't be found, downloaded or read, or don't fit.

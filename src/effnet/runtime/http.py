@@ -91,7 +91,7 @@ class HttpClient:
         response = self.open(url, {"Range": f"bytes={start}-{stop - 1}"} if stop is not None else None)
         if is_part and response.status == HTTPStatus.OK:  # the whole file: do not wait for it
             self.close()
-            raise RefusedError("the server answers no range requests, which reading a packed set needs")
+            raise RefusedError("the server answers no range requests, which reading a part of a file needs")
         data = self._finish(response)
         if response.status == (HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK):
             return data

@@ -1,4 +1,4 @@
-"""Where a run reports: a JSON log with one object a line, and lines or a progress bar for people."""
+"""Log of a run: a JSON log with one object per line, and text or a progress bar on the terminal."""
 
 import json
 import math
@@ -23,8 +23,8 @@ class RunLog:
     of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970.
 
     Args:
-        path: the file, made anew or, with `append`, gone on with; None writes none.
-        append: keep what the file holds.
+        path: the file; None for no file.
+        append: add to an existing file instead of replacing it.
         is_main: whether this process writes.
 
     Raises:
@@ -54,7 +54,7 @@ class RunLog:
             self._file.close()
 
     def print(self, line: str) -> None:
-        """Show a line to people."""
+        """Print a line on the terminal."""
         if self._is_main:
             # Markup would swallow brackets in file names.
             self._console.print(line, markup=False)
@@ -91,7 +91,7 @@ class RunLog:
         self.record("event", {"event": "bad images", "split": split, "images": dict(reasons)})
 
     def end_epoch(self) -> None:
-        """Take the progress bar away."""
+        """Stop the progress bar."""
         if self._progress is not None:
             with suppress(OSError):  # the terminal may be gone
                 self._progress.stop()

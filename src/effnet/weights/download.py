@@ -1,4 +1,4 @@
-"""Download a file once and keep it: over https, resumed, checked, and there whole or not at all."""
+"""Download a file once and keep it: over https, resumed, verified, complete or absent."""
 
 import contextlib
 import http.client
@@ -20,25 +20,24 @@ from effnet.runtime.progress import ProgressBar
 
 _LOG = logging.getLogger("effnet")
 _CHUNK = 1 << 16
-_ATTEMPTS = 4  # to go on after an interruption, as long as each attempt brings something
+_ATTEMPTS = 4  # after interruptions, as long as each attempt makes progress
 
 
 def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> Path:
-    """The file at `path`, downloaded from `url` unless it is there and intact.
+    """Return `path`, after downloading the file from `url` unless it exists and is intact.
 
-    Its SHA-256 is recorded beside it in `<path>.sha256` with the first download, or when a file put there by
-    hand is first met, and checked every time. An interrupted download leaves `<path>.part`, which the next
-    one resumes. Processes that start at once wait for one of them.
+    The SHA-256 is recorded in `<path>.sha256` at the first download, or the first time that a file put there by hand is
+    found, and is verified on every call. An interrupted download leaves `<path>.part`, which the next call resumes.
+    Of several processes one downloads and the others wait.
 
     Args:
         url: https address; redirections must stay on https.
-        path: where the file is kept; folders are made.
+        path: file to write; missing folders are created.
         size: bytes, if the publisher states it.
         sha256: SHA-256 in lower-case hex or its first digits, if the publisher states it.
 
     Raises:
-        UserError: not https, no network, no such file, interrupted, or not the file it should be. One line,
-            with what to do.
+        UserError: not https, no network, no such file, an interrupted download, or another file than expected.
     """
     target = _Target(url, path, size, sha256)
     require_https(url)
@@ -62,7 +61,7 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
 
 @dataclass
 class _Target:
-    """A file to have, what it must be, and the files beside it."""
+    """A file to download, its expected size and hash, and the names of the files beside it."""
 
     url: str
     path: Path
@@ -75,7 +74,7 @@ class _Target:
 
     @property
     def validator(self) -> Path:
-        """Holds what the server calls the version that `part` is of."""
+        """File with the server's identifier of the version that `part` is of (ETag or Last-Modified)."""
         return self.path.with_name(self.path.name + ".part.validator")
 
     @property
@@ -93,7 +92,7 @@ class _Target:
             self.sha256 = linked
 
     def problem(self, file: Path) -> str:
-        """What is wrong with `file` if it is to be this one, empty if nothing. Records its hash."""
+        """Return why `file` is not the expected file, or an empty string if it is. Records its hash."""
         if not file.is_file():
             return "not there"
         if self.size not in (None, actual := file.stat().st_size):
@@ -141,12 +140,12 @@ def _fetch(target: _Target) -> None:
         raise UserError(f"{host} can't be reached ({interruption}); {target.by_hand}")
     raise UserError(
         f"{target.url}: interrupted after {_length(target.part)} bytes ({interruption}); "
-        "what is there is kept, the same command goes on from it"
+        "the part is kept, run the same command again to resume"
     )
 
 
 def _accept(target: _Target) -> None:
-    """Put the finished part in place, or drop it if it is not what it should be."""
+    """Move the finished part into place, or delete it if it is not the expected file."""
     problem = target.problem(target.part)
     target.validator.unlink(missing_ok=True)
     if problem:
@@ -174,7 +173,7 @@ def _fetch_once(target: _Target) -> str | None:
 
 
 class _Broken(Exception):  # noqa: N818 (not an error: it is resumed)
-    """The connection broke, which is told apart from errors of the disk."""
+    """The connection broke, as opposed to an error of the disk."""
 
 
 def _open(client: HttpClient, target: _Target) -> http.client.HTTPResponse:
@@ -189,12 +188,12 @@ def _open(client: HttpClient, target: _Target) -> http.client.HTTPResponse:
 
 
 def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, int | None]:
-    """Where in the file the response's body starts, and the file's length if the server tells."""
+    """Return the offset in the file at which the body starts, and the file's length if the server sends it."""
     if response.status == HTTPStatus.PARTIAL_CONTENT:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if found and int(found[1]) == _length(target.part):
             return int(found[1]), int(found[2])
-        target.part.unlink()  # so that the next attempt starts anew
+        target.part.unlink()  # so that the next attempt starts from the beginning
         raise _Broken("the server sent another part than asked for")
     length = response.headers.get("Content-Length")
     etag = response.headers.get("ETag", "")
@@ -220,7 +219,7 @@ def _write(response: http.client.HTTPResponse, target: _Target, offset: int, tot
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_CHUNK)
-    except OSError as error:  # kept apart from errors of the disk
+    except OSError as error:  # told apart from errors of the disk
         raise _Broken(str(error)) from None
 
 

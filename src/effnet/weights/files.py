@@ -29,12 +29,12 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a weight file holds.
+    """Content of a weight file.
 
     Attributes:
         path: the file.
         state_dict: the tensors, on the CPU, under the names of the file's layout, wrappers' prefixes removed.
-        metadata: what the file says of itself, None if nothing.
+        metadata: metadata stored in the file, or None.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def _read_safetensors(path: Path) -> tuple[object, object]:
 
 
 def read_torch_file(path: Path) -> object:
-    """Content of a file of `torch.save`: tensors on the CPU and plain values. No pickle's code is run.
+    """Read a file of `torch.save`: tensors on the CPU and plain values. No code in the pickle is run.
 
     Raises:
         UserError: no such file, damaged, or a pickle that asks for more than tensors and plain values.
@@ -150,7 +150,7 @@ def save_weights(
         path: the file to write; its suffix, .pth, .pth.tar or .safetensors, decides the format. A .pth file
             with metadata is a dict of `state_dict` and `metadata`, without it the state dict itself.
         state_dict: tensors in any layout, on any device.
-        metadata: stored along, and given back by `read_weights`.
+        metadata: stored with the weights, and returned by `read_weights`.
 
     Raises:
         UserError: another suffix, or the file can't be written.
