@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 import torch.distributed.run
 
-from effnet.cli import verbs
+from effnet.cli import commands
 from effnet.cli.flags import given_settings
 from effnet.recipe import Recipe
 from effnet.recipe.catalog import find_recipe
@@ -33,8 +33,8 @@ PLACES = {"N": "1", "NAME": "finetune"}
 
 
 def parse(argv: Sequence[str], prog: str | None = None) -> int:
-    """In place of a verb: look at its arguments only."""
-    namespace = verbs.parser_of_verbs(prog).parse_args(argv)
+    """Stand-in for a command: look at its arguments only."""
+    namespace = commands.command_parser(prog).parse_args(argv)
     if hasattr(namespace, "recipe"):
         Recipe().replace(given_settings(namespace))
         if namespace.recipe is not None:
@@ -68,7 +68,7 @@ def test_a_command_is_one(
         code = run_script(script, arguments.training_script_args, monkeypatch)
         assert code == 0, capsys.readouterr().err
 
-    monkeypatch.setattr(verbs, "run", parse)
+    monkeypatch.setattr(commands, "run", parse)
     monkeypatch.setattr(torch.distributed.run, "run", start)
     program, *arguments = (PLACES.get(word, word) for word in shlex.split(command, comments=True))
     script = "src/effnet/__main__.py" if program == "effnet" else arguments.pop(0)

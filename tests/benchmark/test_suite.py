@@ -6,7 +6,7 @@ import pytest
 
 from effnet.benchmark import suite
 from effnet.cli import main
-from effnet.cli.verbs import parser_of_verbs
+from effnet.cli.commands import command_parser
 
 PARTS = {
     "broken": "benchmark train --arch no-such-model",
@@ -42,5 +42,5 @@ def test_a_folder_that_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_the_parts_are_commands(device: str, tmp_path: Path) -> None:
     for name, arguments in suite.PARTS[device].items():
-        parsed = parser_of_verbs().parse_args(arguments.format(out=tmp_path, name=name).split())
-        assert callable(parsed.verb)
+        parsed = command_parser().parse_args(arguments.format(out=tmp_path, name=name).split())
+        assert callable(parsed.command)

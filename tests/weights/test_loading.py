@@ -222,7 +222,7 @@ def test_a_known_layout_says_how_images_are_prepared(
     assert (metadata.preprocessing["image_size"], metadata.preprocessing["resize"]) == (size, size + 32)
     assert metadata.preprocessing["mean"][0] == mean
     assert effnet.create_model(name, weights=tmp_path / "w.pth").config.padding == padding
-    assert f"taken to be as {taken_as}, with bn_epsilon 0.001 and {padding} padding" in caplog.text
+    assert f"assumed to be that of {taken_as}, with bn_epsilon 0.001 and {padding} padding" in caplog.text
 
 
 @pytest.mark.parametrize("source", ["nvidia", "resnet50"])

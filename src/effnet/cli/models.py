@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from effnet.cli.flags import Verbs
+from effnet.cli.flags import Commands
 
 if TYPE_CHECKING:
     from effnet.models.profiles import Profile
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 _HEADINGS = ("model", "M par.", "GMAC", "M act.", "px", "weights")
 
 
-def add_models(verbs: Verbs, prog: str | None) -> None:
+def add_models(commands: Commands, prog: str | None) -> None:
     """Add `effnet models`."""
-    parser = verbs.add_parser(
+    parser = commands.add_parser(
         "models",
         prog=prog,
         help="list the models",
@@ -24,7 +24,7 @@ def add_models(verbs: Verbs, prog: str | None) -> None:
         "activations for one image of the given side in pixels, and who publishes weights.",
     )
     parser.add_argument("--json", action="store_true", help="print exact counts, as one JSON object")
-    parser.set_defaults(verb=_models)
+    parser.set_defaults(command=_models)
 
 
 def _models(namespace: argparse.Namespace) -> int:

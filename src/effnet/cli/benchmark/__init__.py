@@ -8,14 +8,14 @@ from effnet.cli.benchmark.roofline import add_roofline
 from effnet.cli.benchmark.scaling import add_scaling
 from effnet.cli.benchmark.suite import add_suite
 from effnet.cli.benchmark.train import add_train
-from effnet.cli.flags import Parser, Verbs
+from effnet.cli.flags import Commands, Parser
 
 FORMS = (add_train, add_inference, add_epoch, add_data, add_roofline, add_kernels, add_scaling, add_suite)
 
 
-def add_benchmark(verbs: Verbs, prog: str | None) -> None:
+def add_benchmark(commands: Commands, prog: str | None) -> None:
     """Add `effnet benchmark`."""
-    parser = verbs.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
+    parser = commands.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
     forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
     for add in FORMS:
         add(forms)

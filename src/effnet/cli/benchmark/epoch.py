@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
 
-def add_epoch(forms: Verbs) -> None:
+def add_epoch(forms: Commands) -> None:
     """Add `effnet benchmark epoch`."""
     epoch = forms.add_parser("epoch", help="whole training beside its input alone and its step alone")
     epoch.add_argument("dir", metavar="DIR", nargs="?", help="folder of images, or a packed set")
@@ -20,7 +20,7 @@ def add_epoch(forms: Verbs) -> None:
         "--steps", type=int, default=20, help="steps of each contender in a round [default: 20]"
     )
     add_recipe_flags(epoch)
-    epoch.set_defaults(verb=_benchmark_epoch)
+    epoch.set_defaults(command=_benchmark_epoch)
 
 
 def _benchmark_epoch(namespace: argparse.Namespace) -> int:

@@ -3,12 +3,12 @@
 import argparse
 
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
 
-def add_roofline(forms: Verbs) -> None:
+def add_roofline(forms: Commands) -> None:
     """Add `effnet benchmark roofline`."""
     roofline = forms.add_parser(
         "roofline", help="each stage's bytes and operations beside what the machine allows"
@@ -22,7 +22,7 @@ def add_roofline(forms: Verbs) -> None:
     )
     roofline.add_argument("--matrix-rate", type=float, metavar="TFLOP/S", help="its matrix product")
     add_recipe_flags(roofline)
-    roofline.set_defaults(verb=_benchmark_roofline)
+    roofline.set_defaults(command=_benchmark_roofline)
 
 
 def _benchmark_roofline(namespace: argparse.Namespace) -> int:

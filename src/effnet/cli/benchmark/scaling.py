@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
@@ -24,7 +24,7 @@ _CLUSTER = {
 }
 
 
-def add_scaling(forms: Verbs) -> None:
+def add_scaling(forms: Commands) -> None:
     """Add `effnet benchmark scaling`."""
     scaling = forms.add_parser("scaling", help="cost of DDP here, or a simulated cluster")
     add_result_flags(scaling)
@@ -47,7 +47,7 @@ def add_scaling(forms: Verbs) -> None:
         flag = "--" + name.replace("_", "-")
         simulated.add_argument(flag, type=kind, metavar=metavar, help=words, default=argparse.SUPPRESS)
     add_recipe_flags(scaling)
-    scaling.set_defaults(verb=_benchmark_scaling)
+    scaling.set_defaults(command=_benchmark_scaling)
 
 
 def _benchmark_scaling(namespace: argparse.Namespace) -> int:
