@@ -5,4 +5,4 @@ import sys
 from effnet.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(verb="classify", prog="classify.py"))
+    sys.exit(main(command="classify", prog="classify.py"))

@@ -30,7 +30,7 @@ from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.placement import place_quantizers
-from effnet.recipe import ComputeSettings, QuantizationSettings
+from effnet.recipe import QuantizationSettings
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 
@@ -100,7 +100,7 @@ def quantized(name: str, target: Target, weight_bits: int, images: Pixels) -> Tr
         model,
         iter(batches),
         Preprocessing.from_dict(model.metadata.preprocessing),
-        Precision(ComputeSettings(device="cpu"), CPU),
+        Precision(None, CPU),
         Processes.alone(CPU),
         QuantizationSettings(target=target),
     )

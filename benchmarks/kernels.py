@@ -48,7 +48,7 @@ def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
         raise UserError(
             "python -m benchmarks kernels needs a CUDA GPU and the package triton; the kernels are for GPUs"
         )
-    precision = Precision(recipe.compute, device)
+    precision = Precision(recipe.compute.precision, device)
     dtype = AUTOCAST_DTYPES.get(precision.name)
     config = model_config(recipe.model.arch, image_size=recipe.model.image_size)
     workload = Workload(recipe.optimizer.batch_size, config.image_size, dtype, recipe.compute.compile)

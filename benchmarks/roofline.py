@@ -52,7 +52,7 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
     times: dict[bool, dict[str, float]] = {True: {}, False: {}}
     ceilings = settings.given
     if ceilings is None:
-        Precision(recipe.compute, device)  # also switches TF32 for the matrix product
+        Precision(recipe.compute.precision, device)  # also switches TF32 for the matrix product
         ceilings = measure_ceilings(device, dtype)
         times = measure_stages(recipe.replace({"image_size": config.image_size}), device)
     counted = {

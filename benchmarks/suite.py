@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import write_text
 
 _TRAIN = "effnet benchmark train --json {out}/{name}.json"
 _INFERENCE = "effnet benchmark inference --json {out}/{name}.json --markdown {out}/{name}.md"
@@ -71,7 +72,7 @@ def run_suite(out: Path, minutes: float, parts: dict[str, str] | None = None) ->
         outcome = _run(name, command.format(out=out, name=name), deadline)
         outcomes.append(outcome)
         print(f"== {outcome.command}\n{outcome.failure or outcome.output}", flush=True)
-        (out / "README.md").write_text(_page(outcomes), encoding="utf-8")
+        write_text(out / "README.md", _page(outcomes))
     return outcomes
 
 

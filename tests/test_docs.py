@@ -14,7 +14,7 @@ import pytest
 import torch.distributed.run
 
 from benchmarks import commands as laboratory
-from effnet.cli import verbs
+from effnet.cli import commands
 from effnet.cli.flags import given_settings
 from effnet.recipe import Recipe
 from effnet.recipe.catalog import find_recipe
@@ -39,7 +39,7 @@ PLACES = {"N": "1", "NAME": "finetune"}
 
 def parse(argv: Sequence[str], prog: str | None = None) -> int:
     """Parse the arguments of a command in place of running it."""
-    return check(verbs.parser_of_verbs(prog).parse_args(argv))
+    return check(commands.command_parser(prog).parse_args(argv))
 
 
 def check(namespace: argparse.Namespace) -> int:
@@ -72,12 +72,12 @@ def test_a_command_is_one(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def start(arguments: argparse.Namespace) -> None:
-        """In place of `torchrun`'s: one process."""
+        """Stand-in for `torchrun`'s main function: one process."""
         script = Path(arguments.training_script).name
         code = run_script(script, arguments.training_script_args, monkeypatch)
         assert code == 0, capsys.readouterr().err
 
-    monkeypatch.setattr(verbs, "run", parse)
+    monkeypatch.setattr(commands, "run", parse)
     monkeypatch.setattr(torch.distributed.run, "run", start)
     words = [
         PLACES.get(word, word)

@@ -70,9 +70,9 @@ def test_classify(weights: Path, images: Path, capsys: pytest.CaptureFixture[str
         photo,
         "--cpu",
     ]
-    assert main([*common, "--trt", "True", "--num_classes", "3", "--json"], verb="classify") == 0
+    assert main([*common, "--trt", "True", "--num_classes", "3", "--json"], command="classify") == 0
     assert len(json.loads(capsys.readouterr().out)["images"]) == 1
-    assert main([*common, "--num_classes", "1000"], verb="classify") == 2
+    assert main([*common, "--num_classes", "1000"], command="classify") == 2
     error = capsys.readouterr().err
     assert f"--num-classes 1000: {weights} has 3 classes" in error
     assert len(error.splitlines()) == 1
@@ -112,7 +112,7 @@ def test_processes_with_cores_of_their_own(images: Path, tmp_path: Path) -> None
     script.write_text(
         "import os, sys\n"
         "from effnet.cli import main\n"
-        "code = main(sys.argv[1:], verb='train')\n"
+        "code = main(sys.argv[1:], command='train')\n"
         f"with open({str(tmp_path)!r} + '/cores' + os.environ['RANK'], 'w') as file:\n"
         "    print(*os.sched_getaffinity(0), file=file)\n"
         "sys.exit(code)\n"

@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def build_parser() -> Parser:
-    """Return the parser of all commands; a parsed namespace holds the command's function as `run`."""
+    """Return the parser of all commands; a parsed namespace holds the command's function as `command`."""
     parser = Parser(prog=PROG, description="Benchmarks for the development of effnet.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for add in COMMANDS.values():
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         namespace = build_parser().parse_args(argv)
-        run: Callable[..., int] = namespace.run
-        return run(namespace)
+        command: Callable[..., int] = namespace.command
+        return command(namespace)
     except UserError as error:
         sys.stdout.flush()
         print(f"{PROG}: error: {error}", file=sys.stderr)

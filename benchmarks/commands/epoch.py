@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
 
@@ -21,7 +20,7 @@ def add_epoch(commands: Commands) -> None:
         "--steps", type=int, default=20, help="steps of each measurement in a round [default: 20]"
     )
     add_recipe_flags(epoch)
-    epoch.set_defaults(run=_run)
+    epoch.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:

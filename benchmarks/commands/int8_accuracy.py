@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.commands.arguments import Commands
+from effnet.cli.flags import Commands
 
 MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 
@@ -20,7 +20,7 @@ def add_int8_accuracy(commands: Commands) -> None:
     accuracy.add_argument(
         "--weight-bits", nargs="+", type=int, choices=(7, 8), default=(7,), help="[default: 7]"
     )
-    accuracy.set_defaults(run=_run)
+    accuracy.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:

@@ -2,9 +2,8 @@
 
 import argparse
 
-from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
 
@@ -15,7 +14,7 @@ def add_kernels(commands: Commands) -> None:
     )
     add_result_flags(kernels)
     add_recipe_flags(kernels)
-    kernels.set_defaults(run=_run)
+    kernels.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:

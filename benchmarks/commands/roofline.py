@@ -2,9 +2,8 @@
 
 import argparse
 
-from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
@@ -25,7 +24,7 @@ def add_roofline(commands: Commands) -> None:
         "--matrix-rate", type=float, metavar="TFLOP/S", help="rate of its large matrix products"
     )
     add_recipe_flags(roofline)
-    roofline.set_defaults(run=_run)
+    roofline.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:

@@ -3,9 +3,8 @@
 import argparse
 from typing import Any
 
-from benchmarks.commands.arguments import Commands
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
@@ -50,7 +49,7 @@ def add_scaling(commands: Commands) -> None:
         flag = "--" + name.replace("_", "-")
         simulated.add_argument(flag, type=kind, metavar=metavar, help=words, default=argparse.SUPPRESS)
     add_recipe_flags(scaling)
-    scaling.set_defaults(run=_run)
+    scaling.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:

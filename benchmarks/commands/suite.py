@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.commands.arguments import Commands
+from effnet.cli.flags import Commands
 
 
 def add_suite(commands: Commands) -> None:
@@ -11,7 +11,7 @@ def add_suite(commands: Commands) -> None:
     suite = commands.add_parser("suite", help="the most useful benchmarks of this machine, one after another")
     suite.add_argument("--out", required=True, metavar="DIR", help="folder for JSON files and README.md")
     suite.add_argument("--minutes", type=float, default=8, help="time for all of them [default: 8]")
-    suite.set_defaults(run=_run)
+    suite.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:

@@ -1,20 +1,24 @@
 """Train, quantize and deploy EfficientNet image classifiers in PyTorch."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from effnet.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from effnet.api import create_model, list_models, load_weights
+    from effnet.api import create_model, load_weights
+    from effnet.models.registry import list_models
 
 __all__ = ["create_model", "list_models", "load_weights"]
 
-
-def __getattr__(name: str) -> Any:
-    # PyTorch takes seconds to import, and `effnet --help` needs none of it.
-    if name in __all__:
-        import effnet.api
-
-        return getattr(effnet.api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# PyTorch takes seconds to import, and neither `effnet --help` nor `list_models` needs it.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "create_model": "effnet.api",
+        "list_models": "effnet.models.registry",
+        "load_weights": "effnet.weights.loading",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -1,13 +1,12 @@
-"""The public functions: the packages put together."""
+"""Public functions that combine several packages."""
 
 import os
 from typing import Any
 
-from effnet import weights as _weights
 from effnet.models import list_models
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.model import build
-from effnet.weights import load_weights
+from effnet.weights import load_weights, loading
 
 __all__ = ["create_model", "list_models", "load_weights"]
 
@@ -21,12 +20,12 @@ def create_model(
         name: a name of `list_models`, such as ``efficientnet-b0`` or ``efficientnet-quant-b0``.
         weights: None; a publisher (``ngc``, ``torchvision``, ``timm``, ``google``) or one of its sets
             (``timm/tf_efficientnet_b0.ap_in1k``); or a path (.pth, .pth.tar, .safetensors).
-        num_classes: number of logits. A classifier for another number is left out, with a warning.
+        num_classes: number of logits. A classifier with another number of classes is left out, with a warning.
         overrides: fields of `effnet.models.config.ModelConfig`. BatchNorm's epsilon and padding follow the weights
             unless given.
 
     Returns:
-        The model in training mode on the CPU. Its `metadata` is what is known about the weights, or None.
+        The model in training mode on the CPU; its `metadata` is that of the weights, or None.
 
     Raises:
         UserError: unknown name or override; weights that can't be found, downloaded or read, or don't fit.
@@ -36,4 +35,4 @@ def create_model(
         >>> model.get_classifier().out_features
         10
     """
-    return _weights.create_model(name, weights=weights, num_classes=num_classes, build=build, **overrides)
+    return loading.create_model(name, weights=weights, num_classes=num_classes, build=build, **overrides)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.commands import build_parser, main
-from effnet.cli.verbs import parser_of_verbs
+from effnet.cli.commands import command_parser
 
 PARTS = {
     "broken": "effnet benchmark train --arch no-such-model",
@@ -44,7 +44,7 @@ def test_the_parts_are_commands(device: str, tmp_path: Path) -> None:
     for name, command in suite.PARTS[device].items():
         program, *arguments = command.format(out=tmp_path, name=name).split()
         if program == "effnet":
-            assert callable(parser_of_verbs().parse_args(arguments).verb)
+            assert callable(command_parser().parse_args(arguments).command)
         else:
             assert arguments[:2] == ["-m", "benchmarks"]
-            assert callable(build_parser().parse_args(arguments[2:]).run)
+            assert callable(build_parser().parse_args(arguments[2:]).command)

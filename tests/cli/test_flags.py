@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
+from effnet.cli.commands import command_parser
 from effnet.cli.flags import Parser, add_recipe_flags, field_docs, given_settings
-from effnet.cli.verbs import parser_of_verbs
 from effnet.recipe import Recipe, settings
 from effnet.runtime.errors import UserError
 
@@ -136,15 +136,17 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("verb", ORDERS)
-def test_flags_stand_anywhere(verb: str) -> None:
-    first, *others = [vars(parser_of_verbs().parse_args([verb, *order.split()])) for order in ORDERS[verb]]
+@pytest.mark.parametrize("command", ORDERS)
+def test_flags_stand_anywhere(command: str) -> None:
+    first, *others = [
+        vars(command_parser().parse_args([command, *order.split()])) for order in ORDERS[command]
+    ]
     for other in others:
         assert other == first
 
 
 def test_a_name_that_looks_like_a_flag_comes_after_two_dashes() -> None:
-    assert parser_of_verbs().parse_args(["classify", "--topk", "3", "--", "-a.jpg", "--b.jpg"]).images == [
+    assert command_parser().parse_args(["classify", "--topk", "3", "--", "-a.jpg", "--b.jpg"]).images == [
         "-a.jpg",
         "--b.jpg",
     ]
@@ -155,13 +157,13 @@ def test_a_name_that_looks_like_a_flag_comes_after_two_dashes() -> None:
 )
 def test_one_argument_too_many(arguments: str) -> None:
     with pytest.raises(UserError, match="unknown argument MORE"):
-        parser_of_verbs().parse_args(arguments.split())
+        command_parser().parse_args(arguments.split())
 
 
 @pytest.mark.parametrize("arguments", ["prepare pack DIR --raw", "export weights --weight-path a.pth"])
 def test_a_missing_argument_is_named(arguments: str) -> None:
     with pytest.raises(UserError, match="required: (OUT|out|--checkpoint-path)"):
-        parser_of_verbs().parse_args(arguments.split())
+        command_parser().parse_args(arguments.split())
 
 
 @pytest.mark.parametrize(

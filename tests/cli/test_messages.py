@@ -1,4 +1,4 @@
-"""What a verb says, and to whom."""
+"""Messages of a command."""
 
 import logging
 

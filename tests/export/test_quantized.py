@@ -18,7 +18,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.layers import quantizers_of
 from effnet.quantization.placement import place_quantizers
-from effnet.recipe import ComputeSettings, QuantizationSettings
+from effnet.recipe import QuantizationSettings
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 from effnet.training.step import Normalise
@@ -40,7 +40,7 @@ def calibrated(
         model,
         iter([Batch(part, torch.zeros(len(part)), torch.arange(len(part))) for part in images.split(20)]),
         Preprocessing.from_dict(metadata.preprocessing),
-        Precision(ComputeSettings(device="cpu"), CPU),
+        Precision(None, CPU),
         Processes.alone(CPU),
         QuantizationSettings(target=target),
     )

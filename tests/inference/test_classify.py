@@ -129,7 +129,7 @@ def test_the_document_s_command(own_weights: Path, photo: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name an image"),
+        ([], "no image given"),
         (["/no/such.jpg"], "/no/such.jpg"),
         (["--topk", "0", "x.jpg"], "--topk"),
         (["--arch", "efficientnet-lite9", "x.jpg"], "efficientnet-lite"),

@@ -263,12 +263,12 @@ def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         *("--arch", "efficientnet-quant-lite0", "--image-size", "32", "-b", "8", "--epochs", "0", "-j", "0"),
         *("--keep-float", "stem", "layers.0.*", "--workspace", str(tmp_path)),
     ]
-    assert main([str(images), *flags], verb="quantize", prog="quant_main.py") == 2
+    assert main([str(images), *flags], command="quantize", prog="quant_main.py") == 2
     error = capsys.readouterr().err
     assert "--pretrained-from-file" in error
     assert error.count("\n") == 1
     flags += ["--from-scratch"]
-    assert main([str(images), *flags], verb="quantize", prog="quant_main.py") == 0
+    assert main([str(images), *flags], command="quantize", prog="quant_main.py") == 0
     assert "effnet export onnx --pretrained-from-file" in capsys.readouterr().out
     checkpoint = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     assert checkpoint["recipe"]["quantization"]["keep_float"] == ["stem", "layers.0.*"]

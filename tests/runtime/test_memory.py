@@ -25,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(mode: str) -> int:
-    # Huge pages, which a verb that ran in this process has asked for, would be few faults in any case.
+    # Huge pages, which a command that ran in this process has asked for, would be few faults in any case.
     environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
     command = [sys.executable, "-c", SCRIPT, mode]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

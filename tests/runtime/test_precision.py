@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from effnet.recipe import ComputeSettings
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision, resolve_precision, tune_convolutions
 
@@ -54,7 +53,7 @@ def test_tf32_asked_for_is_refused_where_there_is_none(capability: list[tuple[in
 @pytest.mark.filterwarnings("ignore:.*GradScaler is enabled, but CUDA is not available")
 def test_tf32_is_switched_for_products_and_convolutions(name: str | None, allowed: bool) -> None:
     with torch.backends.cudnn.flags(allow_tf32=not allowed):
-        Precision(ComputeSettings(precision=name), CUDA)  # type: ignore[arg-type]
+        Precision(name, CUDA)
         assert torch.backends.cudnn.allow_tf32 is allowed
         assert torch.backends.cuda.matmul.allow_tf32 is allowed
         # The newer names of the same switches, which PyTorch's compiler reads too.
@@ -65,7 +64,7 @@ def test_tf32_is_switched_for_products_and_convolutions(name: str | None, allowe
 @pytest.mark.usefixtures("flags")
 def test_a_cpu_leaves_the_switches_alone() -> None:
     torch.set_float32_matmul_precision("high")
-    Precision(ComputeSettings(precision="fp32"), CPU)
+    Precision("fp32", CPU)
     assert torch.get_float32_matmul_precision() == "high"
 
 
@@ -85,7 +84,7 @@ def run_step(precision: Precision, *, overflow: bool) -> None:
 
 
 def test_a_dynamic_scale_doubles_after_100_good_steps_and_halves_on_overflow() -> None:
-    precision = Precision(ComputeSettings(precision="fp16"), CPU)
+    precision = Precision("fp16", CPU)
     scales = []
     for step in range(302):
         run_step(precision, overflow=step == 150)
@@ -97,26 +96,26 @@ def test_a_dynamic_scale_doubles_after_100_good_steps_and_halves_on_overflow() -
 
 
 def test_a_static_scale_stays() -> None:
-    precision = Precision(ComputeSettings(precision="fp16", static_loss_scale=64.0), CPU)
+    precision = Precision("fp16", CPU, static_loss_scale=64.0)
     for step in range(210):
         run_step(precision, overflow=step == 5)
         assert precision.loss_scale() == 64.0
 
 
 def test_only_fp16_scales() -> None:
-    assert Precision(ComputeSettings(precision="bf16"), CPU).loss_scale() is None
+    assert Precision("bf16", CPU).loss_scale() is None
 
 
 def test_a_resumed_run_takes_over_the_scale_and_not_how_it_adapts() -> None:
     # What an earlier version wrote: it doubled after 2000 steps.
     written = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=2000).state_dict()
-    resumed = Precision(ComputeSettings(precision="fp16"), CPU)
+    resumed = Precision("fp16", CPU)
     resumed.load_state_dict(written)
     assert resumed.loss_scale() == 512.0
     for _ in range(100):
         run_step(resumed, overflow=False)
     assert resumed.loss_scale() == 1024.0
-    fixed = Precision(ComputeSettings(precision="fp16", static_loss_scale=64.0), CPU)
+    fixed = Precision("fp16", CPU, static_loss_scale=64.0)
     fixed.load_state_dict(written)
     assert fixed.loss_scale() == 64.0
     # A run without scaling has written nothing.

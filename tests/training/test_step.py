@@ -11,7 +11,6 @@ from effnet.data.mixup import Mix
 from effnet.data.preprocessing import Preprocessing
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
-from effnet.recipe import ComputeSettings
 from effnet.runtime.precision import Precision
 from effnet.training.step import Normalise, TrainStep
 
@@ -35,7 +34,7 @@ def step(*, mixes: bool = False, smoothing: float = 0.0) -> TrainStep:
         PREPROCESSING,
         num_classes=CLASSES,
         label_smoothing=smoothing,
-        precision=Precision(ComputeSettings(), torch.device("cpu")),
+        precision=Precision(None, torch.device("cpu")),
         mixes=mixes,
     )
 

@@ -50,9 +50,7 @@ def test_our_own_weights(model: EfficientNet, path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, "effnet"):
         loaded = effnet.create_model("efficientnet-b0", weights=str(path))
     assumed, done = caplog.messages
-    assert assumed.startswith(
-        f"{path}: says nothing of its preprocessing; the model's image size and the mean"
-    )
+    assert assumed.startswith(f"{path}: has no metadata; the model's image size and the mean")
     assert done == f"{path}: effnet layout, loaded into efficientnet-b0, 360 entries"
     assert loaded.metadata is None
     assert relative_difference(loaded, model, images(64, 64)) == 0
@@ -177,7 +175,10 @@ def test_a_foreign_file_of_unknown_origin(
     loaded = effnet.create_model("efficientnet-b0", weights=path)
     assert loaded.metadata == TORCHVISION_B0 == read_metadata(path)
     assert loaded.config.bn_epsilon == 1e-5
-    assert "says nothing of its preprocessing; taken to be as torchvision/efficientnet_b0" in caplog.text
+    assert (
+        "has no metadata; its preprocessing is assumed to be that of torchvision/efficientnet_b0"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("member", ["lite0", "lite1", "lite2"])
@@ -221,7 +222,7 @@ def test_a_known_layout_says_how_images_are_prepared(
     assert (metadata.preprocessing["image_size"], metadata.preprocessing["resize"]) == (size, size + 32)
     assert metadata.preprocessing["mean"][0] == mean
     assert effnet.create_model(name, weights=tmp_path / "w.pth").config.padding == padding
-    assert f"taken to be as {taken_as}, with bn_epsilon 0.001 and {padding} padding" in caplog.text
+    assert f"assumed to be that of {taken_as}, with bn_epsilon 0.001 and {padding} padding" in caplog.text
 
 
 @pytest.mark.parametrize("source", ["nvidia", "resnet50"])

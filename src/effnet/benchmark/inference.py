@@ -19,7 +19,7 @@ from effnet.inference.engines import ENGINES
 from effnet.inference.engines.network import Network
 from effnet.models import model_config
 from effnet.quantization.model import build
-from effnet.recipe import ComputeSettings, Recipe
+from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import AUTOCAST_DTYPES, Precision, resolve_precision
 from effnet.runtime.processes import choose_device
@@ -187,7 +187,7 @@ def baseline_step(
     Raises:
         ImportError: the library is not installed, or lacks the model.
     """
-    Precision(ComputeSettings(precision=precision), device)  # type: ignore[arg-type]  # sets TF32 on or off
+    Precision(precision, device)  # sets TF32 on or off
     model = baseline_model(library, Recipe().replace({"arch": arch, "num_classes": 1000})).eval()
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images.to(device).contiguous(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from effnet.runtime.errors import UserError
+from effnet.runtime.files import write_text as write_file
 
 
 def write(result: dict[str, Any], path: Path) -> None:
@@ -13,7 +13,7 @@ def write(result: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    _write(json.dumps(result, indent=1), path, "--json")
+    write_file(path, json.dumps(result, indent=1))
 
 
 def write_text(text: str, path: Path) -> None:
@@ -22,11 +22,4 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    _write(f"{text}\n", path, "--markdown")
-
-
-def _write(text: str, path: Path, flag: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{flag} {path}: {error.strerror}") from None
+    write_file(path, f"{text}\n")

@@ -146,7 +146,12 @@ def _baseline_step(library: str, trainer: Trainer, batch: Batch, *, compiles: bo
     model = baseline_model(library, recipe).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     normalise = Normalise(trainer.preprocessing).to(device)
     # A loss scaler of its own, which adapts to its own loss.
-    precision = Precision(replace(recipe.compute), device)
+    precision = Precision(
+        recipe.compute.precision,
+        device,
+        static_loss_scale=recipe.compute.static_loss_scale,
+        initial_loss_scale=recipe.compute.initial_loss_scale,
+    )
     optimizer = torch.optim.RMSprop(
         model.parameters(), lr=1e-4, alpha=0.9, eps=1e-3, momentum=0.9, weight_decay=1e-5, foreach=True
     )

@@ -1,46 +1,38 @@
-"""The command line: `effnet <verb>`. It parses, calls and prints; the logic is in the packages it calls."""
+"""The command line: `effnet <command>`. It parses arguments and prints results; the logic is in other packages."""
 
 import os
 import sys
 from collections.abc import Sequence
 
-# PyTorch takes seconds to import, so nothing here does before a verb asks for it.
+# PyTorch takes seconds to import, so the modules of the command line import it only when a command runs.
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import use_huge_pages
 
 
-def main(argv: Sequence[str] | None = None, *, verb: str | None = None, prog: str | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog: str | None = None) -> int:
     """Run one command.
 
     Args:
         argv: arguments without the program's name; those of the process if None.
-        verb: the verb, for scripts whose name stands for it; otherwise the first argument.
-        prog: name to show in help.
+        command: the command, for scripts that run one command only; by default the first argument.
+        prog: program name for the help.
 
     Returns:
-        Exit code: 0, 2 for bad input (told in one line), 130 when interrupted.
+        Exit code: that of the command, 2 for bad input (reported in one line), 130 when interrupted.
     """
-    from effnet.cli.verbs import run
+    from effnet.cli.commands import run
 
     use_huge_pages()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run([verb, *arguments] if verb else arguments, prog=prog)
-    except ValueError as error:
-        if not _can_be_mended(error):
-            raise
+        return run([command, *arguments] if command else arguments, prog=prog)
+    except UserError as error:
         sys.stdout.flush()
         print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader, such as `head`, has gone; so that Python does not complain at exit as well:
+        # The reader, such as `head`, has closed the pipe. Without this Python would report an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def _can_be_mended(error: ValueError) -> bool:
-    """Whether an error is the user's to mend; any other is a bug and shows its traceback."""
-    models = sys.modules.get("effnet.models")  # which has an error of its own, if it is there at all
-    return isinstance(error, UserError) or (models is not None and isinstance(error, models.UserError))

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from effnet.data.check import ODDITIES, Report, SplitReport
 
-_SHOWN = 10  # of each kind of finding; --json has all
+_SHOWN = 10  # findings of each kind; --json has all
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
-    """Print what a check found: a table and lists, or everything as one JSON object."""
+    """Print the findings of a check: a table and lists, or everything as one JSON object."""
     if as_json:
         print(json.dumps({"problems": report.problems, **asdict(report)}))
         return

@@ -1,4 +1,4 @@
-"""Flags that say which trained model to use, for all verbs that use one."""
+"""Flags for the choice of a trained model, shared by all commands that use one."""
 
 import argparse
 import typing
@@ -23,9 +23,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--pretrained-source",
         metavar="PUBLISHER",
-        help="whose published weights [default: the first there are]",
+        help="publisher of the weights [default: the first that has any]",
     )
-    add("--ema", action="store_true", help="a checkpoint's averaged weights")
+    add("--ema", action="store_true", help="use a checkpoint's averaged weights")
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
     add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     add("--image-size", type=int, metavar="PIXELS", help="side of the input [default: the weights']")
@@ -33,11 +33,11 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trt_flag(parser: argparse._ActionsContainer, reason: str) -> None:
-    """Add ``--trt BOOL``, which NVIDIA's command lines pass to scripts whose work does not depend on it.
+    """Add ``--trt BOOL``, which NVIDIA's command lines pass to scripts that do not need it.
 
     Args:
-        parser: the command's, or a group of it.
-        reason: why it changes nothing, for the help.
+        parser: parser of the command, or a group of it.
+        reason: why the flag has no effect, for the help.
     """
     parser.add_argument(
         "--trt",
@@ -54,7 +54,7 @@ def truth(text: str) -> bool:
     """Parse ``True`` or ``False``, in either case.
 
     Raises:
-        argparse.ArgumentTypeError: another word.
+        argparse.ArgumentTypeError: any other text.
     """
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
@@ -67,13 +67,13 @@ def add_engine_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=typing.get_args(value_type(leaf)[0]),
-        help="engine that runs the model; auto takes the fastest one here [default: the one that the file is for, "
+        help="engine that runs the model; auto selects the fastest available [default: the one that the file is for, "
         "torch for weights]",
     )
 
 
 def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
-    """The model that the flags name.
+    """Return the model that the flags select.
 
     Raises:
         UserError: a size or number below 1.
@@ -95,7 +95,7 @@ def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
 
 
 def check_positive(namespace: argparse.Namespace, *flags: str) -> None:
-    """Refuse numbers below 1.
+    """Refuse values below 1.
 
     Raises:
         UserError: naming the flag.

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, check_positive, model_choice
-from effnet.cli.flags import Verbs
+from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
 
 
-def add_classify(verbs: Verbs, prog: str | None) -> None:
+def add_classify(commands: Commands, prog: str | None) -> None:
     """Add `effnet classify`."""
-    parser = verbs.add_parser("classify", prog=prog, help="say what is in photographs")
+    parser = commands.add_parser("classify", prog=prog, help="classify photographs")
     add = parser.add_argument
     add(
         "images",
@@ -24,10 +24,10 @@ def add_classify(verbs: Verbs, prog: str | None) -> None:
     add_engine_flag(parser)
     add_trt_flag(parser, "--engine says what runs the model")
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
-    add("--topk", type=int, default=5, metavar="K", help="answers for each image [default: 5]")
-    add("--batch-size", "-b", type=int, default=16, metavar="IMAGES", help="images at a time [default: 16]")
+    add("--topk", type=int, default=5, metavar="K", help="classes to show for each image [default: 5]")
+    add("--batch-size", "-b", type=int, default=16, metavar="IMAGES", help="images per batch [default: 16]")
     add("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(verb=_classify)
+    parser.set_defaults(command=_classify)
 
 
 def _classify(namespace: argparse.Namespace) -> int:
@@ -38,9 +38,9 @@ def _classify(namespace: argparse.Namespace) -> int:
     models = [name for name in named if is_exported(Path(name))]
     images = [name for name in named if name not in models]
     if len(models) > 1 or (models and namespace.pretrained_from_file):
-        raise UserError(f"{models[-1]}: a model beside another; name one")
+        raise UserError(f"{models[-1]}: more than one model given; pass exactly one")
     if not images:
-        raise UserError("name an image, a folder or a pattern; - reads standard input")
+        raise UserError("no image given; pass a file, a folder or a pattern, or - for standard input")
     check_positive(namespace, "topk", "batch_size")
     choice = model_choice(namespace)
     if models:

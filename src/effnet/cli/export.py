@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from effnet.cli.choice import add_model_flags, add_trt_flag, check_positive, model_choice, truth
-from effnet.cli.flags import Parser, Verbs
+from effnet.cli.flags import Commands, Parser
 
 NOT_BUILT = 3
-"""Exit code of `effnet export tensorrt` where it has prepared all but built no engine."""
+"""Exit code of `effnet export tensorrt` if all files are prepared but no engine could be built."""
 _TARGETS = ("onnxruntime", "openvino", "tensorrt")
 
 
-def add_export(verbs: Verbs, prog: str | None) -> None:
+def add_export(commands: Commands, prog: str | None) -> None:
     """Add `effnet export`."""
-    parser = verbs.add_parser("export", prog=prog, help="write a model in another form")
+    parser = commands.add_parser("export", prog=prog, help="write a model in another format")
     forms = parser.add_subparsers(metavar="FORM", required=True, parser_class=Parser)
     weights = forms.add_parser("weights", help="pure weights of a checkpoint, as .pth or .safetensors")
     weights.add_argument("--checkpoint-path", required=True, metavar="FILE", help="checkpoint of a training")
@@ -26,7 +26,7 @@ def add_export(verbs: Verbs, prog: str | None) -> None:
         "--num-classes", type=int, metavar="N", help="refuse a checkpoint of another number of classes"
     )
     add_trt_flag(weights, "the weights of a model are the same for every engine")
-    weights.set_defaults(verb=_export_weights)
+    weights.set_defaults(command=_export_weights)
     onnx = forms.add_parser("onnx", help="an ONNX file, compared with PyTorch after writing")
     _add_graph_flags(onnx)
     onnx.add_argument(
@@ -35,12 +35,12 @@ def add_export(verbs: Verbs, prog: str | None) -> None:
     onnx.add_argument(
         "--trt", nargs="?", const=True, type=truth, metavar="BOOL", help="the same as --target tensorrt"
     )
-    onnx.set_defaults(verb=_export_onnx)
+    onnx.set_defaults(command=_export_onnx)
     openvino = forms.add_parser(
         "openvino", help="OpenVINO's .xml and .bin, compared with PyTorch after writing"
     )
     _add_graph_flags(openvino)
-    openvino.set_defaults(verb=_export_openvino)
+    openvino.set_defaults(command=_export_openvino)
     tensorrt = forms.add_parser(
         "tensorrt",
         help="a TensorRT engine",
@@ -51,7 +51,7 @@ def add_export(verbs: Verbs, prog: str | None) -> None:
     tensorrt.add_argument(
         "--max-batch-size", type=int, default=256, metavar="IMAGES", help="largest batch [default: 256]"
     )
-    tensorrt.set_defaults(verb=_export_tensorrt)
+    tensorrt.set_defaults(command=_export_tensorrt)
 
 
 def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
@@ -63,7 +63,7 @@ def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = 
         default=precision,
         type=str.lower,
         choices=("fp32", "fp16"),
-        help=f"weights and arithmetic; in OpenVINO the weights alone [default: {precision}]",
+        help=f"weights and arithmetic; for OpenVINO only the weights [default: {precision}]",
     )
     add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
     if static:
@@ -124,7 +124,7 @@ def _export_tensorrt(namespace: argparse.Namespace) -> int:
 
 
 def _opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
-    """Model, metadata and the options that all exporters share."""
+    """Return the model, its metadata and the options that all exporters share."""
     from effnet.export.trained import open_trained
     from effnet.runtime.processes import choose_device
 

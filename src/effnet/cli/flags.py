@@ -18,18 +18,18 @@ from effnet.recipe.fields import flag_name, is_list, value_type
 from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
-# What the reference's scripts accept beside the recipe's settings.
+# Arguments that NVIDIA's scripts accept in addition to the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
 
 
-Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
-"""what a verb's parser is added to"""
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""the collection to which a command adds its parser"""
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser whose errors are a `UserError` of one line.
+    """Parser whose errors are `UserError`s of one line.
 
-    Long flags may be written with `_` or `-`, and stand anywhere among the other arguments.
+    Long flags may be written with `_` or `-` and may stand anywhere among the other arguments.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -37,10 +37,10 @@ class Parser(argparse.ArgumentParser):
         self._mixes = False
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As the base class, after `_` in flag names became `-`."""
+        """Parse as the base class does, after replacing `_` in flag names by `-`."""
         args = [_dashed(arg) for arg in (sys.argv[1:] if args is None else args)]
-        # Mixed arguments are parsed in two passes, which come here again; a parser of verbs leaves them to the verb's,
-        # and what stands behind -- the second pass would take for flags.
+        # Intermixed arguments are parsed in two passes that call this method again. A parser with subcommands leaves
+        # them to the subcommand's parser. After `--` they are not supported: the second pass would read flags there.
         if self._mixes or self._subparsers is not None or "--" in args:
             return super().parse_known_args(args, namespace)
         self._mixes = True
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Help with room for long flags, whose text says the default unless the setting's docstring already does."""
+    """Help with a wide column for long flags."""
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, max_help_position=32, **options)
@@ -77,7 +77,8 @@ def _dashed(argument: str) -> str:
 def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """Add a flag for every setting, in the recipe's groups but those of `without`.
 
-    A setting that is not given stays absent from the parsed namespace, so that recipe files can be told from flags.
+    A setting without a flag on the command line is absent from the parsed namespace, so that it does not override a
+    recipe file.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, cls, leaf in settings():
@@ -96,14 +97,14 @@ def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = (
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gave, by name."""
+    """Return the settings given on the command line, by name."""
     names = {leaf.name for _, _, leaf in settings()}
     return {name: value for name, value in vars(namespace).items() if name in names}
 
 
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line."""
+    """Return the docstring under each field of a dataclass, on one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     docs = {}

@@ -1,4 +1,4 @@
-"""The reference's `launch.py`: a recipe named by its parts becomes `effnet train --recipe` or `effnet quantize`."""
+"""NVIDIA's `launch.py`: run the recipe of a model, precision, platform and mode by `effnet train` or `quantize`."""
 
 import sys
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ PROG = "launch.py"
 
 
 def launch(argv: Sequence[str]) -> int:
-    """Run a published recipe; gives the exit code.
+    """Run a published recipe and return the exit code.
 
     Args:
-        argv: `--model`, `--precision`, `--platform` and perhaps `--mode` and `--cfg-file`, and what `effnet train`
-            takes beside them.
+        argv: `--model`, `--precision`, `--platform`, optionally `--mode` and `--cfg-file`, and arguments of
+            `effnet train`.
     """
     parser = Parser(
         prog=PROG,
@@ -44,4 +44,4 @@ def launch(argv: Sequence[str]) -> int:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
     source = ["--cfg-file", named.cfg_file] if named.cfg_file else []
-    return main([*rest, *source, "--recipe", recipe.name], verb=recipe.verb, prog=PROG)
+    return main([*rest, *source, "--recipe", recipe.name], command=recipe.verb, prog=PROG)

@@ -1,4 +1,4 @@
-"""What the package has to say while a verb runs."""
+"""Display of the package's log messages while a command runs."""
 
 import logging
 import os
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def shown_log(level: int = logging.INFO) -> Iterator[None]:
-    """Show what the package logs on standard error; of several processes the first says it for all.
+    """Show the package's log messages on standard error; of several processes only the first shows all of them.
 
-    The logger is left as it was found: a program that runs a verb in its own process keeps its own logging.
+    The logger is restored at the end, for programs that run a command in their own process.
     """
     logger = logging.getLogger("effnet")
     level_before = logger.level

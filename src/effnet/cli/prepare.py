@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
-from effnet.cli.flags import Parser, Verbs
+from effnet.cli.flags import Commands, Parser
 
 
-def add_prepare(verbs: Verbs, prog: str | None) -> None:
+def add_prepare(commands: Commands, prog: str | None) -> None:
     """Add `effnet prepare`."""
-    parser = verbs.add_parser("prepare", prog=prog, help="make or check a data set")
+    parser = commands.add_parser("prepare", prog=prog, help="prepare or check a data set")
     forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
     sample = forms.add_parser("sample", help="write a small real data set: handwritten digits")
     sample.add_argument("dir", metavar="DIR", help="folder to write")
-    sample.set_defaults(verb=_prepare_sample)
+    sample.set_defaults(command=_prepare_sample)
     _add_pack(forms)
     _add_check(forms)
     _add_imagenet(forms)
@@ -25,19 +25,21 @@ def _prepare_sample(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def _add_pack(forms: Verbs) -> None:
+def _add_pack(forms: Commands) -> None:
     pack = forms.add_parser(
-        "pack", help="resize a data set once, into a few large files that are fast to read"
+        "pack", help="resize a data set once and store it in a few large files that are fast to read"
     )
     pack.add_argument("dir", metavar="DIR", help="folder with train/<class>/ and val/<class>/")
-    pack.add_argument("out", metavar="OUT", help="folder to write; an interrupted packing is finished")
+    pack.add_argument("out", metavar="OUT", help="folder to write; an interrupted run is resumed")
     pack.add_argument(
         "--size", type=int, default=320, metavar="PIXELS", help="shorter side, never enlarged [default: 320]"
     )
     form = pack.add_mutually_exclusive_group()
     form.add_argument("--quality", type=int, default=95, metavar="Q", help="of JPEG, 1 to 100 [default: 95]")
     form.add_argument(
-        "--raw", action="store_true", help="pixels as they are: three times as fast, six times as large"
+        "--raw",
+        action="store_true",
+        help="store pixels instead: three times as fast to read, six times as large",
     )
     pack.add_argument(
         "-j", "--workers", type=int, metavar="N", help="processes [default: one a core, at most 16]"
@@ -46,10 +48,10 @@ def _add_pack(forms: Verbs) -> None:
         "--on-bad-image",
         choices=("stop", "skip"),
         default="stop",
-        help="a file that can't be decoded stops the packing, or is left out and listed [default: stop]",
+        help="stop at a file that can't be decoded, or leave it out and list it [default: stop]",
     )
-    pack.add_argument("--verify", action="store_true", help="then compare every file with its checksum")
-    pack.set_defaults(verb=_prepare_pack)
+    pack.add_argument("--verify", action="store_true", help="compare every written file with its checksum")
+    pack.set_defaults(command=_prepare_pack)
 
 
 def _prepare_pack(namespace: argparse.Namespace) -> int:
@@ -73,7 +75,7 @@ def _prepare_pack(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def _add_check(forms: Verbs) -> None:
+def _add_check(forms: Commands) -> None:
     check = forms.add_parser(
         "check",
         help="decode every image; report broken, equal and odd ones, class balance, sizes and leakage",
@@ -86,7 +88,7 @@ def _add_check(forms: Verbs) -> None:
         "-j", "--workers", type=int, metavar="N", help="processes [default: one a core, at most 16]"
     )
     check.add_argument("--json", action="store_true", help="print everything as one JSON object")
-    check.set_defaults(verb=_prepare_check)
+    check.set_defaults(command=_prepare_check)
 
 
 def _prepare_check(namespace: argparse.Namespace) -> int:
@@ -98,9 +100,9 @@ def _prepare_check(namespace: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def _add_imagenet(forms: Verbs) -> None:
+def _add_imagenet(forms: Commands) -> None:
     imagenet = forms.add_parser(
-        "imagenet", help="unpack ImageNet's archives into class folders; an interrupted run is finished"
+        "imagenet", help="unpack ImageNet's archives into class folders; an interrupted run is resumed"
     )
     imagenet.add_argument("train_tar", metavar="TRAIN_TAR", help="ILSVRC2012_img_train.tar")
     imagenet.add_argument("val_tar", metavar="VAL_TAR", help="ILSVRC2012_img_val.tar")
@@ -114,9 +116,9 @@ def _add_imagenet(forms: Verbs) -> None:
     classes.add_argument(
         "--val-classes",
         metavar="FILE",
-        help="class folder of each validation image, one a line, in their order",
+        help="class folder of each validation image, one per line, in their order",
     )
-    imagenet.set_defaults(verb=_prepare_imagenet)
+    imagenet.set_defaults(command=_prepare_imagenet)
 
 
 def _prepare_imagenet(namespace: argparse.Namespace) -> int:

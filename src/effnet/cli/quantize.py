@@ -2,21 +2,21 @@
 
 import argparse
 
-from effnet.cli.flags import Verbs
+from effnet.cli.flags import Commands
 from effnet.cli.train import add_data_flags, run_recipe
 
 
-def add_quantize(verbs: Verbs, prog: str | None) -> None:
+def add_quantize(commands: Commands, prog: str | None) -> None:
     """Add `effnet quantize`."""
     name = prog or "effnet quantize"
-    parser = verbs.add_parser(
+    parser = commands.add_parser(
         "quantize",
         prog=name,
         usage=f"{name} DIR [options]",
-        help="quantize a model to INT8, and train it as such",
+        help="quantize a model to INT8, and fine-tune it",
     )
     add_data_flags(parser)
-    parser.set_defaults(verb=_quantize)
+    parser.set_defaults(command=_quantize)
 
 
 def _quantize(namespace: argparse.Namespace) -> int:

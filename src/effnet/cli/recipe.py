@@ -1,4 +1,4 @@
-"""The recipe of a command, and where each of its settings comes from."""
+"""The recipe of a command and the source of each of its settings."""
 
 import argparse
 import os
@@ -22,23 +22,23 @@ def add_recipe_source(parser: Parser) -> None:
     parser.add_argument(
         "--cfg-file",
         metavar="FILE",
-        help="look --recipe MODEL/PLATFORM/PRECISION[/MODE] up in this file, in the format of NVIDIA's launch.py, and "
-        "not among the published ones",
+        help="find --recipe MODEL/PLATFORM/PRECISION[/MODE] in this file, in the format of NVIDIA's launch.py, instead "
+        "of among the published ones",
     )
     parser.add_argument(
-        "--print-recipe", action="store_true", help="show every setting and where it comes from, and stop"
+        "--print-recipe", action="store_true", help="print every setting and its source, and stop"
     )
 
 
-def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[Recipe, dict[str, str]]:
-    """The recipe of a command: defaults, then what a resumed checkpoint says, then the recipe, then the flags.
+def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe of a command: defaults, overridden by a resumed checkpoint, the recipe file and the flags.
 
     Args:
         namespace: parsed flags of a parser with `add_recipe_source` and `add_recipe_flags`.
-        verb: the verb, `train` or `quantize`; a recipe for the other is refused.
+        command: `train` or `quantize`; a recipe of the other command is refused.
 
     Returns:
-        The recipe, and the source of each setting that has not its default.
+        The recipe, and the source of each setting that does not have its default.
     """
     from effnet.training.checkpoint import inherited_settings, resolve_resume
 
@@ -50,7 +50,7 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
             "lr", None
         )  # a recipe's learning rate would win over the one that --base-lr asks for
     found = _found(namespace)
-    if found and found.verb not in (verb, ""):
+    if found and found.verb not in (command, ""):
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
     layers = [*(found.layers if found else ()), Layer("flag", flags)]
     recipe, sources = compose(layers)
@@ -59,7 +59,7 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
         and recipe.compute.precision == "tf32"
         and sources["precision"] != "flag"
     ):
-        # A platform's recipe that is told to run on a CPU; TF32 asked for by name is refused where the run starts.
+        # A platform's recipe with `--device cpu`. An explicit `--precision tf32` is refused when the run starts.
         layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
     if recipe.run.resume is None:
         return compose([_named_model(layers), *layers])
@@ -69,16 +69,16 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
 
 
 def _found(namespace: argparse.Namespace) -> Published | None:
-    """The recipe that `--recipe` names, in a file of NVIDIA's format or among the published ones."""
+    """Return the recipe that `--recipe` selects, in a file of NVIDIA's format or among the published ones."""
     if namespace.cfg_file is None:
         return find_recipe(namespace.recipe) if namespace.recipe else None
     if not namespace.recipe:
-        raise UserError("--cfg-file goes with --recipe MODEL/PLATFORM/PRECISION[/MODE], which it looks up")
+        raise UserError("--cfg-file needs --recipe MODEL/PLATFORM/PRECISION[/MODE] to find in it")
     return configured(Path(namespace.cfg_file), namespace.recipe)
 
 
 def _named_model(layers: list[Layer]) -> Layer:
-    """The model that a weight file says it is of, where the command names none."""
+    """Return the model stored in a weight file, for a command that does not name one."""
     from effnet.inference.engine import is_exported
     from effnet.weights import read_metadata
 
@@ -93,9 +93,9 @@ def _named_model(layers: list[Layer]) -> Layer:
 
 
 def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
-    """Print each setting, its value for this number of processes, and its source; once of several processes.
+    """Print each setting, its value for this number of processes, and its source; in the first process only.
 
-    Those of quantization are left out for a model without quantizers.
+    Settings of quantization are left out for a model without quantizers.
     """
     from effnet.models import model_config
     from effnet.runtime.precision import resolve_precision

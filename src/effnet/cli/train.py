@@ -4,27 +4,27 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effnet.cli.flags import Parser, Verbs, add_recipe_flags
+from effnet.cli.flags import Commands, Parser, add_recipe_flags
 from effnet.cli.messages import shown_log
 from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
 
-def add_train(verbs: Verbs, prog: str | None) -> None:
+def add_train(commands: Commands, prog: str | None) -> None:
     """Add `effnet train`."""
     name = prog or "effnet train"
-    parser = verbs.add_parser(
+    parser = commands.add_parser(
         "train", prog=name, usage=f"{name} DIR [options]", help="train a model on a folder of images"
     )
     add_data_flags(parser, without=("quantization",))
-    parser.set_defaults(verb=_train)
+    parser.set_defaults(command=_train)
 
 
-def add_evaluate(verbs: Verbs, prog: str | None) -> None:
+def add_evaluate(commands: Commands, prog: str | None) -> None:
     """Add `effnet evaluate`."""
     name = prog or "effnet evaluate"
-    parser = verbs.add_parser(
+    parser = commands.add_parser(
         "evaluate", prog=name, usage=f"{name} DIR [options]", help="validate a checkpoint or weights"
     )
     add_data_flags(parser, without=("quantization",))
@@ -34,11 +34,11 @@ def add_evaluate(verbs: Verbs, prog: str | None) -> None:
         nargs="?",
         help="weights, or a file of effnet export; as --pretrained-from-file",
     )
-    parser.set_defaults(verb=_train, evaluate=True)
+    parser.set_defaults(command=_train, evaluate=True)
 
 
 def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
-    """Add the folder, the recipe and every setting but those of the groups `without`."""
+    """Add the folder, the recipe and every setting, except the groups `without`."""
     parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add_recipe_source(parser)
     parser.add_argument(
@@ -56,24 +56,24 @@ def _train(namespace: argparse.Namespace) -> int:
 
 
 def run_recipe(
-    namespace: argparse.Namespace, verb: str, work: Callable[[Recipe, Path | None], object]
+    namespace: argparse.Namespace, command: str, work: Callable[[Recipe, Path | None], object]
 ) -> int:
-    """Do what a command with a recipe asks for: show the recipe, evaluate, or `work`; gives the exit code.
+    """Run a command with a recipe: print the recipe, evaluate, or `work`; return the exit code.
 
     Args:
         namespace: parsed flags of a parser with `add_data_flags`.
-        verb: `train` or `quantize`.
-        work: called with the recipe and the folder of images, which only synthetic ones do without.
+        command: `train` or `quantize`.
+        work: called with the recipe and the folder of images, None for synthetic images.
     """
     from effnet.inference.evaluate import evaluate
 
     with shown_log():
-        recipe, sources = command_recipe(namespace, verb)
+        recipe, sources = command_recipe(namespace, command)
         if namespace.print_recipe:
             print_recipe(recipe, sources)
             return 0
         if namespace.dir is None and recipe.data.data_backend != "synthetic":
-            raise UserError("name the folder of images, or use --data-backend synthetic")
+            raise UserError("no folder of images given; pass one, or use --data-backend synthetic")
         path = Path(namespace.dir) if namespace.dir is not None else None
         if recipe.run.evaluate:
             evaluate(recipe, path, as_json=namespace.json)

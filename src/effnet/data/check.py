@@ -14,9 +14,10 @@ from PIL import ExifTags, Image
 from effnet.data.decode import BadImageError, EncodedImage
 from effnet.data.folder import LAYOUT, ImageFolder, list_images
 from effnet.data.position import Indices
-from effnet.data.survey import progress_bar, surveyed
+from effnet.data.survey import surveyed
 from effnet.data.workers import worker_count
 from effnet.runtime.errors import UserError
+from effnet.runtime.progress import ProgressBar
 
 SMALL = 32
 """shorter side in pixels below which an image is odd"""
@@ -126,14 +127,14 @@ def _examined(
     """Facts about every image by split, and the broken ones' flaws."""
     facts = {split: np.zeros(len(of_split), _FIELDS) for split, of_split in images.items()}
     broken: dict[str, dict[int, str]] = {split: {} for split in images}
-    with progress_bar(sum(map(len, images.values())), show=show_progress) as advance:
+    with ProgressBar("checking", sum(map(len, images.values())), show=show_progress) as progress:
         for split, of_split in images.items():
             for part, (found, flaws) in surveyed(
                 _examine, of_split, np.arange(len(of_split)), workers=workers
             ):
                 facts[split][part] = found
                 broken[split] |= flaws
-                advance(len(part))
+                progress.advance(len(part))
     return facts, broken
 
 

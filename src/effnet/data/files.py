@@ -1,10 +1,8 @@
 """Files of a data set by name, whole or in parts: in a folder, behind HTTP(S), or wherever fsspec reaches."""
 
-import http.client
 import mmap
 import os
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.http import NETWORK_ERRORS, HttpClient, RefusedError
 
 _CONNECTIONS = 16  # of a worker: what hides the delay of an object storage's answers
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
-_TIMEOUT_S = 30
-_REDIRECTIONS = 5
-_MOVED = {301, 302, 303, 307, 308}
-_AGAIN = {408, 429, 500, 502, 503, 504}
 
 # two letters at least: C:/ is a drive. One slash is what pathlib leaves of two.
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
@@ -61,7 +54,7 @@ def open_files(place: Path | str, *below: str) -> Files:
     url = f"{match[1].lower()}://{str(place)[match.end() :]}"
     head, _, query = url.partition("?")
     head = "/".join((head.rstrip("/"), *below))
-    remote = _Http if match[1].lower() in ("http", "https") else _Fsspec
+    remote = HttpClient if match[1].lower() in ("http", "https") else _Fsspec
     return RemoteFiles(remote, head, f"?{query}" if query else "")
 
 
@@ -105,11 +98,7 @@ class LocalFiles:
         return self._maps[name]
 
 
-class _RefusedError(OSError):
-    """An answer that will not change."""
-
-
-_FINAL = (_RefusedError, FileNotFoundError, PermissionError)
+_FINAL = (RefusedError, FileNotFoundError, PermissionError)
 
 
 class Remote(Protocol):
@@ -158,82 +147,12 @@ class RemoteFiles:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return remote.get(f"{self._head}/{name}{self._tail}", start, stop)
-            except (OSError, http.client.HTTPException) as error:
+            except NETWORK_ERRORS as error:
                 if attempt == _ATTEMPTS or isinstance(error, _FINAL):
                     reason = " ".join(str(error).split()) or type(error).__name__
                     raise UserError(f"{self.where(name)}: {reason}") from None
                 time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise AssertionError
-
-
-class _Http:
-    """HTTP(S) by range requests on a connection that is kept."""
-
-    def __init__(self) -> None:
-        self._connection: http.client.HTTPConnection | None = None
-        self._host: tuple[str, str] | None = None
-        self._prefix = ""
-
-    def get(self, url: str, start: int, stop: int | None) -> bytes:
-        """See `Remote`."""
-        ranged = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
-        for _ in range(_REDIRECTIONS):
-            try:
-                status, location, data = self._request(url, ranged)
-            except (OSError, http.client.HTTPException):
-                self._close()  # in an unknown state
-                raise
-            if location is None:
-                return self._checked(status, data, ranged=bool(ranged))
-            url = urljoin(url, location)
-        raise UserError(f"{urlsplit(url).hostname}: more than {_REDIRECTIONS} redirections")
-
-    def _request(self, url: str, headers: dict[str, str]) -> tuple[int, str | None, bytes]:
-        target = urlsplit(url)
-        connection = self._connected(target.scheme, target.netloc)
-        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
-        connection.request("GET", self._prefix + path, headers={**headers, "Accept-Encoding": "identity"})
-        response = connection.getresponse()
-        if headers and response.status == 200:  # the whole file: do not wait for it
-            self._close()
-            return 200, None, b""
-        moved = response.getheader("Location") if response.status in _MOVED else None
-        return response.status, moved, response.read()
-
-    @staticmethod
-    def _checked(status: int, data: bytes, *, ranged: bool) -> bytes:
-        if status == (206 if ranged else 200):
-            return data
-        if ranged and status == 200:
-            raise _RefusedError("the server answers no range requests, which reading a packed set needs")
-        reason = f"the server answers {status} {http.client.responses.get(status, '')}".rstrip()
-        raise OSError(reason) if status in _AGAIN else _RefusedError(reason)
-
-    def _connected(self, scheme: str, host: str) -> http.client.HTTPConnection:
-        if self._connection is None or self._host != (scheme, host):
-            self._close()
-            self._connection, self._prefix = _connect(scheme, host)
-            self._host = (scheme, host)
-        return self._connection
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _connect(scheme: str, host: str) -> tuple[http.client.HTTPConnection, str]:
-    """A connection to `host`, by way of the proxy that the environment names, and what paths begin with on it."""
-    proxy = "" if proxy_bypass(host) else getproxies().get(scheme, "")
-    through = urlsplit(proxy).netloc.rpartition("@")[2] or host
-    if scheme == "http":
-        return http.client.HTTPConnection(through, timeout=_TIMEOUT_S), f"http://{host}" if proxy else ""
-    connection = http.client.HTTPSConnection(
-        through, timeout=_TIMEOUT_S, context=ssl.create_default_context()
-    )
-    if proxy:
-        connection.set_tunnel(host)
-    return connection, ""
 
 
 class _Fsspec:

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import move_into_place
+from effnet.runtime.progress import ProgressBar
 
 NUM_CLASSES = 1000
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000}
@@ -69,21 +69,17 @@ def prepare_imagenet(
             _check_val_classes(val_classes, val_images, val_tar, {*class_tars, *_folders(out / "train")})
         to_do = sum(member.size for member in [*class_tars.values(), *val_images])
         _check_room(out, to_do)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(
-            *columns, console=Console(stderr=True), transient=True, disable=not show_progress
-        ) as progress:
-            task = progress.add_task("", total=to_do)
+        with ProgressBar("", to_do, in_bytes=True, show=show_progress) as progress:
             with _opened(train_tar) as train:
                 for name, member in class_tars.items():
-                    progress.update(task, description=f"train/{name}")
+                    progress.update(description=f"train/{name}")
                     _unpack_class(train, member, out / "train" / name)
-                    progress.advance(task, member.size)
+                    progress.advance(member.size)
             if val_images:
-                progress.update(task, description="val")
+                progress.update(description="val")
                 with _opened(val_tar) as val:
                     for size in _unpack_val(val, val_images, val_classes, out / "val"):
-                        progress.advance(task, size)
+                        progress.advance(size)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror or error}") from None
     return _summary(out)
@@ -207,7 +203,7 @@ def _unpack_class(train: tarfile.TarFile, member: tarfile.TarInfo, folder: Path)
         for image in images:
             if image.isfile() and (name := _name(image)):
                 _copy(images, image, unfinished / name)
-    os.replace(unfinished, folder)
+    move_into_place(unfinished, folder)
 
 
 def _unpack_val(
@@ -222,9 +218,9 @@ def _unpack_val(
         place = unfinished / name / _name(image)
         if not place.exists():
             _copy(val, image, part)
-            os.replace(part, place)
+            move_into_place(part, place)
         yield image.size
-    os.replace(unfinished, folder)
+    move_into_place(unfinished, folder)
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:

@@ -8,7 +8,6 @@ what it leaves has the same bytes as one in a single go with any number of worke
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 import threading
@@ -16,12 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
@@ -31,6 +29,8 @@ from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
 from effnet.data.workers import worker_count
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_file, sha256_of, write_text
+from effnet.runtime.progress import ProgressBar
 
 IMAGES_PER_SHARD = 1000
 _UNFINISHED = ".packing"
@@ -201,9 +201,9 @@ class _Shards(Dataset[Any]):
 
 def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -> None:
     bad: dict[str, str] = {}
-    # the process's number: a worker that outlives a killed packing for a while may be at the same shard
-    part = plan.unfinished / f"{number:06d}.tar.{os.getpid()}"
-    with part.open("wb") as file:
+    tar = plan.out / f"{number:06d}.tar"
+    # Unfinished files lie in the folder that is removed at the end.
+    with atomic_file(tar, scratch=plan.unfinished) as file:
         shard = _Shard(file, "npy" if plan.settings.quality is None else "jpg")
         first = number * plan.settings.images_per_shard
         for place, index in enumerate(plan.shard(number).tolist(), start=first):
@@ -216,18 +216,13 @@ def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -
                 bad[str(path.relative_to(plan.images.root))] = error.reason
             done += 1
         shard.close()
-        file.flush()
-        os.fsync(file.fileno())
-    with part.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
     facts = {
-        "name": f"{number:06d}.tar",
+        "name": tar.name,
         "images": len(shard.records),
-        "bytes": part.stat().st_size,
-        "sha256": digest,
+        "bytes": tar.stat().st_size,
+        "sha256": sha256_of(tar),
     }
-    os.replace(part, plan.out / f"{number:06d}.tar")
-    (plan.out / f"{number:06d}.idx").write_text(shard.dali_index())
+    write_text(tar.with_suffix(".idx"), shard.dali_index())
     # last, since it is by this that the shard counts as written
     _write_json(
         plan.unfinished / f"{number:06d}.json", {"shard": facts, "bad": bad, "records": shard.records}
@@ -249,7 +244,7 @@ class _Encoded:
 class _Shard:
     """A tar in WebDataset's form, without anything that differs from run to run."""
 
-    def __init__(self, file: BinaryIO, suffix: str) -> None:
+    def __init__(self, file: IO[bytes], suffix: str) -> None:
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self._suffix = suffix
         self.records: list[tuple[int, ...]] = []
@@ -318,7 +313,8 @@ def _write_index(plan: _Plan) -> None:
         raise UserError(f"{plan.images.root} holds no image that can be decoded")
     records = io.BytesIO()
     np.save(records, np.array(rows, dtype=RECORD))
-    (plan.out / RECORDS).write_bytes(records.getvalue())
+    with atomic_file(plan.out / RECORDS) as file:
+        file.write(records.getvalue())
     index = {
         **plan.header,
         "records_sha256": hashlib.sha256(records.getvalue()).hexdigest(),
@@ -339,26 +335,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1 if path.name == INDEX else None)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_text(path, json.dumps(content, indent=1 if path.name == INDEX else None))
 
 
 @contextmanager
 def _progress(total: int, workers: int, show: bool) -> Iterator[torch.Tensor]:
     """Counters of images done: one of each worker's, and one of this process's."""
     done = torch.zeros(max(1, workers) + 1, dtype=torch.int64).share_memory_()
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     ended = threading.Event()
-    with Progress(*columns, disable=not show) as progress:
-        task = progress.add_task("packing", total=total)
+    with ProgressBar("packing", total, show=show) as progress:
 
         def watch() -> None:
             while not ended.wait(_POLL_S):
-                progress.update(task, completed=int(done.sum()))
+                progress.update(int(done.sum()))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -367,4 +356,3 @@ def _progress(total: int, workers: int, show: bool) -> Iterator[torch.Tensor]:
         finally:
             ended.set()
             watcher.join()
-            progress.update(task, completed=int(done.sum()))

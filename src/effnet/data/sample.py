@@ -1,6 +1,5 @@
 """A small real data set without a download: scikit-learn's handwritten digits as JPEG files."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import move_into_place
 
 SIDE = 32
 """side of the images in pixels; scikit-learn's have 8"""
@@ -51,7 +51,7 @@ def _write(images: dict[str, Image.Image], out: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path, quality=95)
         unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        os.replace(unfinished, out)
+        move_into_place(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

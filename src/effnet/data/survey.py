@@ -1,12 +1,9 @@
 """A look at each of many image files, by several processes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
 from effnet.data.folder import ImageFolder
@@ -66,14 +63,3 @@ class _Looks(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         return self.look(self.images, self.parts[number])
-
-
-@contextmanager
-def progress_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar while images are checked, if standard error is a terminal; what it gives is told how many more are done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = show and console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task("checking", total=total)
-        yield lambda more: progress.advance(task, more)

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,8 @@ from effnet.data.decode import BadImageError, EncodedImage, decoders
 from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
 from effnet.data.survey import surveyed
+from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_path
 
 Keys = npt.NDArray[np.uint64]
 """(N,) hash of each file; a file that changes gets another"""
@@ -92,11 +93,9 @@ class Memory:
     def write(self, keys: Keys) -> None:
         """Replace the keys; of the folders remembered in `cache`, those not asked for longest are forgotten."""
         cache = self._file.parent
-        with suppress(OSError):
-            cache.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=cache) as scratch:
-                np.save(f"{scratch}/{self._file.name}", keys)
-                os.replace(f"{scratch}/{self._file.name}", self._file)
+        with suppress(OSError, UserError):
+            with atomic_path(self._file, make_folder=True) as temporary:
+                np.save(temporary, keys)
             kept = sorted(cache.glob("*.npy"), key=os.path.getmtime)
             for old in kept[:-_FOLDERS_KEPT]:
                 old.unlink()

@@ -16,12 +16,12 @@ from torch.overrides import TorchFunctionMode
 
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECISION_KEY
-from effnet.export.files import written_whole
 from effnet.export.form import inference_form
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference, example_images
 from effnet.export.session import open_session
+from effnet.runtime.files import atomic_path
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
 
@@ -125,7 +125,7 @@ def export_onnx(
         reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
     if tolerance is None:
         tolerance = reference.tolerance(precision)
-    with written_whole(path) as temporary:
+    with atomic_path(path, make_folder=True) as temporary:
         onnx.save(proto, temporary)
         in_integers = "DequantizeLinear" in operators(proto)
         difference, *fused = (

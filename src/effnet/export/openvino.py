@@ -10,12 +10,12 @@ from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.facts import METADATA_KEY, PRECISION_KEY
-from effnet.export.files import written_whole
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference
 from effnet.export.signal_stack import kept_signal_stack
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_paths
 from effnet.weights import WeightsMetadata
 
 # Where OpenVINO keeps what an ONNX file says of itself, also in its own files.
@@ -63,9 +63,9 @@ def export_openvino(
         )
         converted = openvino.convert_model(onnx_path)
     weights = path.with_suffix(".bin")
-    with written_whole(path) as temporary, written_whole(weights) as temporary_weights:
+    # OpenVINO names the second file after the first, which holds for the temporary names as well.
+    with atomic_paths(path, weights, make_folder=True) as (temporary, _):
         openvino.save_model(converted, temporary, compress_to_fp16=precision == "fp16")
-        assert temporary.with_suffix(".bin") == temporary_weights
         written = openvino.Core().read_model(temporary)
         compiled = compile_openvino(written)
         if exported.overflows:  # and OpenVINO's sums do as well

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from effnet.export.facts import INPUT
-from effnet.export.files import written_whole
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_file, write_text
 from effnet.weights import WeightsMetadata
 
 
@@ -77,8 +77,7 @@ def export_tensorrt(
         device=device,
     )
     stored = load_package("onnx").load(onnx_path).metadata_props
-    with written_whole(_facts_path(path)) as temporary:
-        temporary.write_text(json.dumps({entry.key: entry.value for entry in stored}), encoding="utf-8")
+    write_text(_facts_path(path), json.dumps({entry.key: entry.value for entry in stored}))
     side = metadata.preprocessing["image_size"]
     image = (side, side, 3) if preprocessing_in_graph else (3, side, side)
     profile = {"min": (1, *image), "opt": (batch_size, *image), "max": (max_batch_size, *image)}
@@ -119,8 +118,8 @@ def _build(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> 
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise UserError(f"{onnx_path}: TensorRT builds no engine from it; see its messages above")
-    with written_whole(path) as temporary:
-        temporary.write_bytes(memoryview(engine))
+    with atomic_file(path) as file:
+        file.write(memoryview(engine))
 
 
 def read_engine(path: Path) -> tuple[Any, dict[str, str]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from effnet.data import Batch
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_file, atomic_path
 from effnet.runtime.processes import Processes
 
 
@@ -41,7 +42,7 @@ class ConfusionMatrix:
     def write_per_class(self, path: Path) -> None:
         """Write a CSV file with a line per class that has images: images, right ones, accuracy, the usual mistake."""
         counts = self.counts
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with atomic_file(path, "w") as file:
             writer = csv.writer(file)
             writer.writerow(["class", "images", "right", "top1", "mostly_mistaken_for"])
             for index, row in enumerate(counts):
@@ -60,7 +61,7 @@ class ConfusionMatrix:
             UserError: matplotlib is missing, or does not know the suffix.
         """
         if path.suffix == ".csv":
-            with path.open("w", newline="", encoding="utf-8") as file:
+            with atomic_file(path, "w") as file:
                 writer = csv.writer(file)
                 writer.writerow(["true \\ predicted", *self.classes])
                 writer.writerows(
@@ -89,7 +90,8 @@ class ConfusionMatrix:
             axes.set_xticks(range(len(names)), names, rotation=90)
             axes.set_yticks(range(len(names)), names)
         figure.colorbar(picture, label="share of the true class")
-        try:
-            figure.savefig(path, dpi=100)
-        except ValueError as error:
-            raise UserError(f"--confusion {path}: {' '.join(str(error).split())}") from None
+        with atomic_path(path) as temporary:
+            try:
+                figure.savefig(temporary, dpi=100)
+            except ValueError as error:
+                raise UserError(f"--confusion {path}: {' '.join(str(error).split())}") from None

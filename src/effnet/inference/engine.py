@@ -12,7 +12,6 @@ from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engines.network import Network
 from effnet.inference.engines.table import ENGINES, EXPORTED_SUFFIXES, EngineKind, fastest, kind_of_file
 from effnet.inference.engines.torch import TorchNetwork
-from effnet.recipe import ComputeSettings
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import choose_device
@@ -95,9 +94,8 @@ def engine_of(trained: TrainedModel, engine: str, device: torch.device, precisio
     """
     kind = fastest(device) if engine == AUTO else ENGINES[engine]
     if kind.from_weights is None:
-        settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
         compiles = kind.name == "torch-compiled"
-        return Engine(kind.name, TorchNetwork(trained, Precision(settings, device), compiles=compiles))
+        return Engine(kind.name, TorchNetwork(trained, Precision(precision, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
         # TF32 is PyTorch's word; another engine chooses how it computes in FP32.
         named = "fp32" if precision == "tf32" else precision

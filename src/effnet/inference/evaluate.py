@@ -12,7 +12,7 @@ from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
 from effnet.quantization.model import build
-from effnet.recipe import ComputeSettings, Recipe
+from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision
@@ -181,10 +181,7 @@ def _validator(recipe: Recipe, data: DataSource, processes: Processes, engine: E
     return Validator(
         data.val,
         engine.preprocessing,
-        Precision(
-            ComputeSettings(precision="tf32" if engine.network.precision == "tf32" else "fp32"),
-            processes.device,
-        ),
+        Precision("tf32" if engine.network.precision == "tf32" else "fp32", processes.device),
         processes,
         topk=recipe.run.topk,
         max_batches=recipe.run.prof,

@@ -31,6 +31,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import MBConv
 from effnet.models.replace import with_state_of
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -203,9 +204,7 @@ def _write(cache: Path, known: Mapping[str, Mapping[str, Verdict]]) -> None:
         environment: {shape: asdict(verdict) for shape, verdict in verdicts.items()}
         for environment, verdicts in known.items()
     }
-    fresh = cache.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    fresh.replace(cache)
+    write_text(cache, json.dumps(content, indent=1))
 
 
 def measure_block(block: MBConv, side: int, workload: Workload) -> Verdict:

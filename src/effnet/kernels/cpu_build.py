@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 from effnet.runtime.cache import cache_dir
+from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_path
 
 _LOG = logging.getLogger("effnet")
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi")
@@ -30,7 +32,7 @@ def load_kernels(source: Path) -> ctypes.CDLL | None:
     """
     try:
         return ctypes.CDLL(str(_built(source)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, UserError, subprocess.SubprocessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
         _LOG.info("%s is not used, PyTorch's operators take its place: %s", source.stem, reason)
         return None
@@ -48,16 +50,14 @@ def _built(source: Path) -> Path:
 
 
 def _build(compiler: str, source: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        parts, whole = f"{scratch}/kernel.o", f"{scratch}/kernel.so"
+    with atomic_path(path, make_folder=True) as whole, tempfile.TemporaryDirectory() as scratch:
+        parts = f"{scratch}/kernel.o"
         # Linked apart from compiling, without -fopenmp: its calls are left to the library that PyTorch has loaded.
         for command in (
             [compiler, *_FLAGS, "-c", str(source), "-o", parts],
-            [compiler, "-shared", parts, "-o", whole],
+            [compiler, "-shared", parts, "-o", str(whole)],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        os.replace(whole, path)  # whole or not at all: other processes may be building it too
 
 
 def _processor() -> list[bytes]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 SqueezeWidth = Literal["input", "expanded", "none"]
 Padding = Literal["symmetric", "same"]
+Activation = Literal["silu", "relu", "relu6", "hardswish"]
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
@@ -55,7 +56,7 @@ class ModelConfig:
             (stochastic depth, arXiv 1603.09382); it falls linearly from 1 at the first block.
         squeeze_width: what the squeeze-and-excitation bottleneck is a quarter of: the block's ``input``
             channels (published EfficientNet), its ``expanded`` channels (WideSE), or ``none`` for no module.
-        activation: name in `layers.ACTIVATIONS`.
+        activation: a key of `layers.ACTIVATIONS`.
         fixed_stem_and_head: keep stem and head channels and the depth of the first and last stage unscaled (Lite).
         padding: ``symmetric`` (PyTorch's) or ``same`` (TensorFlow's "SAME", which pads right and bottom first).
         quantized: whether it is a quantized twin: the network of the float model, in which
@@ -75,7 +76,7 @@ class ModelConfig:
     dropout: float
     survival_prob: float = 1.0
     squeeze_width: SqueezeWidth = "input"
-    activation: str = "silu"
+    activation: Activation = "silu"
     fixed_stem_and_head: bool = False
     padding: Padding = "symmetric"
     quantized: bool = False

@@ -1,31 +1,19 @@
-"""Size and work of a model, counted without running it."""
+"""Size and work of a model, counted without running it.
 
-from dataclasses import dataclass, replace
+After a model was added, `python -m effnet.models.profile > src/effnet/models/profiles.json` counts all again.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from effnet.models.config import ModelConfig
+from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import ConvBNAct
+from effnet.models.profiles import Profile
 from effnet.models.registry import model_config
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Size of a model and its work on one image.
-
-    Attributes:
-        parameters: trainable numbers.
-        macs: multiply-accumulates of convolutions and linear layers.
-        activations: numbers that convolutions and linear layers give, as in arXiv 2003.13678.
-        image_size: side of the image in pixels.
-    """
-
-    parameters: int
-    macs: int
-    activations: int
-    image_size: int
 
 
 @dataclass(frozen=True)
@@ -33,8 +21,8 @@ class LayerSize:
     """A convolution's or linear layer's work on one image.
 
     Attributes:
-        inputs, outputs: numbers that it reads and gives.
-        weights: its numbers, bias included.
+        inputs, outputs: elements that it reads and returns.
+        weights: its parameters, bias included.
         macs: multiply-accumulates.
     """
 
@@ -45,12 +33,15 @@ class LayerSize:
 
 
 def profile(name: str, image_size: int | None = None) -> Profile:
-    """Count for a registered model; on the meta device, so that even B7 takes no memory.
+    """Count the parameters and the work of a registered model, on the meta device, which takes no memory.
+
+    Args:
+        name: a name of `list_models`; a quantized model has the counts of its float model.
+        image_size: side of the image in pixels; None for the model's own.
 
     Raises:
         UserError: unknown name.
     """
-    # Quantizers neither add parameters nor change the count, and are slow to import.
     config = replace(model_config(name, image_size=image_size), quantized=False)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in EfficientNet(config).parameters())
@@ -64,7 +55,7 @@ def profile(name: str, image_size: int | None = None) -> Profile:
 
 
 def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
-    """Every convolution and linear layer of a model by its name, in the order in which they run."""
+    """Return the size of every convolution and linear layer by its name, in the order in which they run."""
     sizes: dict[str, LayerSize] = {}
     names: dict[nn.Module, str] = {}
 
@@ -86,3 +77,14 @@ def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
                 module.register_forward_hook(count)
         model(torch.empty(1, 3, config.image_size, config.image_size))
     return sizes
+
+
+def profiles_as_json() -> str:
+    """Return the content of `profiles.json`: the profile of every float model, one a line."""
+    names = [name for name, config in MODEL_CONFIGS.items() if not config.quantized]
+    lines = (f"{json.dumps(name)}: {json.dumps(asdict(profile(name)))}" for name in names)
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    print(profiles_as_json(), end="")

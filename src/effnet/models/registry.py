@@ -1,13 +1,15 @@
 """From a name to a model."""
 
 import difflib
+import typing
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from effnet.models.config import MODEL_CONFIGS, ModelConfig
-from effnet.models.efficientnet import EfficientNet
-from effnet.models.layers import ACTIVATIONS
+from effnet.models.config import MODEL_CONFIGS, Activation, ModelConfig
 from effnet.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from effnet.models.efficientnet import EfficientNet
 
 _OVERRIDES = {field.name for field in fields(ModelConfig)} - {"name"}
 
@@ -39,6 +41,7 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
 
 
 def _check(config: ModelConfig) -> None:
+    activations = typing.get_args(Activation)
     checks = {
         "num_classes": (config.num_classes >= 1, "at least 1"),
         "dropout": (0.0 <= config.dropout < 1.0, "in [0, 1)"),
@@ -46,7 +49,7 @@ def _check(config: ModelConfig) -> None:
         "bn_momentum": (0.0 <= config.bn_momentum <= 1.0, "in [0, 1]"),
         "bn_epsilon": (config.bn_epsilon > 0.0, "above 0"),
         "conv_init": (config.conv_init in ("fan_in", "fan_out"), "fan_in or fan_out"),
-        "activation": (config.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
+        "activation": (config.activation in activations, f"one of {', '.join(activations)}"),
         "padding": (config.padding in ("symmetric", "same"), "symmetric or same"),
         "squeeze_width": (config.squeeze_width in ("input", "expanded", "none"), "input, expanded or none"),
     }
@@ -55,9 +58,11 @@ def _check(config: ModelConfig) -> None:
             raise UserError(f"{name} must be {allowed}, not {getattr(config, name)!r}")
 
 
-def build_model(name: str, **overrides: Any) -> EfficientNet:
+def build_model(name: str, **overrides: Any) -> "EfficientNet":
     """Return a freshly initialised float model; see `model_config` for the arguments and errors.
 
     Quantized twins are made by `effnet.create_model`.
     """
+    from effnet.models.efficientnet import EfficientNet  # PyTorch, which listing the models does not need
+
     return EfficientNet(model_config(name, **overrides))

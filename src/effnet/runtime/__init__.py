@@ -1,1 +1,1 @@
-"""What all parts stand on: errors, processes, precision, memory, caches, files, the run's log."""
+"""Foundations of all other packages: errors, processes, precision, memory, files, HTTP, progress, the run's log."""

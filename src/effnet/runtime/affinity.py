@@ -1,6 +1,6 @@
-"""Bind each process to cores near its GPU, so that its memory is not across the machine.
+"""CPU affinity: bind each process to cores near its GPU, so that it uses memory of the same NUMA node.
 
-`cores_of` decides on a described machine; `bind_process` describes this one, and binds.
+`cores_of` chooses the cores on any described machine; `bind_process` describes this machine and binds the process.
 """
 
 import os
@@ -20,7 +20,7 @@ _SYSTEM = Path("/sys/devices/system")
 
 @dataclass(frozen=True)
 class Topology:
-    """Cores of a machine as the processes on it see them. A core here is a hardware thread, as in the kernel's lists.
+    """Cores of a machine. Cores are numbered by hardware thread, as in the Linux kernel's lists.
 
     Attributes:
         sockets: for each local rank, the cores of the NUMA node that its GPU is attached to.
@@ -31,18 +31,18 @@ class Topology:
     physical: Sequence[frozenset[int]]
 
     def physical_cores(self, local_rank: int) -> list[set[int]]:
-        """Physical cores of a process's socket, by their first hardware thread; those not in it are cut off."""
+        """Return the physical cores of a process's socket, in the order of their first hardware thread."""
         parts = (set(threads & self.sockets[local_rank]) for threads in self.physical)
         return sorted(filter(None, parts), key=min)
 
     def sharing(self, local_rank: int) -> list[int]:
-        """Local ranks whose processes use the socket of `local_rank`, itself included, in order."""
+        """Return the local ranks of the processes on the socket of `local_rank`, itself included, in order."""
         mine = self.sockets[local_rank]
         return [rank for rank, cores in enumerate(self.sockets) if cores & mine]
 
 
 def cores_of(mode: str, local_rank: int, topology: Topology) -> set[int]:
-    """Cores that a process takes in one of the modes of NVIDIA's `--gpu-affinity`.
+    """Return the cores for a process in one of the modes of NVIDIA's `--gpu-affinity`.
 
     Args:
         mode: ``socket``, ``socket_single``, ``socket_single_unique``, ``socket_unique_interleaved`` or
@@ -51,11 +51,10 @@ def cores_of(mode: str, local_rank: int, topology: Topology) -> set[int]:
         topology: the machine.
 
     Returns:
-        Hardware threads; a physical core always comes with all of its own, unless there are fewer physical cores than
-        processes. Then the hardware threads are divided.
+        Hardware threads: all of each physical core, or, with fewer physical cores than processes, a part of them.
 
     Raises:
-        UserError: more processes share the socket than it has cores, in a mode that gives each its own.
+        UserError: more processes share the socket than it has cores, in a mode with separate cores for each.
     """
     cores = topology.physical_cores(local_rank)
     if mode == "socket":
@@ -69,7 +68,7 @@ def cores_of(mode: str, local_rank: int, topology: Topology) -> set[int]:
     if len(cores) < len(processes):
         raise UserError(
             f"--gpu-affinity {mode}: {len(processes)} processes share {len(cores)} cores of a NUMA node; "
-            "start fewer processes, or take --gpu-affinity socket"
+            "start fewer processes, or use --gpu-affinity socket"
         )
     if mode == "socket_single_unique":
         return cores[position]
@@ -79,11 +78,11 @@ def cores_of(mode: str, local_rank: int, topology: Topology) -> set[int]:
 
 
 def bind_process(mode: str, device: torch.device, local_rank: int, local_world_size: int) -> None:
-    """Bind this process, and the workers it starts.
+    """Bind this process and the workers that it starts to cores.
 
-    `auto` binds to the cores of the GPU's NUMA node; several processes on a CPU share the cores evenly, NUMA node by
-    node, and a single one there is left alone. In the other modes processes on a CPU are spread evenly over the NUMA
-    nodes, which take the place of the GPUs' sockets. Nothing happens where the system has no affinity.
+    `auto` binds to the cores of the GPU's NUMA node. Without GPUs, several processes divide the cores evenly, NUMA node
+    by NUMA node, and a single process is not bound. In the other modes processes without GPUs are distributed evenly
+    over the NUMA nodes. Nothing happens on a system without CPU affinity.
 
     Args:
         mode: `none`, `auto`, or a mode of `cores_of`.
@@ -116,7 +115,7 @@ def _cores_in_auto(
 
 
 def share_of_cores(cores: Sequence[T], position: int, count: int) -> Sequence[T]:
-    """An even, contiguous part of `cores` for one of several processes; none if there are fewer cores than processes.
+    """Return a contiguous part of `cores` for one of several processes; none with fewer cores than processes.
 
     Args:
         cores: in an order in which neighbours belong together.
@@ -129,7 +128,7 @@ def share_of_cores(cores: Sequence[T], position: int, count: int) -> Sequence[T]
 
 
 def parse_cpu_list(text: str) -> set[int]:
-    """Cores in the kernel's list format, such as ``0-3,8``."""
+    """Parse cores in the Linux kernel's list format, such as ``0-3,8``."""
     cores: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
@@ -138,13 +137,13 @@ def parse_cpu_list(text: str) -> set[int]:
 
 
 def _topology(device: torch.device, local_world_size: int, allowed: set[int]) -> Topology:
-    """This machine's, cut to the cores that the process may use."""
+    """Describe this machine, restricted to the cores that the process may use."""
     nodes = [node & allowed for node in _nodes() if node & allowed] or [allowed]
     if device.type == "cuda" and torch.cuda.device_count() >= local_world_size:
         near = [_cores_of_gpu(torch.device("cuda", rank)) & allowed for rank in range(local_world_size)]
-        sockets = [cores or allowed for cores in near]  # a virtual machine may not tell
+        sockets = [cores or allowed for cores in near]  # a virtual machine may not report them
     elif device.type == "cuda":
-        # Each process sees its own GPU alone; all are taken to be on one socket.
+        # Each process sees only its own GPU; all are assumed to be on one socket.
         sockets = [_cores_of_gpu(device) & allowed or allowed] * local_world_size
     else:
         sockets = [nodes[rank * len(nodes) // local_world_size] for rank in range(local_world_size)]
@@ -170,7 +169,7 @@ def _cores_of_gpu(device: torch.device) -> set[int]:
 
 
 def _cores_in_order(allowed: set[int]) -> list[int]:
-    """Cores by NUMA node, and in a node by physical core, so that two processes don't share one's hyper-threads."""
+    """Order cores by NUMA node and then by physical core, so that processes share as few physical cores as possible."""
     nodes = _nodes()
 
     def place(core: int) -> tuple[int, int, int]:

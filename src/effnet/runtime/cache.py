@@ -1,11 +1,15 @@
-"""Where files that can be had again are kept."""
+"""The folder for files that can be downloaded or built again."""
 
 import os
 from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Folder of downloads and compiled kernels: `EFFNET_HOME`, or `effnet` in `XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the folder of downloads and compiled kernels.
+
+    Returns:
+        `EFFNET_HOME` if that is set, else `effnet` in `XDG_CACHE_HOME` or `~/.cache`; it need not exist.
+    """
     if home := os.environ.get("EFFNET_HOME"):
         return Path(home).expanduser()
     if caches := os.environ.get("XDG_CACHE_HOME"):

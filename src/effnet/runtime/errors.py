@@ -1,5 +1,5 @@
-"""The errors that a user can mend: the command line prints them as one line and exits with code 2."""
+"""The error for what a user can fix: the command line prints it as one line and exits with code 2."""
 
 
 class UserError(ValueError):
-    """Bad input from outside: a file, a folder or a flag. The message is one line, names it and says what to do."""
+    """Bad input: a file, a folder, a flag or an argument. The message is one line that names it and says what to do."""

@@ -1,4 +1,4 @@
-"""Where a run reports: a JSON log with one object a line, and lines or a progress bar for people."""
+"""Log of a run: a JSON log with one object per line, and text or a progress bar on the terminal."""
 
 import json
 import math
@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.progress import ProgressBar
 
 
 class RunLog:
@@ -23,8 +23,8 @@ class RunLog:
     of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970.
 
     Args:
-        path: the file, made anew or, with `append`, gone on with; None writes none.
-        append: keep what the file holds.
+        path: the file; None for no file.
+        append: add to an existing file instead of replacing it.
         is_main: whether this process writes.
 
     Raises:
@@ -34,8 +34,7 @@ class RunLog:
     def __init__(self, path: Path | None, *, append: bool = False, is_main: bool = True) -> None:
         self._is_main = is_main
         self._console = Console(highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
+        self._progress: ProgressBar | None = None
         self._file: TextIO | None = None
         if path is not None and is_main:
             try:
@@ -55,7 +54,7 @@ class RunLog:
             self._file.close()
 
     def print(self, line: str) -> None:
-        """Show a line to people."""
+        """Print a line on the terminal."""
         if self._is_main:
             # Markup would swallow brackets in file names.
             self._console.print(line, markup=False)
@@ -72,16 +71,8 @@ class RunLog:
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal."""
         if self._is_main and sys.stdout.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed}/{task.total}"),
-            )
-            self._progress = Progress(
-                *columns, TimeRemainingColumn(), TextColumn("{task.fields[state]}"), console=self._console
-            )
+            self._progress = ProgressBar(f"epoch {epoch + 1}/{epochs}", steps, console=self._console)
             self._progress.start()
-            self._task = self._progress.add_task(f"epoch {epoch + 1}/{epochs}", total=steps, state="")
 
     def iteration(self, data: Mapping[str, float], *, epoch: int, step: int, steps: int) -> None:
         """Record a step of `steps` and show it."""
@@ -89,7 +80,7 @@ class RunLog:
         rate = data.get("train.total_ips", 0.0)
         state = f"loss {data['train.loss']:.4f}  lr {data['train.lr']:.3g}  {rate:.0f} images/s"
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, state=state)
+            self._progress.update(step, state=state)
         else:
             self.print(f"epoch {epoch + 1} step {step}/{steps}  {state}")
 
@@ -100,7 +91,7 @@ class RunLog:
         self.record("event", {"event": "bad images", "split": split, "images": dict(reasons)})
 
     def end_epoch(self) -> None:
-        """Take the progress bar away."""
+        """Stop the progress bar."""
         if self._progress is not None:
             with suppress(OSError):  # the terminal may be gone
                 self._progress.stop()

@@ -7,51 +7,61 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effnet.recipe import ComputeSettings
 from effnet.runtime.errors import UserError
 
 AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 TF32_CAPABILITY = (8, 0)  # Ampere
 # Good steps after which the dynamic loss scale doubles; NVIDIA's implementation has the same.
 GROWTH_INTERVAL = 100
-# A static scale is never grown; the scaler asks for an interval all the same.
+# GradScaler requires a growth interval even for a static scale.
 _NEVER = 2**31 - 1
 
 
 class Precision:
-    """Autocast and loss scaling (arXiv 1710.03740) as `settings` asks for, on `device`.
+    """Autocast and loss scaling (arXiv 1710.03740) of a run; on a GPU it turns TF32 on or off for the whole process.
 
-    On a GPU this turns TF32 on or off for the whole process.
+    Args:
+        name: as for `resolve_precision`.
+        device: where to compute.
+        static_loss_scale: loss scale of FP16 that never changes; None for a dynamic one.
+        initial_loss_scale: dynamic loss scale at the start.
 
     Raises:
         UserError: TF32 on a device without it.
     """
 
-    def __init__(self, settings: ComputeSettings, device: torch.device) -> None:
-        self.name = resolve_precision(settings.precision, device)
+    def __init__(
+        self,
+        name: str | None,
+        device: torch.device,
+        *,
+        static_loss_scale: float | None = None,
+        initial_loss_scale: float = 128.0,
+    ) -> None:
+        self.name = resolve_precision(name, device)
         self.device = device
         self._dtype = AUTOCAST_DTYPES.get(self.name)
-        self._static_scale = settings.static_loss_scale
+        self._static_scale = static_loss_scale
         if device.type == "cuda":
             _allow_tf32(self.name == "tf32")
         # BF16 has FP32's range and needs no scaling.
         self.scaler = torch.amp.GradScaler(
             device.type,
             enabled=self.name == "fp16",
-            init_scale=self._static_scale or settings.initial_loss_scale,
+            init_scale=static_loss_scale or initial_loss_scale,
             growth_factor=2.0,
             backoff_factor=0.5,
             growth_interval=_NEVER if self._static_scale else GROWTH_INTERVAL,
         )
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context in which a forward pass runs."""
+        """Return the context in which a forward pass runs."""
         if self._dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self._dtype)
 
     def scale(self, loss: Tensor) -> Tensor:
-        """The loss to call `backward` on."""
+        """Return the scaled loss, to call `backward` on."""
         return self.scaler.scale(loss)
 
     def update_scale(self) -> None:
@@ -60,11 +70,11 @@ class Precision:
             self.scaler.update(self._static_scale)
 
     def loss_scale(self) -> float | None:
-        """Present loss scale, None without scaling; waits for the device."""
+        """Return the present loss scale, None without scaling; waits for the device."""
         return self.scaler.get_scale() if self.scaler.is_enabled() else None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the dynamic loss scale of `scaler.state_dict()`; how it adapts is this run's own.
+        """Take over the dynamic loss scale of `scaler.state_dict()`; its growth factor and interval stay as they are.
 
         A checkpoint of a run without loss scaling has none, and a static scale needs none.
         """
@@ -74,11 +84,11 @@ class Precision:
 
 
 def resolve_precision(name: str | None, device: torch.device) -> str:
-    """Arithmetic on a device: `name`, unless it leaves that open.
+    """Return the arithmetic that a setting stands for on a device.
 
     Args:
-        name: as in `ComputeSettings`. None stands for TF32 on a GPU that has it and FP32 elsewhere, `amp` for FP16 on
-            a GPU and BF16 on a CPU.
+        name: one of the names that are returned, `amp` for FP16 on a GPU and BF16 on a CPU, or None for TF32 on a GPU
+            that has it and FP32 elsewhere.
         device: where to compute.
 
     Returns:
@@ -102,7 +112,7 @@ def resolve_precision(name: str | None, device: torch.device) -> str:
 def tune_convolutions(device: torch.device) -> None:
     """Let cuDNN time its algorithms at the first batch of each shape; for runs whose shapes do not change.
 
-    Where PyTorch has been told to be deterministic, cuDNN's choice stays as it is: timings differ from run to run.
+    Where PyTorch is set to be deterministic nothing changes, because timings, and so choices, differ between runs.
     """
     deterministic = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
     if device.type == "cuda" and not deterministic:
@@ -114,7 +124,7 @@ def _has_tf32(device: torch.device) -> bool:
 
 
 def _allow_tf32(allowed: bool) -> None:
-    # Not by the newer attributes `fp32_precision`: setting those makes PyTorch's own compiler fail, which reads
-    # `get_float32_matmul_precision` and `cudnn.allow_tf32`. These two set old and new attributes alike.
+    # The newer attributes `fp32_precision` are not set directly, because torch.compile then fails when it reads
+    # `get_float32_matmul_precision` and `cudnn.allow_tf32`. These two calls set old and new attributes.
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed

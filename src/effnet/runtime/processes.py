@@ -1,4 +1,4 @@
-"""This process among the others: who it is, where it computes, and sums over all."""
+"""The processes of a run: rank and device of this one, and collective operations over all of them."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -37,32 +37,32 @@ class Processes:
 
     @classmethod
     def alone(cls, device: torch.device) -> "Processes":
-        """A process without others."""
+        """Return a single process, without `torchrun`."""
         return cls(0, 0, 1, 1, device)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process prints and writes."""
+        """True for the process that prints and writes files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Elementwise sum over all processes; `values` is changed in place and returned."""
+        """Sum `values` elementwise over all processes, in place, and return it."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def max(self, values: Tensor) -> Tensor:
-        """Elementwise maximum over all processes; `values` is changed in place and returned."""
+        """Take the elementwise maximum of `values` over all processes, in place, and return it."""
         if self.world_size > 1:
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
     def merge(self, named: Mapping[str, str]) -> dict[str, str]:
-        """Entries of all processes together, in every one of them."""
+        """Return the entries of all processes together, in every process."""
         return {name: value for each in self.gather(dict(named)) for name, value in each.items()}
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, by rank, in every one of them."""
+        """Return every process's value, by rank, in every process."""
         if self.world_size == 1:
             return [value]
         gathered = [value] * self.world_size
@@ -70,7 +70,7 @@ class Processes:
         return gathered
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Replace BatchNorm's running statistics, which each process gathers alone, by their mean over all."""
+        """Replace BatchNorm's running statistics, which are local to each process, by their mean over all processes."""
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self.world_size > 1 and buffers:
             flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
@@ -82,7 +82,7 @@ class Processes:
             )
 
     def agree(self, value: object) -> bool:
-        """Whether every process has the same value, such as the epoch it starts from."""
+        """Return True if every process has the same value, such as the epoch to start from."""
         return all(other == value for other in self.gather(value))
 
     def barrier(self) -> None:
@@ -92,14 +92,18 @@ class Processes:
 
 
 def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> DistributedDataParallel:
-    """Sum a step's gradients over the processes, bucket by bucket, while its backward pass goes on.
+    """Wrap a step so that gradients are averaged over the processes, bucket by bucket, during the backward pass.
 
     Args:
-        step: gives the loss; the gradients become means over the processes.
-        bucket_size: megabytes in a bucket. The last one can't be hidden, and PyTorch's 25 MB hold all of B0's 21.
-        accumulates: whether some backward passes are left without a sum (`no_sync`), which a static graph forbids.
+        step: returns the loss.
+        bucket_size: megabytes in a bucket. Reducing the last bucket can't overlap with the backward pass, and PyTorch's
+            default of 25 MB would hold all gradients of a small model.
+        accumulates: some backward passes skip the reduction (`no_sync`), which a static graph does not allow.
+
+    Returns:
+        The wrapped step.
     """
-    # BatchNorm's statistics stay local until validation averages them. PyTorch 2.14 renamed the setting.
+    # BatchNorm's statistics stay local until validation averages them. PyTorch 2.14 renamed the argument.
     new_name = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
     local_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
     return DistributedDataParallel(
@@ -112,10 +116,14 @@ def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> 
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Device for `auto`, `cuda` or `cpu`.
+    """Return the device for `auto`, `cuda` or `cpu`.
+
+    Args:
+        name: `auto` for a GPU if there is one, or `cuda` or `cpu`.
+        local_rank: number of the process on its machine, which is that of its GPU.
 
     Raises:
-        UserError: `cuda` where there is none, or fewer GPUs than processes.
+        UserError: `cuda` on a machine without a GPU, or fewer GPUs than processes.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -133,7 +141,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def joined_processes(device_name: str) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started, if it did, and leave them at the end.
+    """Join the process group that `torchrun` started, if any, and leave it at the end of the block.
 
     Args:
         device_name: `auto`, `cuda` or `cpu`.

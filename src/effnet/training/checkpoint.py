@@ -10,6 +10,7 @@ import torch
 
 from effnet.recipe import RunSettings, flatten
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_file, atomic_path
 from effnet.weights.files import read_torch_file
 from effnet.weights.history import with_todays_quantizers
 
@@ -23,23 +24,18 @@ def write_atomically(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"--workspace: can't write {path}: {error.strerror}") from None
+    with atomic_file(path) as file:
+        torch.save(dict(content), file)
 
 
 def copy_atomically(source: Path, path: Path) -> None:
-    """Copy a file so that `path` is whole at every moment."""
-    temporary = path.with_name(path.name + ".tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(path)
+    """Copy a file so that `path` is complete at every moment.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 class CheckpointFiles:

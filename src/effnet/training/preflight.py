@@ -7,7 +7,6 @@ import numpy as np
 from effnet.data import DataSource
 from effnet.data.folder import ImageFolder
 from effnet.data.loader import REMEDY
-from effnet.data.survey import progress_bar
 from effnet.data.verified import Memory, file_keys, find_broken
 from effnet.data.workers import worker_count
 from effnet.recipe import Recipe
@@ -15,6 +14,7 @@ from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
+from effnet.runtime.progress import ProgressBar
 
 # Images that a process checks between two meetings of all: NCCL's patience with the slowest ends after ten minutes.
 ROUND = 100_000
@@ -66,7 +66,7 @@ def _flaws(
         f"images to check before the first step: {sum(numbers):,} of {split}/ (--no-check-images for none)"
     )
     flaws: dict[int, str] = {}
-    with progress_bar(len(unknown), show=processes.is_main) as advance:
+    with ProgressBar("checking", len(unknown), show=processes.is_main) as progress:
         for first in range(0, max(numbers), ROUND):
             if first:
                 log.print(f"checked {sum(min(first, number) for number in numbers):,} of {sum(numbers):,}")
@@ -74,7 +74,7 @@ def _flaws(
             found: dict[int, str] = {}
             for part, of_part in find_broken(images, mine[places], workers=workers):
                 found |= of_part
-                advance(len(part))
+                progress.advance(len(part))
             decodable[places] = [index not in found for index in mine[places].tolist()]
             gathered = processes.gather((keys[decodable], found))
             if processes.local_rank == 0:

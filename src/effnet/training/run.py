@@ -118,7 +118,12 @@ def open_run(
     found = len(classes or find_classes(recipe, path or Path(), splits))
     recipe = resolve(recipe, num_classes=found, world_size=processes.world_size)
     preprocessing = preprocessing_of(recipe, origin)
-    precision = Precision(recipe.compute, processes.device)
+    precision = Precision(
+        recipe.compute.precision,
+        processes.device,
+        static_loss_scale=recipe.compute.static_loss_scale,
+        initial_loss_scale=recipe.compute.initial_loss_scale,
+    )
     recipe = recipe.replace({"precision": precision.name})
     tune_convolutions(processes.device)
     torch.manual_seed(recipe.compute.seed + processes.rank)

@@ -1,58 +1,46 @@
-"""Download a file once and keep it: over https, resumed, checked, and there whole or not at all."""
+"""Download a file once and keep it: over https, resumed, verified, complete or absent."""
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import os
 import re
-import ssl
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import filelock
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import move_into_place, sha256_of, write_text
+from effnet.runtime.http import HttpClient, describe, require_https
+from effnet.runtime.progress import ProgressBar
 
 _LOG = logging.getLogger("effnet")
 _CHUNK = 1 << 16
-_TIMEOUT_S = 30
-_ATTEMPTS = 4  # to go on after an interruption, as long as each attempt brings something
-_USER_AGENT = "effnet"
+_ATTEMPTS = 4  # after interruptions, as long as each attempt makes progress
 
 
 def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> Path:
-    """The file at `path`, downloaded from `url` unless it is there and intact.
+    """Return `path`, after downloading the file from `url` unless it exists and is intact.
 
-    Its SHA-256 is recorded beside it in `<path>.sha256` with the first download, or when a file put there by
-    hand is first met, and checked every time. An interrupted download leaves `<path>.part`, which the next
-    one resumes. Processes that start at once wait for one of them.
+    The SHA-256 is recorded in `<path>.sha256` at the first download, or the first time that a file put there by hand is
+    found, and is verified on every call. An interrupted download leaves `<path>.part`, which the next call resumes.
+    Of several processes one downloads and the others wait.
 
     Args:
         url: https address; redirections must stay on https.
-        path: where the file is kept; folders are made.
+        path: file to write; missing folders are created.
         size: bytes, if the publisher states it.
         sha256: SHA-256 in lower-case hex or its first digits, if the publisher states it.
 
     Raises:
-        UserError: not https, no network, no such file, interrupted, or not the file it should be. One line,
-            with what to do.
+        UserError: not https, no network, no such file, an interrupted download, or another file than expected.
     """
     target = _Target(url, path, size, sha256)
-    _require_https(url)
+    require_https(url)
     if not target.problem(path):  # without the lock, so that a cache that can only be read will do
         return path
     try:
@@ -73,7 +61,7 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
 
 @dataclass
 class _Target:
-    """A file to have, what it must be, and the files beside it."""
+    """A file to download, its expected size and hash, and the names of the files beside it."""
 
     url: str
     path: Path
@@ -86,7 +74,7 @@ class _Target:
 
     @property
     def validator(self) -> Path:
-        """Holds what the server calls the version that `part` is of."""
+        """File with the server's identifier of the version that `part` is of (ETag or Last-Modified)."""
         return self.path.with_name(self.path.name + ".part.validator")
 
     @property
@@ -97,8 +85,14 @@ class _Target:
     def by_hand(self) -> str:
         return f"fetch {self.url} by hand and put it at {self.path}"
 
+    def note_hash(self, url: str, headers: Mapping[str, str]) -> None:
+        """Take over the hash that the Hugging Face hub states when it redirects."""
+        linked = headers.get("X-Linked-Etag", "").strip('"')
+        if self.sha256 is None and re.fullmatch("[0-9a-f]{64}", linked):
+            self.sha256 = linked
+
     def problem(self, file: Path) -> str:
-        """What is wrong with `file` if it is to be this one, empty if nothing. Records its hash."""
+        """Return why `file` is not the expected file, or an empty string if it is. Records its hash."""
         if not file.is_file():
             return "not there"
         if self.size not in (None, actual := file.stat().st_size):
@@ -112,15 +106,9 @@ class _Target:
             if expected and not digest.startswith(expected):
                 return f"its SHA-256 {digest[:16]}... is not {origin}, {expected[:16]}..."
         if not recorded:
-            with contextlib.suppress(OSError):  # a cache that can only be read
-                self.recorded.write_text(digest + "\n")
+            with contextlib.suppress(UserError):  # a cache that can only be read
+                write_text(self.recorded, digest + "\n")
         return ""
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -152,33 +140,32 @@ def _fetch(target: _Target) -> None:
         raise UserError(f"{host} can't be reached ({interruption}); {target.by_hand}")
     raise UserError(
         f"{target.url}: interrupted after {_length(target.part)} bytes ({interruption}); "
-        "what is there is kept, the same command goes on from it"
+        "the part is kept, run the same command again to resume"
     )
 
 
 def _accept(target: _Target) -> None:
-    """Put the finished part in place, or drop it if it is not what it should be."""
+    """Move the finished part into place, or delete it if it is not the expected file."""
     problem = target.problem(target.part)
     target.validator.unlink(missing_ok=True)
     if problem:
         target.part.unlink()
         raise UserError(f"{target.url}: {problem}; nothing was kept, try again later or {target.by_hand}")
-    target.part.replace(target.path)
+    move_into_place(target.part, target.path)
 
 
 def _fetch_once(target: _Target) -> str | None:
-    """One request; None when the part is complete, else why it is not."""
+    """Send one request; return None when the part is complete, else the reason why it is not."""
     try:
-        with _open(target) as response:
+        with HttpClient(https_only=True, redirected=target.note_hash) as client:
+            response = _open(client, target)
+            if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                target.part.unlink(missing_ok=True)
+                return "the server has another file by now"
+            if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                raise UserError(f"{target.url}: HTTP {describe(response)}; {target.by_hand}")
             offset, total = _extent(response, target)
             _write(response, target, offset, total)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            target.part.unlink(missing_ok=True)
-            return "the server has another file by now"
-        raise UserError(f"{target.url}: HTTP {error.code} {error.reason}; {target.by_hand}") from None
-    except urllib.error.URLError as error:
-        return str(error.reason)
     except (http.client.HTTPException, _Broken) as error:
         return str(error) or type(error).__name__
     short = total is not None and _length(target.part) < total
@@ -186,52 +173,27 @@ def _fetch_once(target: _Target) -> str | None:
 
 
 class _Broken(Exception):  # noqa: N818 (not an error: it is resumed)
-    """The connection broke while the body was read."""
+    """The connection broke, as opposed to an error of the disk."""
 
 
-def _open(target: _Target) -> http.client.HTTPResponse:
-    request = urllib.request.Request(target.url, headers={"User-Agent": _USER_AGENT})
+def _open(client: HttpClient, target: _Target) -> http.client.HTTPResponse:
+    headers = {}
     have = _length(target.part)
     if have and target.validator.is_file():
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", target.validator.read_text())
-    opener = urllib.request.build_opener(
-        _HttpsRedirects(target), urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
+        headers = {"Range": f"bytes={have}-", "If-Range": target.validator.read_text()}
     try:
-        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT_S)
-    except (urllib.error.URLError, http.client.HTTPException):
-        raise
-    except OSError as error:  # while waiting for the answer, urllib wraps none
-        raise urllib.error.URLError(error) from None
-    return response
-
-
-class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
-    def __init__(self, target: _Target) -> None:
-        self.target = target
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        """Stay on https, and take along the hash that the Hugging Face hub states with its redirection."""
-        _require_https(newurl)
-        linked = headers.get("X-Linked-Etag", "").strip('"')
-        if self.target.sha256 is None and re.fullmatch("[0-9a-f]{64}", linked):
-            self.target.sha256 = linked
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _require_https(url: str) -> None:
-    if urllib.parse.urlsplit(url).scheme != "https":
-        raise UserError(f"{url}: only https addresses are downloaded from")
+        return client.open(target.url, headers)
+    except OSError as error:
+        raise _Broken(str(error)) from None
 
 
 def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, int | None]:
-    """Where in the file the response's body starts, and the file's length if the server tells."""
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+    """Return the offset in the file at which the body starts, and the file's length if the server sends it."""
+    if response.status == HTTPStatus.PARTIAL_CONTENT:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if found and int(found[1]) == _length(target.part):
             return int(found[1]), int(found[2])
-        target.part.unlink()  # so that the next attempt starts anew
+        target.part.unlink()  # so that the next attempt starts from the beginning
         raise _Broken("the server sent another part than asked for")
     length = response.headers.get("Content-Length")
     etag = response.headers.get("ETag", "")
@@ -240,15 +202,16 @@ def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, i
     target.validator.unlink(missing_ok=True)
     target.part.unlink(missing_ok=True)
     if validator:
-        target.validator.write_text(validator)
+        write_text(target.validator, validator)
     return 0, int(length) if length else None
 
 
 def _write(response: http.client.HTTPResponse, target: _Target, offset: int, total: int | None) -> None:
-    with target.part.open("ab") as file, _progress(target.path.name, offset, total) as advance:
+    progress = ProgressBar(target.path.name, total, done=offset, in_bytes=True)
+    with target.part.open("ab") as file, progress:
         while chunk := _read(response):
             file.write(chunk)
-            advance(len(chunk))
+            progress.advance(len(chunk))
         file.flush()
         os.fsync(file.fileno())
 
@@ -256,20 +219,8 @@ def _write(response: http.client.HTTPResponse, target: _Target, offset: int, tot
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_CHUNK)
-    except OSError as error:  # kept apart from errors of the disk
+    except OSError as error:  # told apart from errors of the disk
         raise _Broken(str(error)) from None
-
-
-@contextlib.contextmanager
-def _progress(name: str, offset: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the terminal, if there is one."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(name, total=total, completed=offset)
-        yield lambda count: bar.update(task, advance=count)
 
 
 def _length(path: Path) -> int:

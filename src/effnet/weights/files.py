@@ -1,6 +1,5 @@
 """Reading and writing weight files: `.pth`, `.pth.tar`, `.safetensors`. No pickle is ever executed."""
 
-import contextlib
 import json
 import os
 import pickle
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_path
 from effnet.weights.history import with_todays_quantizers
 from effnet.weights.metadata import WeightsMetadata
 
@@ -29,12 +29,12 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a weight file holds.
+    """Content of a weight file.
 
     Attributes:
         path: the file.
         state_dict: the tensors, on the CPU, under the names of the file's layout, wrappers' prefixes removed.
-        metadata: what the file says of itself, None if nothing.
+        metadata: metadata stored in the file, or None.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def _read_safetensors(path: Path) -> tuple[object, object]:
 
 
 def read_torch_file(path: Path) -> object:
-    """Content of a file of `torch.save`: tensors on the CPU and plain values. No pickle's code is run.
+    """Read a file of `torch.save`: tensors on the CPU and plain values. No code in the pickle is run.
 
     Raises:
         UserError: no such file, damaged, or a pickle that asks for more than tensors and plain values.
@@ -144,13 +144,13 @@ def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_weights(
     path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], metadata: WeightsMetadata | None = None
 ) -> None:
-    """Write weights so that the file is there whole or not at all.
+    """Write weights so that the file appears complete or not at all.
 
     Args:
         path: the file to write; its suffix, .pth, .pth.tar or .safetensors, decides the format. A .pth file
             with metadata is a dict of `state_dict` and `metadata`, without it the state dict itself.
         state_dict: tensors in any layout, on any device.
-        metadata: stored along, and given back by `read_weights`.
+        metadata: stored with the weights, and returned by `read_weights`.
 
     Raises:
         UserError: another suffix, or the file can't be written.
@@ -159,24 +159,16 @@ def save_weights(
     if path.suffix not in (_SAFETENSORS, *_TORCH):
         raise UserError(f"{path}: weights are written as .pth, .pth.tar or .safetensors")
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.suffix == _SAFETENSORS:
-            header = {_HEADER_KEY: json.dumps(metadata.to_dict())} if metadata else {}
-            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", **header})
-        else:
-            torch.save(
-                {"state_dict": tensors, "metadata": metadata.to_dict()} if metadata else tensors, temporary
-            )
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (
-        OSError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:  # torch.save: RuntimeError for no folder
-        raise UserError(f"{path}: can't be written ({error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with atomic_path(path) as temporary:
+        try:
+            _save(temporary, tensors, metadata)
+        except (RuntimeError, safetensors.SafetensorError) as error:  # torch.save: RuntimeError for no folder
+            raise OSError(str(error)) from None
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: WeightsMetadata | None) -> None:
+    if path.suffix == _SAFETENSORS:
+        header = {_HEADER_KEY: json.dumps(metadata.to_dict())} if metadata else {}
+        safetensors.torch.save_file(tensors, path, metadata={"format": "pt", **header})
+    else:
+        torch.save({"state_dict": tensors, "metadata": metadata.to_dict()} if metadata else tensors, path)

@@ -1,31 +1,32 @@
-"""Files that earlier versions of this project wrote: recognised, and brought into today's form."""
+"""Conversion of files that earlier versions of this project wrote."""
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LOG = logging.getLogger("effnet")
 
 FORMAT = 2
-"""Format of the files written today, in their metadata. Up to format 1 the quantizers of squeeze-and-excitation's
-product had each other's names: `mul_a_quantizer` was that of the features and `mul_b_quantizer` that of the gate."""
+"""Format number in the metadata of the files that are written. In format 1 the quantizers of squeeze-and-excitation's
+product had exchanged names: `mul_a_quantizer` quantized the features and `mul_b_quantizer` the gate."""
 
 _GATE, _FEATURES = "se.mul_a_quantizer.", "se.mul_b_quantizer."
-# A gate is a sigmoid; a little above its bound, for ranges that were widened to whole steps.
+# The bound of a sigmoid, and a margin for ranges that were widened to whole steps.
 _LARGEST_GATE = 1.02
 
 
 def with_todays_quantizers(
-    state_dict: Mapping[str, Tensor], metadata: object, name: str = "weights"
-) -> Mapping[str, Tensor]:
-    """Return a state dict whose squeeze-and-excitation quantizers have today's names, which are NVIDIA's.
+    state_dict: Mapping[str, "Tensor"], metadata: object, name: str = "weights"
+) -> Mapping[str, "Tensor"]:
+    """Return a state dict whose squeeze-and-excitation quantizers have their present names, which are NVIDIA's.
 
     Args:
         state_dict: weights as they were read.
-        metadata: what the file says of itself, as plain values; only this project's files say anything.
-        name: what to call the file in the log.
+        metadata: the file's metadata as plain values; only this project's files have any.
+        name: name of the file for the log.
     """
     if not any(_GATE in key for key in state_dict) or not _are_exchanged(state_dict, metadata):
         return state_dict
@@ -33,10 +34,10 @@ def with_todays_quantizers(
     return {_exchanged(key): tensor for key, tensor in state_dict.items()}
 
 
-def _are_exchanged(state_dict: Mapping[str, Tensor], metadata: object) -> bool:
+def _are_exchanged(state_dict: Mapping[str, "Tensor"], metadata: object) -> bool:
     if isinstance(metadata, Mapping):
         return _format_of(metadata) < FORMAT
-    # Weights without metadata: no gate exceeds 1, and of all the features of a network some do.
+    # Without metadata: a gate never exceeds 1, and in every network some features do.
     gates, features = _largest(state_dict, _GATE), _largest(state_dict, _FEATURES)
     return gates > _LARGEST_GATE >= features
 
@@ -46,7 +47,7 @@ def _format_of(metadata: Mapping[Any, Any]) -> int:
     return number if isinstance(number, int) else FORMAT
 
 
-def _largest(state_dict: Mapping[str, Tensor], quantizer: str) -> float:
+def _largest(state_dict: Mapping[str, "Tensor"], quantizer: str) -> float:
     ranges = [tensor for key, tensor in state_dict.items() if key.endswith(f"{quantizer}_amax")]
     return max((float(amax) for amax in ranges if amax.numel() == 1 and not amax.is_meta), default=0.0)
 

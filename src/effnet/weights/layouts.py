@@ -1,8 +1,7 @@
-"""How publishers name the same tensors: one row a layout, translated in both directions.
+"""Layouts: the publishers' names of the same tensors, one row each, translated in both directions.
 
-Every implementation keeps PyTorch's names inside a module (`weight`, `running_mean`, ...), so a layout is the
-list of pairs (our module, their module), and a key is translated by the longest of its dotted prefixes that
-is in the list.
+All implementations use PyTorch's names inside a module (`weight`, `running_mean`, ...), so a layout is a list of pairs
+(our module, their module), and a key is translated by its longest dotted prefix in the list.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ class Layout:
     """The names of one publisher.
 
     Attributes:
-        name: ``effnet`` (ours, which is the reference's), ``ngc``, ``torchvision``, ``timm`` or ``google``.
+        name: ``effnet`` (ours, which is NVIDIA's), ``ngc``, ``torchvision``, ``timm`` or ``google``.
         marker: a key that every file of this layout has, and no file of another.
         pairs: (our module, their module) for all of a model.
         squeezes_by_kernel: squeeze-and-excitation weights are kernels (out, in, 1, 1), else matrices.
@@ -47,7 +46,7 @@ class Layout:
     def from_ours(self, state_dict: Mapping[str, Tensor], config: ModelConfig) -> StateDict:
         """Translate our state dict of the model of `config` into theirs, which their model loads strictly.
 
-        Their model gives the same logits if its BatchNorm epsilon and padding are those of `config`.
+        Their model returns the same logits if its BatchNorm epsilon and padding are those of `config`.
         """
         table = dict(self.pairs(config))
         translated = {}
@@ -84,7 +83,7 @@ class _Block:
         return f"layers.{self.stage}.block{self.index}"
 
     def parts(self) -> Iterable[str]:
-        """Its convolutions and squeeze-and-excitation in the order in which they run."""
+        """Return its convolutions and squeeze-and-excitation in the order in which they run."""
         yield from ("expand",) if self.expands else ()
         yield "depsep"
         yield from ("se",) if self.squeezes else ()
@@ -187,10 +186,10 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def detect_layout(keys: Iterable[str]) -> Layout:
-    """The layout that a state dict's keys are of.
+    """Return the layout of a state dict's keys.
 
     Raises:
-        UserError: of none that is known; the message shows some of the keys.
+        UserError: an unknown layout; the message shows some of the keys.
     """
     keys = list(keys)
     for layout in LAYOUTS.values():

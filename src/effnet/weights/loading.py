@@ -1,4 +1,4 @@
-"""Weights into models: find the file, recognise its layout, check that it fits, load it."""
+"""Loading of weights into models: find the file, detect its layout, check that it fits, load it."""
 
 import functools
 import logging
@@ -39,7 +39,7 @@ Source = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a weight file.
+    """Result of loading a weight file.
 
     Attributes:
         path: the file.
@@ -47,7 +47,7 @@ class LoadReport:
         metadata: what is known about the weights; without classes if the classifier was not loaded; or None.
         entries: how many entries of the state dict were loaded.
         dropped_head: (classes in the file, classes of the model) if the classifier was left out, else None.
-        quantizer_entries: how many entries of a quantized file's quantizers were left out for want of a place.
+        quantizer_entries: how many entries of quantizers were left out because the model has no such quantizer.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class LoadReport:
 
 
 Build = Callable[[ModelConfig], EfficientNet]
-"""makes the model of a configuration; `effnet.quantization.model.build` knows quantized ones too"""
+"""builds the model of a configuration; `effnet.quantization.model.build` builds quantized ones too"""
 
 
 def create_model(
@@ -70,7 +70,7 @@ def create_model(
     build: Build = EfficientNet,
     **overrides: Any,
 ) -> EfficientNet:
-    """A model by its name, with published weights, those in a file, or freshly initialised.
+    """Create a model by its name, with published weights, weights in a file, or freshly initialised.
 
     Args:
         name: a name of `list_models`, such as ``efficientnet-b0``.
@@ -106,7 +106,7 @@ def load_model(
     build: Build = EfficientNet,
     **overrides: Any,
 ) -> EfficientNet:
-    """The model that weights are of, with their number of classes.
+    """Create the model that weights are of, with their number of classes.
 
     Args:
         source: a publisher's set, ``publisher/name``, or a path, as for `create_model`.
@@ -149,7 +149,7 @@ def _build(
     layout: Layout,
     metadata: WeightsMetadata | None,
 ) -> EfficientNet:
-    """The model of `config` with a file's weights, built with the weights' BatchNorm epsilon and padding."""
+    """Build the model of `config` with a file's weights, and with their BatchNorm epsilon and padding."""
     if metadata is not None:
         built_as: dict[str, Any] = {"bn_epsilon": metadata.bn_epsilon, "padding": metadata.padding}
         config = replace(config, **{key: v for key, v in built_as.items() if overrides.get(key) is None})
@@ -166,7 +166,7 @@ def load_weights(model: nn.Module, source: Source, *, ema: bool = False) -> Load
     `create_model` builds the model to fit.
 
     Args:
-        model: what `create_model` gives; any device.
+        model: a model of `create_model`, on any device.
         source: a publisher, a publisher's set, or a path, as for `create_model`.
         ema: take the averaged weights of a training checkpoint.
 
@@ -187,13 +187,13 @@ def load_weights(model: nn.Module, source: Source, *, ema: bool = False) -> Load
 
 
 def read_metadata(source: Source) -> WeightsMetadata | None:
-    """What is known about weights, before a model is built: published, stored in the file, or guessed.
+    """Return the metadata of weights without building a model: published, stored in the file, or guessed.
 
     Args:
         source: a publisher's set, ``publisher/name``, or a path.
 
     Returns:
-        The metadata, or None for a file that says nothing of itself and comes from no known publisher.
+        The metadata, or None for a file without metadata and in the layout of no publisher.
 
     Raises:
         UserError: no such set, or a file that can't be read.
@@ -233,7 +233,7 @@ def _layout(file: WeightsFile) -> Layout:
 
 
 def fitted_state_dict(model: EfficientNet, state_dict: Mapping[str, Tensor]) -> StateDict:
-    """A state dict of any known layout under the names and in the shapes of a model, in its own order.
+    """Return a state dict of any known layout under the names and in the shapes and order of a model.
 
     Args:
         model: the network that it is for.
@@ -252,20 +252,20 @@ def fitted_state_dict(model: EfficientNet, state_dict: Mapping[str, Tensor]) -> 
 
 
 def _guess_metadata(file: WeightsFile, layout: Layout) -> WeightsMetadata | None:
-    """Metadata of the published file that this is, or else what its layout's publisher uses for such weights.
+    """Return the metadata of a published file, or else what its layout's publisher uses for such weights.
 
-    The latter is a guess, and a warning says so.
+    The latter is a guess, which is logged as a warning.
     """
     if metadata := metadata_of_file(file.path):
         return metadata
     if guess := _guess_by_layout(file, layout):
         _LOG.warning(
-            "%s: says nothing of its preprocessing; taken to be as %s, with bn_epsilon %g and %s padding",
+            "%s: has no metadata; its preprocessing is assumed to be that of %s, with bn_epsilon %g and %s padding",
             *(file.path, _named(guess), guess.bn_epsilon, guess.padding),
         )
         return guess
     _LOG.warning(
-        "%s: says nothing of its preprocessing; the model's image size and the mean and std of ImageNet are assumed",
+        "%s: has no metadata; the model's image size and the mean and std of ImageNet are assumed",
         file.path,
     )
     return None
@@ -284,7 +284,7 @@ def _guess_by_layout(file: WeightsFile, layout: Layout) -> WeightsMetadata | Non
 
 
 def _named(guess: WeightsMetadata) -> str:
-    """Tag of the published weights that a guess is from, or publisher and model where no such weights are."""
+    """Return the tag of the published weights that a guess is from, or else publisher and model."""
     return guess.tag if guess.name else f"{guess.publisher}'s {guess.model}"
 
 
@@ -317,10 +317,10 @@ def _load(
 def _settle_quantizers(
     model: EfficientNet, state_dict: StateDict, target: Mapping[str, Tensor]
 ) -> tuple[Mapping[str, Tensor], list[str]]:
-    """What a file has to hold as far as quantizers go, and those of its entries that the model has no place for.
+    """Return the entries that a file must have, and its quantizer entries that the model has no quantizer for.
 
-    The latter are taken out of `state_dict`. A file of a quantized model says by its entries which quantizers are on,
-    so the model's own state of them is no measure; a float file has none.
+    The latter are removed from `state_dict`. The entries in the file of a quantized model decide which quantizers are
+    on, so the model's present quantizer entries are not required of it.
     """
     modules = dict(model.named_modules()) if model.config.quantized else {}
     found = [key for key in state_dict if key.endswith(_QUANTIZER_ENTRIES) and key not in target]
@@ -334,7 +334,7 @@ def _settle_quantizers(
 
 
 def _in_form_of(tensor: Tensor, target: Tensor | None) -> Tensor:
-    """A squeeze-and-excitation weight as a matrix or as a 1x1 kernel, whichever the model has."""
+    """Reshape a squeeze-and-excitation weight to a matrix or a 1x1 kernel, as the model has it."""
     if target is None or {tensor.ndim, target.ndim} != {2, 4} or tensor.numel() != target.numel():
         return tensor
     is_kernel_1x1 = (tensor if tensor.ndim == 4 else target).shape[2:] == (1, 1)
@@ -342,7 +342,7 @@ def _in_form_of(tensor: Tensor, target: Tensor | None) -> Tensor:
 
 
 def _drop_head(state_dict: StateDict, target: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Take out a classifier whose only fault is another number of classes; (theirs, ours) if it was."""
+    """Remove a classifier for another number of classes; return both numbers (theirs, ours), or None."""
     weight, bias = (state_dict.get(key) for key in _HEAD)
     wanted = target[_HEAD[0]]
     if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
@@ -389,11 +389,11 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
-    """Whether the weights are of the model of `config`, whatever the number of classes."""
+    """Return True for weights of the model of `config`, with any number of classes."""
     translated = layout.to_ours(original, config)
     if config.quantized != any(key.endswith("_amax") for key in translated):
         return False
-    # A quick look first, so that a model is built only to confirm.
+    # Compare a few shapes first, because building the model for all of them is slow.
     depth = sum(stage.depth for stage in config.stages())
     depthwise = sum(key.endswith(".depsep.conv.weight") for key in translated)
     head = translated.get("features.conv.weight")
@@ -410,6 +410,6 @@ def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
 
 @functools.cache
 def _shapes(config: ModelConfig) -> Mapping[str, Tensor]:
-    # The quantized model has these shapes too, but for kernels in place of matrices, and is slow to import.
+    # The quantized model has the same shapes, except for 1x1 kernels in place of matrices.
     with torch.device("meta"):
         return EfficientNet(replace(config, quantized=False)).state_dict()

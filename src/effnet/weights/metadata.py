@@ -1,4 +1,4 @@
-"""What has to be known about a set of weights to use it: where it is from, and what its images look like."""
+"""Metadata of weights: their origin, preprocessing, accuracy and classes."""
 
 import functools
 import re
@@ -19,15 +19,15 @@ _PREPROCESSING_FIELDS = ("image_size", "resize", "interpolation", "mean", "std")
 
 @dataclass(frozen=True)
 class WeightsMetadata:
-    """Facts about a set of weights. They travel with it: in checkpoints, in weight files, in exported models.
+    """Metadata of a set of weights, stored with it in checkpoints, weight files and exported models.
 
     Attributes:
         model: name of the model that the weights are for, such as ``efficientnet-b0``.
-        preprocessing: what an image goes through, with exactly the fields ``image_size`` (side of the centre
+        preprocessing: preprocessing of an image, with exactly the fields ``image_size`` (side of the centre
             crop in pixels), ``resize`` (shorter side in pixels before the crop), ``interpolation``
             (``nearest``, ``bilinear``, ``bicubic`` or ``triangular``), ``mean`` and ``std`` (of red, green and
             blue, on the scale of 0 to 1).
-        publisher: who offers the file: ``ngc``, ``torchvision``, ``timm``, ``google``; empty for one's own.
+        publisher: publisher of the file: ``ngc``, ``torchvision``, ``timm``, ``google``; empty for the user's own.
         name: the publisher's name of this set among others of the same model.
         source: https address of the file, or of the project that the file is part of.
         licence: the weights' licence, an SPDX identifier where there is one.
@@ -36,10 +36,10 @@ class WeightsMetadata:
         sha256: the file's SHA-256 in lower-case hex, or its first digits; None where neither is stated.
         top1: published top-1 accuracy on ImageNet's validation set in per cent; None where there is none.
         top5: the same for top-5.
-        bn_epsilon: added to BatchNorm's variance; another value gives other logits.
-        padding: padding of strided convolutions, ``symmetric`` or ``same``; another value gives other logits.
-        class_list: name of a list that `class_list` knows, ``imagenet-1k``; None for one's own classes.
-        classes: names of one's own classes, in the order of the logits; empty with `class_list`.
+        bn_epsilon: added to BatchNorm's variance; the logits depend on it.
+        padding: padding of strided convolutions, ``symmetric`` or ``same``; the logits depend on it.
+        class_list: name of a list that `class_list` knows, ``imagenet-1k``; None for the user's own classes.
+        classes: names of the user's own classes, in the order of the logits; empty with `class_list`.
         format: of the file; see `effnet.weights.history`.
     """
 
@@ -65,23 +65,23 @@ class WeightsMetadata:
 
     @property
     def tag(self) -> str:
-        """What ``create_model(..., weights=tag)`` takes for exactly these weights: ``publisher/name``."""
+        """Tag of exactly these weights for ``create_model(..., weights=tag)``: ``publisher/name``."""
         return f"{self.publisher}/{self.name}"
 
     def class_names(self) -> tuple[str, ...]:
-        """A name to show for each logit, in their order; empty if none are known."""
+        """Return a name to show for each logit, in order; empty if none are known."""
         return class_list(self.class_list).names if self.class_list else self.classes
 
     def class_folders(self) -> tuple[str, ...]:
-        """The name of each class's folder in a data set: ImageNet's wnids, or `classes`."""
+        """Return the name of each class's folder in a data set: ImageNet's wnids, or `classes`."""
         return class_list(self.class_list).wnids if self.class_list else self.classes
 
     def without_classes(self) -> "WeightsMetadata":
-        """The same without class names and accuracy: for a model with another classifier."""
+        """Return a copy without class names and accuracy, for a model with another classifier."""
         return replace(self, class_list=None, classes=(), top1=None, top5=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values (str, int, float, list, dict, None) that `from_dict` takes back, fit for JSON."""
+        """Return plain values for JSON (str, int, float, list, dict, None), the inverse of `from_dict`."""
         values = asdict(self)
         values["classes"] = list(self.classes)
         values["preprocessing"] = {
@@ -92,7 +92,7 @@ class WeightsMetadata:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "WeightsMetadata":
-        """Metadata out of what `to_dict` gave. Fields that this version does not know are left out.
+        """Return the metadata of a dict from `to_dict`; unknown fields are ignored.
 
         Raises:
             UserError: a field is missing or of another kind.
@@ -107,7 +107,7 @@ class WeightsMetadata:
 
 
 def _check(metadata: WeightsMetadata) -> None:
-    """Settle the preprocessing's form and refuse what a damaged or hostile file could bring in."""
+    """Convert the preprocessing's lists to tuples, and refuse values that a damaged or hostile file may hold."""
     raw = metadata.preprocessing
     if not isinstance(raw, Mapping) or set(raw) != set(_PREPROCESSING_FIELDS):
         raise UserError(f"metadata of weights: preprocessing must hold {', '.join(_PREPROCESSING_FIELDS)}")
@@ -153,7 +153,7 @@ class ClassList:
 
 @functools.cache
 def class_list(name: str) -> ClassList:
-    """The classes of a list by its name.
+    """Return a list of classes by its name.
 
     Args:
         name: ``imagenet-1k``: ImageNet's 1000 classes, by WordNet id and English name.

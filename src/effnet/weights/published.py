@@ -1,6 +1,6 @@
-"""The published weights there are, a row each, and the way from a publisher's tag to a row.
+"""The published weights, one row each, and the lookup of a row by its tag.
 
-Sources: the table "NGC pretrained weights" of the reference's README and its accuracies (NGC); the weight
+Sources: the table "NGC pretrained weights" of NVIDIA's README and its accuracies (NGC); the weight
 enums of torchvision 0.29; the pretrained configurations of timm 1.0 and its `results-imagenet.csv`;
 EfficientNet-Lite's model card.
 """
@@ -13,13 +13,13 @@ from typing import Any
 
 from effnet.models.config import MODEL_CONFIGS, Padding
 from effnet.runtime.errors import UserError
-from effnet.weights.download import sha256_of
+from effnet.runtime.files import sha256_of
 from effnet.weights.metadata import IMAGENET, WeightsMetadata
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A row: the weights' metadata and, where a Python package brings the file, that package.
+    """Metadata of published weights and, for a file in a Python package, that package.
 
     Attributes:
         metadata: all facts; `metadata.source` is the address to download from, or the package's project.
@@ -168,15 +168,15 @@ _TIMM_BUILD: dict[bool, tuple[float, Padding]] = {True: (1e-3, "same"), False: (
 
 
 def metadata_by_convention(publisher: str, model: str) -> WeightsMetadata | None:
-    """Metadata that a publisher's weights of a model have, also where none of that model are published.
+    """Return the metadata that a publisher's weights of a model have by convention, published or not.
 
     Args:
-        publisher: ``google`` (in the layout of its TensorFlow variables) or ``ngc``; each prepares images alike for
-            all models of a family.
+        publisher: ``google`` (in the layout of its TensorFlow variables) or ``ngc``; each uses the same
+            preprocessing for all models of a family.
         model: name of the model; a quantized one counts as the float one.
 
     Returns:
-        The metadata, or None for a publisher who decides for each set of weights.
+        The metadata, or None for a publisher without such a convention.
     """
     if publisher not in ("google", "ngc"):
         return None
@@ -293,26 +293,25 @@ PUBLISHERS: tuple[str, ...] = tuple(dict.fromkeys(row.metadata.publisher for row
 
 
 def list_weights(model: str | None = None) -> list[WeightsMetadata]:
-    """Metadata of all published weights, or of those for `model`; a model's first are its default."""
+    """Return the metadata of all published weights, or of those of `model`, of which the first are the default."""
     return [row.metadata for row in PUBLISHED if model in (None, row.metadata.model)]
 
 
 def publishers_of(model: str) -> tuple[str, ...]:
-    """Who has weights of `model`, the default first."""
+    """Return the publishers of weights of `model`, the default first."""
     return tuple(dict.fromkeys(metadata.publisher for metadata in list_weights(model)))
 
 
 def is_tag(source: str) -> bool:
-    """Whether `source` reads as ``publisher`` or ``publisher/name``."""
+    """Return True for a source of the form ``publisher`` or ``publisher/name``."""
     return source.partition("/")[0] in PUBLISHERS
 
 
 def find_weights(model: str, tag: str | None = None) -> PublishedWeights:
-    """The row for a tag.
+    """Return the row of a tag.
 
     Args:
-        model: name of the model.
-            A quantized model without rows of its own starts from its float twin's.
+        model: name of the model; a quantized model without weights of its own has those of its float model.
         tag: ``publisher`` (its first set for this model), ``publisher/name`` (exactly one set), or None for
             the model's default.
 
@@ -325,7 +324,7 @@ def find_weights(model: str, tag: str | None = None) -> PublishedWeights:
         row for row in PUBLISHED if row.metadata.model == start
     ]
     if not rows:
-        raise UserError(f"no published weights of {model} are known; give a file, or train from scratch")
+        raise UserError(f"no published weights of {model} are known; pass a file, or train from scratch")
     for row in rows:
         if tag in (None, row.metadata.publisher, row.metadata.tag):
             return row
@@ -334,12 +333,12 @@ def find_weights(model: str, tag: str | None = None) -> PublishedWeights:
 
 
 def published_tag(model: str, publisher: str | None = None) -> str:
-    """The tag, ``publisher/name``, of a model's default weights, or of a publisher's; see `find_weights`."""
+    """Return the tag, ``publisher/name``, of a model's default weights, or of a publisher's; see `find_weights`."""
     return find_weights(model, publisher).metadata.tag
 
 
 def metadata_of_tag(tag: str) -> WeightsMetadata:
-    """Metadata of the set that a full tag, ``publisher/name``, names.
+    """Return the metadata of the weights with a full tag, ``publisher/name``.
 
     Raises:
         UserError: there is no such set.
@@ -351,7 +350,7 @@ def metadata_of_tag(tag: str) -> WeightsMetadata:
 
 
 def metadata_of_file(path: Path) -> WeightsMetadata | None:
-    """Metadata of the published file that a file is, by its SHA-256 or else by its name; None if it is nobody's."""
+    """Return the metadata of a published file, found by its SHA-256 or else its name; None for any other file."""
     digest = sha256_of(path)
     by_content = (row for row in list_weights() if row.sha256 and digest.startswith(row.sha256))
     by_name = (row for row in list_weights() if row.file_name == path.name)

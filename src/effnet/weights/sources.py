@@ -1,16 +1,17 @@
-"""From a row of published weights to a file on this machine."""
+"""Local files of published weights."""
 
 import importlib.util
 from pathlib import Path
 
 from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
-from effnet.weights.download import download, sha256_of
+from effnet.runtime.files import sha256_of
+from effnet.weights.download import download
 from effnet.weights.published import PublishedWeights
 
 
 def locate(published: PublishedWeights) -> Path:
-    """The file of published weights: in the package that brings it, or in the cache, downloaded if need be.
+    """Return the file of published weights: in the package that contains it, or in the cache, downloaded if necessary.
 
     Raises:
         UserError: the package is not installed or not the right one, or the download failed; see `download`.
@@ -23,7 +24,7 @@ def locate(published: PublishedWeights) -> Path:
 
 
 def _in_package(published: PublishedWeights, package: str) -> Path:
-    # The package itself is not imported: all that is wanted of it is a file.
+    # The package is not imported: only its file is needed.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(

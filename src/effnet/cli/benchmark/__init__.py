@@ -3,14 +3,14 @@
 from effnet.cli.benchmark.data import add_data
 from effnet.cli.benchmark.inference import add_inference
 from effnet.cli.benchmark.train import add_train
-from effnet.cli.flags import Parser, Verbs
+from effnet.cli.flags import Commands, Parser
 
 FORMS = (add_train, add_inference, add_data)
 
 
-def add_benchmark(verbs: Verbs, prog: str | None) -> None:
+def add_benchmark(commands: Commands, prog: str | None) -> None:
     """Add `effnet benchmark`."""
-    parser = verbs.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
+    parser = commands.add_parser("benchmark", prog=prog, help="measure speed beside other implementations")
     forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
     for add in FORMS:
         add(forms)

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from effnet.cli.benchmark.result import add_result_flags, conclude
-from effnet.cli.flags import Verbs
+from effnet.cli.flags import Commands
 
 
-def add_data(forms: Verbs) -> None:
+def add_data(forms: Commands) -> None:
     """Add `effnet benchmark data`."""
     data = forms.add_parser("data", help="input pipelines on a folder of images")
     data.add_argument("dir", metavar="DIR", help="folder with train/<class>/, or with class folders")
@@ -36,7 +36,7 @@ def add_data(forms: Verbs) -> None:
     data.add_argument(
         "--only", action="append", metavar="NAME", help="a pipeline to run, may be repeated [default: all]"
     )
-    data.set_defaults(verb=_benchmark_data)
+    data.set_defaults(command=_benchmark_data)
 
 
 def _benchmark_data(namespace: argparse.Namespace) -> int:

@@ -6,13 +6,13 @@ from typing import Any
 
 from effnet.cli.benchmark.result import add_baselines_flag, add_result_flags, conclude
 from effnet.cli.choice import check_positive
-from effnet.cli.flags import Verbs
+from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
 
 _PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "amp")
 
 
-def add_inference(forms: Verbs) -> None:
+def add_inference(forms: Commands) -> None:
     """Add `effnet benchmark inference`."""
     parser = forms.add_parser(
         "inference",
@@ -61,7 +61,7 @@ def add_inference(forms: Verbs) -> None:
     add("--steps", type=int, default=100, metavar="N", help="steps in a turn at most [default: 100]")
     add("--seconds", type=float, default=0.5, help="length of a turn [default: 0.5]")
     add_result_flags(parser, markdown="the tables")
-    parser.set_defaults(verb=_benchmark_inference)
+    parser.set_defaults(command=_benchmark_inference)
 
 
 def _benchmark_inference(namespace: argparse.Namespace) -> int:

@@ -4,11 +4,11 @@ import argparse
 from typing import Any
 
 from effnet.cli.benchmark.result import add_baselines_flag, add_result_flags, conclude
-from effnet.cli.flags import Verbs, add_recipe_flags, given_settings
+from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 
 
-def add_train(forms: Verbs) -> None:
+def add_train(forms: Commands) -> None:
     """Add `effnet benchmark train`."""
     train = forms.add_parser("train", help="training steps on synthetic images")
     add_result_flags(train, markdown="the table in the layout of NVIDIA's README")
@@ -27,7 +27,7 @@ def add_train(forms: Verbs) -> None:
     )
     train.add_argument("--precisions", nargs="+", metavar="NAME", help=sweep.format("--precision"))
     add_recipe_flags(train, without=("quantization",))
-    train.set_defaults(verb=_benchmark_train)
+    train.set_defaults(command=_benchmark_train)
 
 
 def _benchmark_train(namespace: argparse.Namespace) -> int:

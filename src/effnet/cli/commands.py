@@ -1,4 +1,4 @@
-"""The verbs of `effnet`."""
+"""The table of commands."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from effnet.cli.prepare import add_prepare
 from effnet.cli.quantize import add_quantize
 from effnet.cli.train import add_evaluate, add_train
 
-Verb = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], int]
 
-VERBS = (
+COMMANDS = (
     add_train,
     add_evaluate,
     add_quantize,
@@ -26,26 +26,26 @@ VERBS = (
 )
 
 
-def parser_of_verbs(prog: str | None = None) -> Parser:
-    """The parser of all verbs.
+def command_parser(prog: str | None = None) -> Parser:
+    """Return the parser of all commands.
 
     Args:
-        prog: name to show in a verb's help, for scripts that stand for it.
+        prog: program name for a command's help, for scripts that run one command only.
     """
     parser = Parser(prog="effnet", description="Train, quantize and deploy EfficientNet image classifiers.")
-    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
-    for add in VERBS:
-        add(verbs, prog)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for add in COMMANDS:
+        add(commands, prog)
     return parser
 
 
 def run(argv: Sequence[str], prog: str | None = None) -> int:
-    """Parse and run; gives the exit code.
+    """Parse arguments, run the command and return its exit code.
 
     Args:
-        argv: the verb and its arguments.
-        prog: as in `parser_of_verbs`.
+        argv: name of the command and its arguments.
+        prog: as in `command_parser`.
     """
-    namespace = parser_of_verbs(prog).parse_args(argv)
-    verb: Verb = namespace.verb
-    return verb(namespace)
+    namespace = command_parser(prog).parse_args(argv)
+    command: Command = namespace.command
+    return command(namespace)

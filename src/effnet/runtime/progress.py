@@ -1,0 +1,97 @@
+"""Progress bars on a terminal."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
+
+
+class ProgressBar:
+    """A bar that is drawn inside a `with` block, if there is a terminal to draw it on.
+
+    Args:
+        description: the work, shown before the bar.
+        total: amount of work; None where it is unknown.
+        done: amount that is done at the start.
+        in_bytes: the amounts are bytes, shown with their rate.
+        show: draw it; without, the methods do nothing.
+        console: where to draw, which may print lines above the bar; by default standard error, where the bar
+            disappears at the end.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: int | None,
+        *,
+        done: int = 0,
+        in_bytes: bool = False,
+        show: bool = True,
+        console: "Console | None" = None,
+    ) -> None:
+        self._bar: Progress | None = None
+        if show and (sys.stderr.isatty() if console is None else console.is_terminal):
+            self._bar = _bar(in_bytes, console)
+            self._task = self._bar.add_task(description, total=total, completed=done, state="")
+
+    def __enter__(self) -> "ProgressBar":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to draw the bar."""
+        if self._bar is not None:
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Draw the bar no more."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, more: int) -> None:
+        """Add to the amount that is done."""
+        if self._bar is not None:
+            self._bar.advance(self._task, more)
+
+    def update(
+        self, done: int | None = None, *, description: str | None = None, state: str | None = None
+    ) -> None:
+        """Replace what is shown.
+
+        Args:
+            done: amount that is done.
+            description: the work, shown before the bar.
+            state: text after the bar.
+        """
+        if self._bar is not None:
+            fields: dict[str, Any] = {} if state is None else {"state": state}
+            self._bar.update(self._task, completed=done, description=description, **fields)
+
+
+def _bar(in_bytes: bool, console: "Console | None") -> "Progress":
+    # Imported only where there is a terminal: it takes a tenth of a second.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
+    if in_bytes:
+        amounts = (DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
+    shown_on = Console(stderr=True) if console is None else console
+    return Progress(*columns, TextColumn("{task.fields[state]}"), console=shown_on, transient=console is None)
