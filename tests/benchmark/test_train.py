@@ -9,6 +9,7 @@ import torch
 from effnet.benchmark.baselines import baseline_model
 from effnet.benchmark.measure import interleaved
 from effnet.cli import main
+from effnet.cli.commands import command_parser
 from effnet.recipe import Recipe
 
 
@@ -27,6 +28,14 @@ def test_baselines_are_the_same_networks() -> None:
         pytest.importorskip(library)
         model = baseline_model(library, recipe)
         assert sum(parameter.numel() for parameter in model.parameters()) == 5_288_548
+
+
+@pytest.mark.parametrize("form", ["train", "inference"])
+def test_the_flag_of_earlier_releases(form: str) -> None:
+    parse = command_parser().parse_args
+    assert parse(["benchmark", form]).baselines
+    for flag in ("--no-baselines", "--no-peers"):
+        assert not parse(["benchmark", form, flag]).baselines
 
 
 def test_a_library_without_the_model_is_named() -> None:
