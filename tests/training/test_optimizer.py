@@ -22,7 +22,7 @@ def network() -> nn.Sequential:
 
 
 def settings(**changes: object) -> OptimizerSettings:
-    values = {"lr": LR, "weight_decay": DECAY, **changes}
+    values = {"lr": LR, "weight_decay": DECAY, "rmsprop_eps": 1e-3, **changes}
     return OptimizerSettings(**values)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,6 @@ takes one range request an image, 16 at a time for each worker.
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data.batch import DataSource
 from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
-from effnet.data.loader import open_loaders
-from effnet.data.request import DataRequest
 from effnet.runtime.errors import UserError
 
 INDEX, RECORDS = "index.json", "index.npy"
@@ -43,26 +39,6 @@ RECORD = np.dtype(
         ("original_width", "<u4"),
     ]
 )
-
-_log = logging.getLogger(__name__)
-
-
-def open_packed(request: DataRequest) -> DataSource:
-    """Open the packed splits under the path, a folder or a URL; see `effnet.data.open_data`."""
-    side, classes = request.preprocessing.image_size, request.classes
-    opened = {split: PackedImages.open(open_files(request.path, split)) for split in request.splits}
-    if classes is None:
-        classes = opened.get("train", opened[request.splits[0]]).classes
-    images = {split: of_split.with_classes(classes) for split, of_split in opened.items()}
-    for of_split in images.values():
-        if of_split.side < side:
-            _log.warning(
-                "%s holds images of %d px, which are enlarged to %d px",
-                of_split.files.where(INDEX),
-                of_split.side,
-                side,
-            )
-    return open_loaders(request, images, classes)
 
 
 def is_packed(path: Path | str, split: str) -> bool:

@@ -1,4 +1,4 @@
-"""A model as an ONNX file that says of itself what has to be known to use it."""
+"""A model as an ONNX file, with its classes and its preprocessing in the file's metadata."""
 
 import json
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,10 @@ from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference, example_images
 from effnet.export.session import open_session
+from effnet.quantization.targets import TARGETS
+from effnet.recipe.choices import TargetName
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
-
-Target = Literal["onnxruntime", "openvino", "tensorrt"]
-
-# The newest that the oldest supported version of each engine reads; the graphs need nothing newer.
-OPSETS: dict[Target, int] = {"onnxruntime": 21, "openvino": 21, "tensorrt": 20}
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -78,7 +75,7 @@ def export_onnx(
     metadata: WeightsMetadata,
     path: Path,
     *,
-    target: Target = "onnxruntime",
+    target: TargetName = "onnxruntime",
     precision: Precision = "fp32",
     batch_size: int | None = None,
     preprocessing_in_graph: bool = False,
@@ -114,10 +111,11 @@ def export_onnx(
     """
     onnx = load_package("onnx")
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
-    form = inference_form(model, unsigned=target != "tensorrt").cpu()
+    engine = TARGETS[target]
+    form = inference_form(model, unsigned=engine.asymmetric).cpu()
     graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
     example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
-    proto = _traced(graph, example, OPSETS[target], is_dynamic=batch_size is None)
+    proto = _traced(graph, example, engine.opset, is_dynamic=batch_size is None)
     tidy(proto)
     _describe(onnx, proto, metadata, precision)
     onnx.checker.check_model(proto, full_check=True)
@@ -134,8 +132,8 @@ def export_onnx(
         )
         check_difference(path, difference, tolerance)
     size, count = path.stat().st_size, sum(operators(proto).values())
-    overflows = target != "tensorrt" and any(other > tolerance for other in fused)
-    return ExportedFile(path, size, count, OPSETS[target], difference, reference.batches, overflows)
+    overflows = engine.on_x86 and any(other > tolerance for other in fused)
+    return ExportedFile(path, size, count, engine.opset, difference, reference.batches, overflows)
 
 
 def _sessions(path: Path, in_integers: bool) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from effnet.recipe import QuantizationSettings
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
-from effnet.training.metrics import Rates
+from effnet.training.rates import Rates
 from effnet.training.step import Normalise
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data import Batch, DataRequest, open_data
+from effnet.data import BACKENDS, Batch, DataRequest, open_data
 from effnet.data.decode import Readable
 from effnet.data.folder import ImageFolder, list_images
 from effnet.data.loader import open_loaders
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.training.run import Opened
-
-_FOLDER_BACKENDS = ("pytorch", "dali-cpu", "dali-gpu")
 
 
 class Spread:
@@ -62,7 +60,7 @@ def calibration_batches(recipe: Recipe, path: Path | None, opened: Opened) -> It
     request = DataRequest(
         plain, path or Path(), opened.preprocessing, *place, ("train",), opened.data.classes
     )
-    if settings.calib_data is None and recipe.data.data_backend not in _FOLDER_BACKENDS:
+    if settings.calib_data is None and not BACKENDS[recipe.data.data_backend].reads_folders:
         loader = open_data(request).train
     else:
         folder = Path(settings.calib_data) if settings.calib_data is not None else (path or Path()) / "train"

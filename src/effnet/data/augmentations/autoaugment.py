@@ -167,7 +167,7 @@ def _dali(side: int) -> DaliForm:
     return dali_form(SUB_POLICIES, operations, identity, NUM_LEVELS)
 
 
-AUTOAUGMENT = Augmentation(
+AUGMENTATION = Augmentation(
     "autoaugment",
     "AutoAugment with NVIDIA's ImageNet policy (TensorFlow's of EfficientNet)",
     pillow=lambda: augment,

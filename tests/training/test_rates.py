@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from effnet.data import Batch
-from effnet.training import metrics
-from effnet.training.metrics import Rates, over_epochs
+from effnet.training import rates as module
+from effnet.training.rates import Rates, over_epochs
 
 
 def test_latencies_of_known_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,7 @@ def test_latencies_of_known_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds in steps:
         ticks += [ticks[-1], ticks[-1] + 0.5, ticks[-1] + 0.5, ticks[-1] + 0.5 + seconds]
     clock = iter([*ticks, *[ticks[-1]] * 3])
-    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     batches: Iterator[Batch] = iter(
         [Batch(torch.zeros(4, 3, 1, 1), torch.zeros(4), torch.zeros(4)) for _ in steps]
     )
