@@ -10,7 +10,8 @@ from torch import nn
 from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
-from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
+from effnet.inference.engine import Engine, engine_of, open_engine
+from effnet.inference.engines import is_exported
 from effnet.quantization.model import build
 from effnet.recipe import ComputeSettings, Recipe
 from effnet.runtime.errors import UserError

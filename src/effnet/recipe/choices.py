@@ -27,6 +27,3 @@ TargetName = Literal["tensorrt", "onnxruntime", "openvino"]
 
 EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch"]
 """modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs"""
-
-FormatName = Literal["weights", "onnx", "openvino", "tensorrt"]
-"""rows of `effnet.export.formats`"""
