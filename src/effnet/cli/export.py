@@ -169,7 +169,7 @@ def _output(namespace: argparse.Namespace, metadata: Any, suffix: str) -> Path:
 FORMATS = (
     Format(
         "weights",
-        "pure weights of a checkpoint, as .pth or .safetensors",
+        "weights of a checkpoint alone, as .pth or .safetensors",
         _add_weights_flags,
         _export_weights,
     ),
@@ -182,7 +182,7 @@ FORMATS = (
     ),
     Format(
         "tensorrt",
-        "a TensorRT engine",
+        "a TensorRT engine, or its ONNX file and the command that builds it",
         _add_tensorrt_flags,
         _export_tensorrt,
         description="Build a TensorRT engine. Without TensorRT or a GPU, write the ONNX file, print the trtexec "

@@ -54,7 +54,7 @@ class FlatGroup:
         ]
 
     def chunks(self) -> dict[nn.Parameter, dict[str, Tensor]]:
-        """Return the parts of `flat` that PyTorch's optimizer updates, with gradients, each with its part of `state`."""
+        """Return the parts of `flat` that PyTorch's optimizer updates, each with its gradient and its `state`."""
         size = _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
         states = [dict(zip(self.state, parts, strict=True)) for parts in zip(*self._split(size), strict=True)]
         chunks = {}

@@ -39,7 +39,7 @@ def _find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> li
 
 BACKEND = Backend(
     "packed",
-    "What `effnet prepare pack` wrote, in a folder or streamed from a URL",
+    "Packed sets (`effnet prepare pack`) in a folder, or streamed from a URL",
     open_packed,
     find_classes=_find_classes,
     reads_folders=False,

@@ -64,7 +64,7 @@ class OpenVinoNetwork(Network):
 
 ENGINE = EngineKind(
     "openvino",
-    "OpenVINO on an x86 or ARM CPU",
+    "OpenVINO on the CPU",
     "`pip install 'effnet[openvino,onnx]'`",
     package="openvino",
     from_weights=by_onnx(OpenVinoNetwork),
