@@ -32,8 +32,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "choices.md"
 
 _HEAD = """# Choices
 
-Everything that a setting selects by name. `make tables` writes this page from the registries; CONTRIBUTING.md says how to
-add to one.
+Everything that a setting selects by name. `make tables` writes this page from the registries; CONTRIBUTING.md says how
+to add to one.
 """
 
 _PLACEMENT = """## Placement of quantizers
