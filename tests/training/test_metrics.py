@@ -38,15 +38,33 @@ def test_metrics_of_random_answers(k: int, batch_size: int) -> None:
         part = slice(start, start + batch_size)
         sums.add(Answers(torch.from_numpy(logits[part]).float(), torch.from_numpy(targets[part]), k))
     measured = sums.metrics(ALONE, k)
-    assert measured == pytest.approx(expected(logits, targets, k), rel=1e-6)
+    by_hand = expected(logits, targets, k)
+    assert {name: measured[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-6)
     assert 0 < measured["top1"] < measured[f"top{k}"] <= 100
 
 
 def test_top_1_is_measured_once_with_a_k_of_1() -> None:
     sums = Sums(CPU)
     sums.add(Answers(torch.eye(4), torch.tensor([0, 1, 0, 0]), 1))
-    assert sums.metrics(ALONE, 1).keys() == {"loss", "top1", "images"}
+    assert len(sums.metrics(ALONE, 1)) == len(
+        METRICS
+    )  # the number of images, and "topk" under the name "top1"
     assert sums.metrics(ALONE, 1)["top1"] == 50.0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_a_mean_over_images_whatever_the_batches(name: str) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(IMAGES, CLASSES), torch.randint(CLASSES, (IMAGES,))
+    whole, parts = Sums(CPU), Sums(CPU)
+    whole.add(Answers(logits, targets, 3))
+    for images in torch.arange(IMAGES).split(4):
+        parts.add(Answers(logits[images], targets[images], 3))
+    key = METRICS[name].key(3)
+    measured = whole.metrics(ALONE, 3)[key]
+    assert parts.metrics(ALONE, 3)[key] == pytest.approx(measured, rel=1e-6)
+    one_by_one = [METRICS[name].total(Answers(logits[[i]], targets[[i]], 3)).item() for i in range(IMAGES)]
+    assert measured == pytest.approx(METRICS[name].scale * np.mean(one_by_one), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", METRICS)

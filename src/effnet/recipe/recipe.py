@@ -49,7 +49,7 @@ class ModelSettings:
     pretrained: bool = False
     """start from the model's published weights, downloaded once and kept"""
     pretrained_source: str | None = setting(None, metavar="PUBLISHER")
-    """publisher whose weights --pretrained takes, of those that `effnet models` lists [default: the first that has any]"""
+    """publisher whose weights --pretrained takes, one that `effnet models` lists [default: the first that has any]"""
     pretrained_from_file: str | None = setting(None, metavar="FILE")
     """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
     freeze: Literal["none", "backbone"] = setting("none")
