@@ -1,4 +1,4 @@
-"""The images to calibrate on: a fixed choice, spread evenly over a folder, prepared as for validation."""
+"""The images to calibrate on: a fixed, evenly spaced choice from a folder, prepared as for validation."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,11 +17,11 @@ from effnet.training.run import Opened
 
 
 class Spread:
-    """As many images of a folder as asked for, at even distances in its order by class and name.
+    """A number of images of a folder, evenly spaced in its order by class and name.
 
     Args:
         images: the folder.
-        count: how many, at most all.
+        count: number of images; at most all are taken.
     """
 
     def __init__(self, images: ImageFolder, count: int) -> None:
@@ -42,7 +42,7 @@ class Spread:
 
 
 def calibration_batches(recipe: Recipe, path: Path | None, opened: Opened) -> Iterator[Batch]:
-    """This process's batches to calibrate on.
+    """Return this process's batches to calibrate on.
 
     Args:
         recipe: resolved settings; its `quantization` says how many batches, and the folder if not ``path/train``.

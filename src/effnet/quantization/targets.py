@@ -12,7 +12,7 @@ from effnet.runtime.registry import registry
 
 @dataclass(frozen=True)
 class Target:
-    """How an engine wants its tensors and its graph.
+    """The form of tensors and graph that an engine needs.
 
     Attributes:
         name: value of ``--target``.

@@ -27,7 +27,7 @@ class Backend:
     name: str
     """value of ``--data-backend``"""
     summary: str
-    """what it reads and how, for the documentation's table"""
+    """its input and its decoder, for the documentation's table"""
     open: Callable[[DataRequest], DataSource]
     """opens a data set; it may import an optional package"""
     find_classes: FindClasses = classes_at

@@ -43,7 +43,7 @@ class SyntheticLoader(Position):
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the present epoch."""
+        """Yield the rest of the current epoch."""
         batch = self._batch
         while self.step < self._steps:
             self.step += 1
