@@ -116,7 +116,7 @@ def classify(engine: Engine, arguments: Sequence[str], *, topk: int, batch_size:
     """Classify the images that `arguments` name and print the predictions; ``-`` reads one from standard input.
 
     Returns:
-        Exit code: 0, or 2 if a file could not be decoded; that is reported on standard error, the others are classified.
+        Exit code: 0, or 2 if a file could not be decoded; that is said on standard error, the others are classified.
 
     Raises:
         UserError: an argument that names no image.

@@ -73,7 +73,7 @@ class Quantizer(nn.Module):
 
     @property
     def only_rounds_to(self) -> Grid | None:
-        """The grid if rounding to it is all that the quantizer does, so that a layer may fuse the rounding; else None."""
+        """The grid if the quantizer does nothing but round to it, so that a layer may fuse that; else None."""
         return self._grid if self.is_on and self.rounds and self.observer is None else None
 
     @property
