@@ -1,6 +1,8 @@
 """The registries, and what is made from them: flags, settings and the documentation's tables."""
 
 import argparse
+import subprocess
+import sys
 import typing
 from typing import Any, Literal
 
@@ -91,6 +93,14 @@ def test_contributing_names_every_kind() -> None:
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for kind in kinds():
         assert f"(`{kind.flag}`)" in text
+
+
+def test_the_names_are_known_without_pytorch() -> None:
+    code = (
+        "import sys; from effnet.cli.verbs import parser_of_verbs; parser_of_verbs().format_help(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

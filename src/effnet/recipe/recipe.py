@@ -113,7 +113,7 @@ class OptimizerSettings:
     backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
     momentum: float = setting(0.9, low=0, below=1)
-    """momentum of either optimizer"""
+    """momentum of the optimizer, where it has one"""
     nesterov: bool = False
     """Nesterov momentum (SGD)"""
     weight_decay: float | None = setting(None, "--wd", low=0)
