@@ -79,7 +79,7 @@ def _found(namespace: argparse.Namespace) -> Published | None:
 
 def _named_model(layers: list[Layer]) -> Layer:
     """Return the model stored in a weight file, for a command that does not name one."""
-    from effnet.inference.engine import is_exported
+    from effnet.inference.engines import is_exported
     from effnet.weights import read_metadata
 
     given: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from effnet.data import DataRequest, DataSource, find_classes, open_data
+from effnet.data import BACKENDS, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.workers import worker_count
 from effnet.kernels.accelerate import accelerate
@@ -150,7 +150,7 @@ def open_run(
 
 
 def _classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:
-    if recipe.data.data_backend == "synthetic":
+    if not BACKENDS[recipe.data.data_backend].reads_path:
         return None
     if recipe.data.class_map is not None:
         return read_class_map(recipe.data.class_map)

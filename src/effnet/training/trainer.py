@@ -18,13 +18,14 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes, data_parallel
+from effnet.training.best import Best
 from effnet.training.checkpoint import CheckpointFiles, random_states, restore_random_states
 from effnet.training.compilation import Recompilations, compiled, takes_cuda_graphs
 from effnet.training.defaults import accumulation_steps
 from effnet.training.ema import ModelEMA
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
-from effnet.training.metrics import Rates, over_epochs
 from effnet.training.optimizer import FlatOptimizer
+from effnet.training.rates import Rates, over_epochs
 from effnet.training.schedule import learning_rate
 from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.step import TrainStep
@@ -40,7 +41,9 @@ class Progress:
         step: optimizer steps done, those that were left out included.
         skipped_steps: of these, steps that were left out because a gradient was not finite.
         best_top1: best validation top-1 so far, in percent, of the weights or their average; below 0 for none.
-        best_is_ema: whether the average reached it.
+        best_metric: name in the log of the metric that ``--best-metric`` names.
+        best_value: its best value so far, of the weights or their average; None for none.
+        best_is_ema: True if the average reached it.
         stale_epochs: epochs since then.
         bad_steps: steps in a row, up to now, that were left out.
     """
@@ -49,6 +52,8 @@ class Progress:
     step: int = 0
     skipped_steps: int = 0
     best_top1: float = -1.0
+    best_metric: str = "top1"
+    best_value: float | None = None
     best_is_ema: bool = False
     stale_epochs: int = 0
     bad_steps: int = 0
@@ -97,7 +102,8 @@ class Trainer:
         self.files = files
         self.log = log
         self.metadata = metadata
-        self.progress = Progress()
+        self.best = Best.of(recipe.schedule.best_metric, recipe.run.topk)
+        self.progress = Progress(best_metric=self.best.key)
         self._bad_images: dict[str, str] = {}
         self.accumulation = accumulation_steps(recipe, processes.world_size)
         self.steps_per_epoch = min(len(train_loader), recipe.run.prof or len(train_loader))
@@ -140,6 +146,8 @@ class Trainer:
             self._finish_epoch(metrics)
             epochs.append(metrics)
         summary = {**over_epochs(epochs), "best_top1": self.progress.best_top1}
+        if self.progress.best_value is not None:
+            summary[f"best_{self.best.key}"] = self.progress.best_value
         self.log.record("summary", summary, epoch=self.progress.epoch)
         return metrics
 
@@ -286,12 +294,13 @@ class Trainer:
     def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
         progress = self.progress
         progress.epoch += 1
-        top1 = max(metrics.get("val.top1", -1.0), metrics.get("val_ema.top1", -1.0))
-        is_best = top1 > progress.best_top1
+        top1 = (metrics.get("val.top1", -1.0), metrics.get("val_ema.top1", -1.0))
+        progress.best_top1 = max(*top1, progress.best_top1)
+        found = self.best.find(metrics)
+        is_best = found is not None and self.best.metric.is_better(found[0], progress.best_value)
         progress.stale_epochs = 0 if is_best else progress.stale_epochs + 1
-        if is_best:
-            progress.best_top1 = top1
-            progress.best_is_ema = metrics.get("val_ema.top1", -1.0) == top1
+        if is_best and found is not None:
+            progress.best_value, progress.best_is_ema = found
         self._report_bad_images()
         self.log.record("epoch", metrics, epoch=progress.epoch - 1, step=progress.step)
         self.log.print(_epoch_line(progress.epoch, self.recipe.schedule.epochs, metrics))
@@ -313,7 +322,9 @@ class Trainer:
         patience = self.recipe.schedule.early_stopping_patience
         if patience is None or self.progress.stale_epochs < patience:
             return False
-        self.log.print(f"stopped: top-1 has not improved for {patience} epochs (--early-stopping-patience)")
+        self.log.print(
+            f"stopped: {self.best.key} has not improved for {patience} epochs (--early-stopping-patience)"
+        )
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -357,7 +368,7 @@ class Trainer:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["loss_scaler"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**self.best.resumed(state["progress"]))
         if self.ema is not None:
             self.ema.set_step(self.progress.step - self.progress.skipped_steps)
         self.loader.load_state_dict(state["loader"])
