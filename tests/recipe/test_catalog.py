@@ -14,7 +14,7 @@ from effnet.models import list_models
 from effnet.recipe import Recipe, read_recipe, settings
 from effnet.recipe.catalog import Layer, compose, find_recipe, names, published
 from effnet.runtime.errors import UserError
-from effnet.training.defaults import resolve
+from tests.runs import resolved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -100,7 +100,7 @@ def test_quantization_is_the_document_s(model: str, platform: str, precision: st
 def test_quantization_on_a_cpu_scales_its_learning_rate(model: str, for_128: float) -> None:
     recipe, _ = compose(published(model, "CPU", "FP32").layers)
     for processes in (1, 4):
-        optimizer = resolve(recipe, num_classes=1000, world_size=processes).optimizer
+        optimizer = resolved(recipe, processes).optimizer
         assert optimizer.optimizer_batch_size == processes * recipe.optimizer.batch_size
         assert optimizer.lr == pytest.approx(for_128 * optimizer.optimizer_batch_size / 128)
 

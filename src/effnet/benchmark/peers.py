@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from effnet.recipe import Recipe
+from effnet.recipe import Recipe, ResolvedRecipe
 
 
-def peer_model(peer: str, recipe: Recipe) -> nn.Module:
+def peer_model(peer: str, recipe: Recipe | ResolvedRecipe) -> nn.Module:
     """A fresh model of another project, of the recipe's architecture, with its own defaults.
 
     Args:

@@ -20,7 +20,7 @@ from effnet.recipe import Recipe
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes, choose_device
-from effnet.training.run import open_run
+from effnet.training.setup import open_run
 from effnet.training.step import Normalise
 from effnet.training.trainer import Trainer
 
@@ -123,7 +123,7 @@ def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Ba
     """A trainer on random images that writes nothing, and its batch."""
     recipe = recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
     opened = open_run(recipe, None, Processes.alone(device), ("train",), build=build)
-    trainer = opened.trainer(recipe, RunLog(None))
+    trainer = Trainer(opened, RunLog(None))
     return trainer, next(iter(trainer.loader))
 
 
@@ -138,7 +138,7 @@ def _peer_step(peer: str, trainer: Trainer, batch: Batch, *, compiles: bool) -> 
     """A plain training loop's step over another project's model: the same images, loss, optimizer and precision."""
     device, recipe = trainer.processes.device, trainer.recipe
     model = peer_model(peer, recipe).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    normalise = Normalise(trainer.preprocessing).to(device)
+    normalise = Normalise(trainer.opened.preprocessing).to(device)
     # A scaler of its own: the two adapt to different losses.
     precision = Precision(replace(recipe.compute), device)
     optimizer = torch.optim.RMSprop(

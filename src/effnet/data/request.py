@@ -8,15 +8,14 @@ import torch
 
 from effnet.data.position import TrainOrder, ValOrder
 from effnet.data.preprocessing import Preprocessing
-from effnet.data.workers import worker_count
-from effnet.recipe import Recipe
+from effnet.recipe import ResolvedRecipe
 
 
 @dataclass(frozen=True)
 class DataRequest:
     """What `effnet.data.open_data` opens, for one process of a run."""
 
-    recipe: Recipe
+    recipe: ResolvedRecipe
     """settings of data, batch and seed"""
     path: Path
     """folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed``, and for DALI if you like, what
@@ -38,7 +37,7 @@ class DataRequest:
     @property
     def workers(self) -> int:
         """Processes or threads that load this process's images."""
-        return worker_count(self.recipe.data.workers, self.world_size)
+        return self.recipe.data.workers
 
     def order(self, split: str, num_images: int) -> TrainOrder | ValOrder:
         """Which of a split's images are this process's, batch by batch."""

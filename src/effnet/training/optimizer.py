@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effnet.recipe import OptimizerSettings
+from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
 
 _STATES = {"rmsprop": ("square_avg", "momentum_buffer"), "sgd": ("momentum_buffer",)}
@@ -86,15 +86,19 @@ class FlatOptimizer:
 
     Args:
         model: model on its device.
-        settings: resolved settings (`lr` and `weight_decay` given).
+        settings: optimizer, learning rate and weight decay.
+        classifier: part of the model whose parameters have the full learning rate; the others have it times
+            `settings.backbone_lr_factor`. None applies the factor to all.
     """
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings) -> None:
+    def __init__(
+        self, model: nn.Module, settings: ResolvedOptimizer, classifier: nn.Module | None = None
+    ) -> None:
         if settings.optimizer == "rmsprop" and settings.nesterov:
             raise UserError("--nesterov goes with --optimizer sgd")
         names = _STATES[settings.optimizer]
         # Without momentum PyTorch keeps no buffer for it.
-        self.groups = _flatten(model, settings, names if settings.momentum else names[:-1])
+        self.groups = _flatten(model, settings, classifier, names if settings.momentum else names[:-1])
         self._optimizer = _build(self.groups, settings)
 
     def set_lr(self, lr: float) -> None:
@@ -155,14 +159,14 @@ class FlatOptimizer:
         return [tensor for group in self.groups for tensor in (group.flat, *group.state.values())]
 
 
-def _build(groups: list[FlatGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def _build(groups: list[FlatGroup], settings: ResolvedOptimizer) -> torch.optim.Optimizer:
     chunks = [group.chunks() for group in groups]
     options = [
         {"params": list(of_group), "weight_decay": group.weight_decay}
         for group, of_group in zip(groups, chunks, strict=True)
     ]
     # One call for each operation on a GPU, one chunk after the other on a CPU.
-    common: dict[str, Any] = {"lr": settings.lr or 0.0, "momentum": settings.momentum}
+    common: dict[str, Any] = {"lr": settings.lr, "momentum": settings.momentum}
     common["foreach"] = groups[0].flat.device.type != "cpu"
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":
@@ -179,13 +183,19 @@ def _build(groups: list[FlatGroup], settings: OptimizerSettings) -> torch.optim.
     return optimizer
 
 
-def _flatten(model: nn.Module, settings: OptimizerSettings, state_names: tuple[str, ...]) -> list[FlatGroup]:
+def _flatten(
+    model: nn.Module,
+    settings: ResolvedOptimizer,
+    classifier: nn.Module | None,
+    state_names: tuple[str, ...],
+) -> list[FlatGroup]:
+    head = set() if classifier is None else set(classifier.parameters())
     members: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     undecayed = set() if settings.bn_weight_decay else set(_batch_norm_parameters(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decay = 0.0 if parameter in undecayed else settings.weight_decay or 0.0
-            factor = 1.0 if name.startswith("classifier.") else settings.backbone_lr_factor
+            decay = 0.0 if parameter in undecayed else settings.weight_decay
+            factor = 1.0 if parameter in head else settings.backbone_lr_factor
             members.setdefault((decay, factor), {})[name] = parameter
     return [FlatGroup(named, decay, factor, state_names) for (decay, factor), named in members.items()]
 

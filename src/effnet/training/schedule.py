@@ -2,13 +2,13 @@
 
 import math
 
-from effnet.recipe import ScheduleSettings
+from effnet.recipe import ResolvedSchedule
 
 # Of 90 epochs, the ends of the three plateaus (arXiv 1706.02677, section 5.1); here as shares of the training.
 STEP_MILESTONES = (30 / 90, 60 / 90, 80 / 90)
 
 
-def learning_rate(settings: ScheduleSettings, lr: float, epoch: float) -> float:
+def learning_rate(settings: ResolvedSchedule, lr: float, epoch: float) -> float:
     """Learning rate of a step.
 
     It changes with every step, not with every epoch. In the warm-up it rises linearly from 0, in the very first step,
@@ -17,11 +17,11 @@ def learning_rate(settings: ScheduleSettings, lr: float, epoch: float) -> float:
     warm-up to the end of the training.
 
     Args:
-        settings: schedule, with `warmup` given.
+        settings: shape, warm-up and length of the schedule.
         lr: learning rate at the end of the warm-up.
         epoch: epochs done before the step, fractions included, from 0 to `settings.epochs`.
     """
-    warmup = settings.warmup or 0.0
+    warmup = settings.warmup
     if epoch < warmup:
         return lr * epoch / warmup
     progress = min(1.0, (epoch - warmup) / (settings.epochs - warmup)) if settings.epochs > warmup else 0.0
