@@ -73,7 +73,7 @@ def in_our_terms(values: dict[str, Any], precision: str) -> dict[str, Any]:
 def settings_of(name: str, processes: int) -> dict[str, Any]:
     recipe, _ = compose(published(*name.split("/")).layers)
     groups = resolved(recipe, processes).to_dict()
-    groups["compute"]["precision"] = recipe.compute.precision  # what it stands for depends on the device
+    groups["compute"]["precision"] = recipe.compute.precision  # its meaning depends on the device
     return {setting: value for group in groups.values() for setting, value in group.items()}
 
 

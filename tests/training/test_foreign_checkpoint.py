@@ -194,6 +194,6 @@ def test_what_is_missing_is_named(checkpoint: dict[str, Any]) -> None:
     halved["param_groups"][0]["params"] = halved["param_groups"][0]["params"][:10]
     refused({**checkpoint, "optimizer": halved}, "a group of 10 parameters .* is neither all")
     halved["param_groups"] = halved["param_groups"][1:]
-    refused({**checkpoint, "optimizer": halved}, "knows nothing of stem.conv.weight")
+    refused({**checkpoint, "optimizer": halved}, "has no state of stem.conv.weight")
     with pytest.raises(UserError, match="don't fit"):
         training_state(foreign("efficientnet-b0"), model, rmsprop, steps_per_epoch=1)

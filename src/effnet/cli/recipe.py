@@ -50,8 +50,8 @@ def command_recipe(namespace: argparse.Namespace, verb: str = "train") -> tuple[
             "lr", None
         )  # a recipe's learning rate would win over the one that --base-lr asks for
     found = _found(namespace)
-    if found and found.verb not in (verb, ""):
-        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
+    if found and found.command not in (verb, ""):
+        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.command}`")
     layers = [*(found.layers if found else ()), Layer("flag", flags)]
     recipe, sources = compose(layers)
     if (

@@ -1,4 +1,4 @@
-"""A recipe as it is given, by flags, YAML files or a checkpoint; what is left open is None."""
+"""A recipe as it is given by flags, YAML files or a checkpoint; an open setting is None."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field
@@ -46,7 +46,7 @@ class Recipe(Groups):
 
     @classmethod
     def from_dict(cls, groups: Mapping[str, Mapping[str, Any]]) -> "Recipe":
-        """Return the recipe that `to_dict` described; what is left out has its default.
+        """Return the recipe that `to_dict` described; settings that it lacks have their defaults.
 
         Raises:
             UserError: see `flatten` and `replace`.
@@ -80,7 +80,7 @@ def flatten(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Return the settings by name that a YAML recipe file gives.
+    """Return the settings by name that a YAML recipe file sets.
 
     Raises:
         UserError: the file can't be read, is not YAML, or holds an unknown setting; the file is named.

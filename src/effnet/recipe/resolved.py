@@ -1,4 +1,4 @@
-"""A recipe without open settings, and what decides those that were left open.
+"""A recipe without open settings, and the facts that decide those that were open.
 
 Everything below this package takes a `ResolvedRecipe`. It is made once for each run, by `Recipe.resolve`.
 """
@@ -139,7 +139,7 @@ class WeightsFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a recipe's open settings follow from.
+    """Facts that a recipe's open settings follow from.
 
     Attributes:
         model: configuration row of the model.
@@ -212,7 +212,7 @@ def _data(given: DataSettings, image_size: int, facts: Facts) -> ResolvedData:
 
 
 def _optimizer(given: OptimizerSettings, facts: Facts) -> ResolvedOptimizer:
-    """The learning rate and weight decay of NVIDIA's README, scaled to the images of a step."""
+    """Fill in the learning rate and weight decay of NVIDIA's README, scaled to the images of a step."""
     base_lr = given.base_lr or (0.16 if facts.model.is_large else 0.08)
     weight_decay = 5e-6 if facts.model.is_large else 1e-5
     at_once = given.batch_size * facts.world_size
@@ -236,7 +236,7 @@ def _schedule(given: ScheduleSettings) -> ResolvedSchedule:
 
 
 def _kept(given: object, resolved: type) -> dict[str, Any]:
-    """Return the settings of a group that its resolved class declares no more strictly."""
+    """Return the settings of a group that its resolved class takes over without declaring them required."""
     return {
         leaf.name: getattr(given, leaf.name)
         for leaf in fields(given)  # type: ignore[arg-type]

@@ -59,11 +59,11 @@ class DataSettings:
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
     on_bad_image: Literal["stop", "skip"] = setting("stop")
-    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is left out (a
+    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is skipped (a
     training batch repeats another image instead) and listed in the report"""
     check_images: bool = True
-    """before training, see that every image file can be decoded, unless broken ones are to be skipped or --prof is
-    given; a file that can be is not decoded for this again before it changes"""
+    """before training, check that every image file can be decoded, unless broken ones are to be skipped or --prof is
+    given; a file that passed is not checked again before it changes"""
     interpolation: Interpolation | None = None
     """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
     [default: the pretrained weights', else bicubic]"""
@@ -96,7 +96,7 @@ class OptimizerSettings:
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""
     lr: float | None = setting(None, "--learning-rate", above=0)
-    """learning rate after the warm-up, used as it is for any number of images in a step; published recipes give it
+    """learning rate after the warm-up, used as it is for any number of images in a step; published recipes set it
     [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
     base_lr: float | None = setting(None, above=0)
     """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or
@@ -126,8 +126,7 @@ class ScheduleSettings:
     """Schedule"""
 
     epochs: int = setting(400, low=0)
-    """epochs of the whole training, which the learning rate's schedule spans; 0, for `effnet quantize`, trains not at
-    all"""
+    """epochs of the training, which the learning rate's schedule spans; 0, for `effnet quantize`, skips training"""
     run_epochs: int | None = setting(None, low=1, no_limit=-1, metavar="EPOCHS")
     """stop after this many epochs of this run; --resume goes on; -1 for no limit [default: all]"""
     lr_schedule: Literal["cosine", "linear", "step"] = setting("cosine")
@@ -183,7 +182,7 @@ class ComputeSettings:
     bucket_size: float = setting(4.0, above=0, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
-    """stop after this many steps of the optimizer in a row that are left out, as their gradients are not finite"""
+    """stop after this many steps of the optimizer in a row that are skipped, as their gradients are not finite"""
 
 
 @dataclass(frozen=True)

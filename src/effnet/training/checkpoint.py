@@ -41,7 +41,7 @@ def copy_atomically(source: Path, path: Path) -> None:
 
 
 class CheckpointFiles:
-    """The checkpoints of a workspace: the latest, the best, and the last few by epoch.
+    """Checkpoints of a workspace: the latest, the best, and the last few by epoch.
 
     Args:
         workspace: folder, made if absent.

@@ -1,4 +1,4 @@
-"""What a recipe's open settings follow from: collected from the model's row, the weights and the machine."""
+"""Facts that a recipe's open settings follow from, collected from the model's row, the weights and the machine."""
 
 from dataclasses import fields
 from typing import cast

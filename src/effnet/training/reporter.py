@@ -25,7 +25,7 @@ class Reporter:
 
     Args:
         log: the run's log.
-        epochs: epochs of the whole training.
+        epochs: epochs of the training, over all its runs.
         steps_per_epoch: batches of each.
         compiled: the step is compiled, so that compiling it again is worth a line.
     """
@@ -89,7 +89,7 @@ class Reporter:
         self.log.print(f"epoch {progress.epoch}/{self._epochs}: {', '.join(parts)}")
 
     def bad_images(self, loaders: Mapping[str, Loader], processes: Processes) -> None:
-        """Report images that were left out and have not been reported yet; every process must call this."""
+        """Report skipped images that have not been reported yet; every process must call this."""
         for split, loader in loaders.items():
             left_out = processes.merge(loader.bad_images)
             if new := {name: reason for name, reason in left_out.items() if name not in self._bad_images}:

@@ -1,4 +1,4 @@
-"""The checkpoint that a run goes on from, and the settings that the run takes over from it."""
+"""Choice of the checkpoint that a run goes on from, and the settings that the run inherits from it."""
 
 from pathlib import Path
 from typing import Any

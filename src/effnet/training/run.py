@@ -1,4 +1,4 @@
-"""A whole training: from a recipe and a folder to checkpoints and a log."""
+"""Training from start to end: from a recipe and a folder to checkpoints and a log."""
 
 from collections.abc import Callable
 from pathlib import Path

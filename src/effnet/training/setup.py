@@ -98,7 +98,7 @@ def open_run(
     if device.type == "cpu":
         keep_freed_memory()
     origin = find_origin(given)
-    # Only training may give the weights a new classifier.
+    # Only training may put a new classifier on the weights.
     trains = "train" in splits
     classes = _known_classes(given, origin, keeps_classifier=not trains)
     recipe = given.resolve(
@@ -117,7 +117,7 @@ def open_run(
     place = device, processes.rank, processes.world_size
     data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes))
     metadata = metadata_of(model, preprocessing, data.classes)
-    # Last: until here the workers' share of the cores is counted among all that this machine lends.
+    # Last: the workers' share of the cores has been counted among all cores that this machine offers.
     bind_process(recipe.compute.gpu_affinity, device, processes.local_rank, processes.local_world_size)
     return Opened(given, recipe, origin, model, data, preprocessing, precision, processes, metadata)
 

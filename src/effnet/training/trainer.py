@@ -30,7 +30,7 @@ class Trainer:
     """Trains the model of an opened run as its recipe says.
 
     Args:
-        opened: the run, whose training set must be open; validation is left out where its validation set is not.
+        opened: the run, whose training set must be open; without an open validation set there is no validation.
         log: where the training reports.
         files: where checkpoints go; None writes none.
 
@@ -108,7 +108,7 @@ class Trainer:
         """Train on the training set once.
 
         Returns:
-            `loss`, the mean over all batches, `lr` at the end, `skipped_steps`, the steps that were left out,
+            `loss`, the mean over all batches, `lr` at the end, `skipped_steps`, the skipped steps,
             `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
         """
         self._train_mode()
