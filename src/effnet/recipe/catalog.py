@@ -123,8 +123,8 @@ def find_recipe(name: str) -> Published:
     """Find the recipe that ``--recipe`` names.
 
     Args:
-        name: a YAML file, ``MODEL/PLATFORM/PRECISION[/MODE]`` of the published ones (a leading ``recipes/`` is ignored),
-            or a single file of them such as ``finetune``.
+        name: a YAML file, a single published file such as ``finetune``, or ``MODEL/PLATFORM/PRECISION[/MODE]`` of the
+            published recipes; a leading ``recipes/`` is ignored.
 
     Raises:
         UserError: there is no recipe of that name, or it can't be read.

@@ -1,14 +1,15 @@
 """A recipe as it is given by flags, YAML files or a checkpoint; an open setting is None."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from effnet.recipe import defaults
 from effnet.recipe.groups import Groups, leaves_of
-from effnet.recipe.resolved import Facts, ResolvedRecipe, resolve
+from effnet.recipe.resolved import Facts, ResolvedRecipe
 from effnet.recipe.settings import (
     ComputeSettings,
     DataSettings,
@@ -42,7 +43,17 @@ class Recipe(Groups):
         Raises:
             UserError: the weights' image size, resize or epsilon is out of the setting's range.
         """
-        return resolve(self, facts)
+        recipe = self.replace(defaults.from_weights(self.model, self.data, facts.weights))
+        model = defaults.complete_model(recipe.model, facts)
+        return ResolvedRecipe(
+            model=model,
+            data=defaults.complete_data(recipe.data, model.image_size, facts),
+            optimizer=defaults.complete_optimizer(recipe.optimizer, facts),
+            schedule=defaults.complete_schedule(recipe.schedule),
+            compute=defaults.complete_compute(recipe.compute, facts),
+            run=replace(recipe.run, resume=facts.resume),
+            quantization=recipe.quantization,
+        )
 
     @classmethod
     def from_dict(cls, groups: Mapping[str, Mapping[str, Any]]) -> "Recipe":

@@ -3,8 +3,8 @@
 Everything below this package takes a `ResolvedRecipe`. It is made once for each run, by `Recipe.resolve`.
 """
 
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from effnet.recipe.groups import Groups
 from effnet.recipe.settings import (
@@ -18,18 +18,7 @@ from effnet.recipe.settings import (
     ScheduleSettings,
 )
 
-if TYPE_CHECKING:
-    from effnet.recipe.given import Recipe
-
 Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
-
-# NVIDIA's README states learning rates for steps of 4096 images.
-REFERENCE_BATCH_SIZE = 4096
-WARMUP_EPOCHS = 16
-WARMUP_SHARE = 0.1
-# NVIDIA's README validates at size + 32, which fits its sizes of 224 and more; smaller images keep 224's proportion.
-RESIZE_MARGIN = 32
-LARGEST_RESIZE = 256 / 224
 
 
 # In the classes below, `field()` without a default makes a setting required that is open in the group above.
@@ -158,87 +147,3 @@ class Facts:
     precision: Arithmetic
     weights: WeightsFacts | None = None
     resume: str | None = None
-
-
-def resolve(recipe: "Recipe", facts: Facts) -> ResolvedRecipe:
-    """Return a recipe with every open setting filled in; see `Recipe.resolve`."""
-    recipe = recipe.replace(_from_weights(recipe, facts.weights))
-    model = _model(recipe.model, facts)
-    return ResolvedRecipe(
-        model,
-        _data(recipe.data, model.image_size, facts),
-        _optimizer(recipe.optimizer, facts),
-        _schedule(recipe.schedule),
-        ResolvedCompute(**_kept(recipe.compute, ResolvedCompute), precision=facts.precision),
-        replace(recipe.run, resume=facts.resume),
-        recipe.quantization,
-    )
-
-
-def _from_weights(recipe: "Recipe", weights: WeightsFacts | None) -> dict[str, Any]:
-    """Return the values of open settings that the weights bring along."""
-    if weights is None:
-        return {}
-    size = recipe.model.image_size or weights.image_size
-    return {
-        "image_size": size,
-        "bn_epsilon": recipe.model.bn_epsilon or weights.bn_epsilon,
-        "interpolation": recipe.data.interpolation or weights.interpolation,
-        # At another size, the proportion of crop to image stays.
-        "resize": recipe.data.resize or round(size * weights.resize / weights.image_size),
-    }
-
-
-def _model(given: ModelSettings, facts: Facts) -> ResolvedModel:
-    row = facts.model
-    return ResolvedModel(
-        **_kept(given, ResolvedModel),
-        num_classes=given.num_classes or facts.num_classes,
-        image_size=given.image_size or row.image_size,
-        dropout=row.dropout if given.dropout is None else given.dropout,
-        survival_prob=given.survival_prob or row.survival_prob,
-        bn_momentum=row.bn_momentum if given.bn_momentum is None else given.bn_momentum,
-        bn_epsilon=given.bn_epsilon or row.bn_epsilon,
-    )
-
-
-def _data(given: DataSettings, image_size: int, facts: Facts) -> ResolvedData:
-    return ResolvedData(
-        **_kept(given, ResolvedData),
-        workers=facts.workers if given.workers is None else given.workers,
-        interpolation=given.interpolation or "bicubic",
-        resize=given.resize or min(image_size + RESIZE_MARGIN, round(image_size * LARGEST_RESIZE)),
-    )
-
-
-def _optimizer(given: OptimizerSettings, facts: Facts) -> ResolvedOptimizer:
-    """Fill in the learning rate and weight decay of NVIDIA's README, scaled to the images of a step."""
-    base_lr = given.base_lr or (0.16 if facts.model.is_large else 0.08)
-    weight_decay = 5e-6 if facts.model.is_large else 1e-5
-    at_once = given.batch_size * facts.world_size
-    step_size = max(1, round((given.optimizer_batch_size or at_once) / at_once)) * at_once
-    return ResolvedOptimizer(
-        **_kept(given, ResolvedOptimizer),
-        optimizer_batch_size=step_size,
-        lr=given.lr or base_lr * step_size / REFERENCE_BATCH_SIZE,
-        base_lr=base_lr,
-        weight_decay=weight_decay if given.weight_decay is None else given.weight_decay,
-    )
-
-
-def _schedule(given: ScheduleSettings) -> ResolvedSchedule:
-    warmup = min(WARMUP_EPOCHS, WARMUP_SHARE * given.epochs) if given.warmup is None else given.warmup
-    return ResolvedSchedule(
-        **_kept(given, ResolvedSchedule),
-        run_epochs=given.run_epochs or given.epochs,
-        warmup=float(warmup),
-    )
-
-
-def _kept(given: object, resolved: type) -> dict[str, Any]:
-    """Return the settings of a group that its resolved class takes over without declaring them required."""
-    return {
-        leaf.name: getattr(given, leaf.name)
-        for leaf in fields(given)  # type: ignore[arg-type]
-        if leaf.name not in resolved.__annotations__
-    }
