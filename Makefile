@@ -7,7 +7,7 @@ SAMPLE ?= data/sample
 RUN ?= runs/sample
 BENCH ?= runs/bench
 
-.PHONY: install train test bench lint format types lock clean
+.PHONY: install train test bench lint format types tables lock clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# The tables of docs/choices.md, from the registries.
+tables: install
+	PYTHONPATH=.:src $(BIN)/python tools/choices.py
 
 format: install
 	$(BIN)/ruff check --fix .

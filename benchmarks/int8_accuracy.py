@@ -29,18 +29,19 @@ from effnet.data import Batch
 from effnet.data.decode import EncodedImage
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.transforms import ValTransform
-from effnet.export.onnx import Target, export_onnx
+from effnet.export.onnx import export_onnx
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.placement import place_quantizers
 from effnet.recipe import ComputeSettings, QuantizationSettings
+from effnet.recipe.choices import TargetName
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 
 CPU = torch.device("cpu")
 MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-TARGETS: tuple[Target, ...] = ("onnxruntime", "openvino")
+TARGETS: tuple[TargetName, ...] = ("onnxruntime", "openvino")
 ENGINES = ("onnxruntime", "openvino")
 TO_CALIBRATE = 100
 BATCH_SIZE = 20
@@ -92,7 +93,7 @@ def answers(engine: Engine, images: Pixels) -> Labels:
     return np.concatenate([engine(images[first : first + BATCH_SIZE]).argmax(1) for first in parts])
 
 
-def quantized(name: str, target: Target, weight_bits: int, images: Pixels) -> TrainedModel:
+def quantized(name: str, target: TargetName, weight_bits: int, images: Pixels) -> TrainedModel:
     """The model quantized for an engine and calibrated on images."""
     model = create_model(name.replace("-", "-quant-", 1), weights="google")
     assert model.metadata is not None
@@ -112,7 +113,7 @@ def quantized(name: str, target: Target, weight_bits: int, images: Pixels) -> Tr
     return TrainedModel(model.eval(), model.metadata)
 
 
-def measure(name: str, folder: Path, cases: Sequence[tuple[int, Target]]) -> Iterator[Row]:
+def measure(name: str, folder: Path, cases: Sequence[tuple[int, TargetName]]) -> Iterator[Row]:
     """The rows of a model, one for each width of the weights and engine that it is quantized for."""
     in_float = open_trained(ModelChoice(arch=name, device="cpu"))
     split = read_split(folder, in_float.preprocessing)
@@ -138,7 +139,7 @@ def measure(name: str, folder: Path, cases: Sequence[tuple[int, Target]]) -> Ite
         )
 
 
-def _on_engines(trained: TrainedModel, target: Target, images: Pixels) -> dict[str, Labels]:
+def _on_engines(trained: TrainedModel, target: TargetName, images: Pixels) -> dict[str, Labels]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(trained.model, trained.metadata, path, target=target)

@@ -12,13 +12,14 @@ from effnet.data import Batch
 from effnet.data.decode import EncodedImage
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.transforms import ValTransform
-from effnet.export.onnx import Target, export_onnx
+from effnet.export.onnx import export_onnx
 from effnet.export.openvino import export_openvino
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.layers import quantizers_of
 from effnet.quantization.placement import place_quantizers
 from effnet.recipe import ComputeSettings, QuantizationSettings
+from effnet.recipe.choices import TargetName
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 from effnet.training.step import Normalise
@@ -33,7 +34,7 @@ SIZE = 64
 
 
 def calibrated(
-    model: EfficientNet, target: Target, images: torch.Tensor, metadata: WeightsMetadata
+    model: EfficientNet, target: TargetName, images: torch.Tensor, metadata: WeightsMetadata
 ) -> EfficientNet:
     place_quantizers(model, target)
     calibrate(
@@ -57,7 +58,7 @@ def calibrated(
     ],
 )
 def test_integers_in_the_file(
-    name: str, target: Target, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, target: TargetName, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     metadata = WeightsMetadata(name, Preprocessing(SIZE, SIZE).to_dict())
     pixels = torch.randint(0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8)
@@ -85,7 +86,7 @@ def test_integers_in_the_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
-def test_photographs_keep_their_classes(target: Target, shared_dir: Path, tmp_path: Path) -> None:
+def test_photographs_keep_their_classes(target: TargetName, shared_dir: Path, tmp_path: Path) -> None:
     """EfficientNet-Lite0 on the sample of ImageNet: 100 photographs to calibrate, the other 326 to judge."""
     openvino = pytest.importorskip("openvino")
     wnids = (shared_dir / "data/imagenet-sample/wnids.txt").read_text().split()

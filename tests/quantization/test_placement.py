@@ -6,7 +6,9 @@ import torch
 from effnet import create_model
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.layers import quantizers_of, weighted_layers
-from effnet.quantization.placement import ENGINES, PLACEMENT, Target, place_quantizers, row_of
+from effnet.quantization.placement import PLACEMENT, place_quantizers, row_of
+from effnet.quantization.targets import TARGETS
+from effnet.recipe.choices import TargetName
 from effnet.runtime.errors import UserError
 from tests.quantization.test_layers import small
 
@@ -32,8 +34,8 @@ def test_tensorrt_s_are_the_document_s(model: EfficientNet, shapes: dict[str, di
     assert list(model.state_dict()) == list(shapes["efficientnet-quant-b0"])
 
 
-@pytest.mark.parametrize("target", ENGINES)
-def test_only_tensorrt_has_no_zero_points(model: EfficientNet, target: Target) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_only_tensorrt_has_no_zero_points(model: EfficientNet, target: TargetName) -> None:
     place_quantizers(model, target)
     activations = [q for q in quantizers_of(model).values() if q.is_on and not q.shape]
     assert {quantizer.is_asymmetric for quantizer in activations} == {target != "tensorrt"}
@@ -50,7 +52,7 @@ def test_onnxruntime_s_convolutions_have_quantized_ends(model: EfficientNet) -> 
 
 def test_layers_that_stay_float(model: EfficientNet) -> None:
     place_quantizers(model, "tensorrt", ["stem", "layers.*.se.squeeze", "classifier.fc"])
-    off = {name for name in quantizers_of(model) if row_of(name).targets == tuple(ENGINES)} - on(model)
+    off = {name for name in quantizers_of(model) if row_of(name).targets == tuple(TARGETS)} - on(model)
     assert {name.rpartition(".")[0] for name in off} == {
         "stem.conv",
         "classifier.fc",
@@ -65,9 +67,9 @@ def test_a_float_model_has_no_places() -> None:
         place_quantizers(create_model("efficientnet-lite0"), "tensorrt")
 
 
-@pytest.mark.parametrize("target", ENGINES)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("reduce_range", [True, False])
-def test_products_of_two_pairs_fit_in_16_bits_on_x86(target: Target, reduce_range: bool) -> None:
+def test_products_of_two_pairs_fit_in_16_bits_on_x86(target: TargetName, reduce_range: bool) -> None:
     """x86 without VNNI adds two products of an activation (up to 255) and a weight in a signed number of 16 bits."""
     model = small("efficientnet-quant-lite0")
     place_quantizers(model, target, reduce_range=reduce_range)

@@ -1,54 +1,113 @@
-"""Metrics of a pass over the data, and of a run from those of its epochs."""
+"""The metrics of validation beside NumPy, and the best epoch by each of them."""
 
-from collections.abc import Iterator
+import math
 
+import numpy as np
 import pytest
 import torch
 
-from effnet.data import Batch
-from effnet.training import metrics
-from effnet.training.metrics import Rates, over_epochs
+from effnet.runtime.processes import Processes
+from effnet.training.best import Best
+from effnet.training.metrics import METRICS, Answers
+from effnet.training.validate import Sums
+
+CPU = torch.device("cpu")
+ALONE = Processes(rank=0, local_rank=0, world_size=1, local_world_size=1, device=CPU)
+IMAGES, CLASSES = 23, 7
 
 
-def test_latencies_of_known_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each look at the clock is its next value: the start, and around each wait and each computation.
-    steps = [1.0, 5.0, 2.0]
-    ticks = [0.0]
-    for seconds in steps:
-        ticks += [ticks[-1], ticks[-1] + 0.5, ticks[-1] + 0.5, ticks[-1] + 0.5 + seconds]
-    clock = iter([*ticks, *[ticks[-1]] * 3])
-    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
-    batches: Iterator[Batch] = iter(
-        [Batch(torch.zeros(4, 3, 1, 1), torch.zeros(4), torch.zeros(4)) for _ in steps]
-    )
-    rates = Rates(torch.device("cpu"), world_size=2)
-    for _ in rates.over(batches):
-        with rates.compute():
-            pass
-    measured = rates.summary()
-    assert measured["compute_latency"] == pytest.approx(8 / 3)
-    assert measured["compute_latency_at95"] == pytest.approx(2 + 0.9 * 3)
-    assert measured["compute_latency_at100"] == 5.0
-    assert measured["data_time"] == 0.5
-    assert measured["compute_ips"] == pytest.approx(24 / 8)
-    assert measured["total_ips"] == pytest.approx(24 / 9.5)
+def expected(logits: np.ndarray, targets: np.ndarray, k: int) -> dict[str, float]:
+    """By hand, in float64."""
+    ranked = np.argsort(-logits, axis=1)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return {
+        "loss": -np.log(shares[np.arange(len(targets)), targets]).mean(),
+        "top1": 100 * np.mean(ranked[:, 0] == targets),
+        f"top{k}": 100 * np.mean([target in row[:k] for row, target in zip(ranked, targets, strict=True)]),
+        "images": len(targets),
+    }
 
 
-def test_a_run_s_metrics() -> None:
-    first = {"train.loss": 3.0, "val.top1": 60.0, "train.total_ips": 100.0, "train.data_time": 0.1}
-    second = {"train.loss": 2.0, "val.top1": 50.0, "train.total_ips": 300.0, "train.data_time": 0.3}
-    first |= {"val.compute_latency": 1.0, "val.compute_latency_at99": 2.0, "val.compute_latency_at100": 9.0}
-    second |= {"val.compute_latency": 2.0, "val.compute_latency_at99": 3.0, "val.compute_latency_at100": 4.0}
-    assert over_epochs([first, second]) == pytest.approx(
-        {
-            "train.loss": 2.0,
-            "val.top1": 50.0,
-            # 600 images an epoch take 6 s and then 2 s.
-            "train.total_ips": 1200 / 8,
-            "train.data_time": 0.2,
-            "val.compute_latency": 1.5,
-            "val.compute_latency_at99": 2.5,
-            "val.compute_latency_at100": 9.0,
-        }
-    )
-    assert over_epochs([]) == {}
+@pytest.mark.parametrize("k", [3, CLASSES + 2])
+@pytest.mark.parametrize("batch_size", [IMAGES, 5])
+def test_metrics_of_random_answers(k: int, batch_size: int) -> None:
+    random = np.random.default_rng(0)
+    logits, targets = random.normal(size=(IMAGES, CLASSES)), random.integers(CLASSES, size=IMAGES)
+    sums = Sums(CPU)
+    for start in range(0, IMAGES, batch_size):
+        part = slice(start, start + batch_size)
+        sums.add(Answers(torch.from_numpy(logits[part]).float(), torch.from_numpy(targets[part]), k))
+    measured = sums.metrics(ALONE, k)
+    by_hand = expected(logits, targets, k)
+    assert {name: measured[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-6)
+    assert 0 < measured["top1"] < measured[f"top{k}"] <= 100
+
+
+def test_top_1_is_measured_once_with_a_k_of_1() -> None:
+    sums = Sums(CPU)
+    sums.add(Answers(torch.eye(4), torch.tensor([0, 1, 0, 0]), 1))
+    assert len(sums.metrics(ALONE, 1)) == len(
+        METRICS
+    )  # the number of images, and "topk" under the name "top1"
+    assert sums.metrics(ALONE, 1)["top1"] == 50.0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_a_mean_over_images_whatever_the_batches(name: str) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(IMAGES, CLASSES), torch.randint(CLASSES, (IMAGES,))
+    whole, parts = Sums(CPU), Sums(CPU)
+    whole.add(Answers(logits, targets, 3))
+    for images in torch.arange(IMAGES).split(4):
+        parts.add(Answers(logits[images], targets[images], 3))
+    key = METRICS[name].key(3)
+    measured = whole.metrics(ALONE, 3)[key]
+    assert parts.metrics(ALONE, 3)[key] == pytest.approx(measured, rel=1e-6)
+    one_by_one = [METRICS[name].total(Answers(logits[[i]], targets[[i]], 3)).item() for i in range(IMAGES)]
+    assert measured == pytest.approx(METRICS[name].scale * np.mean(one_by_one), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_better_is_higher_or_lower_and_never_nan(name: str) -> None:
+    metric = METRICS[name]
+    worse, better = (1.0, 2.0) if metric.higher_is_better else (2.0, 1.0)
+    assert metric.is_better(better, worse)
+    assert not metric.is_better(worse, better)
+    assert not metric.is_better(worse, worse)
+    for nothing in (None, math.nan):
+        assert metric.is_better(worse, nothing)
+        assert not metric.is_better(math.nan, nothing)
+    assert not metric.is_better(math.nan, worse)
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "found"),
+    [
+        ("top1", {"val.top1": 60.0, "val_ema.top1": 50.0, "val.loss": 1.0}, (60.0, False)),
+        ("top1", {"val.top1": 60.0, "val_ema.top1": 60.0}, (60.0, True)),
+        ("top1", {"val.top1": 60.0}, (60.0, False)),
+        ("top1", {"train.loss": 1.0}, None),
+        ("topk", {"val.top1": 60.0, "val.top5": 90.0, "val_ema.top5": 91.0}, (91.0, True)),
+        ("loss", {"val.loss": 1.0, "val_ema.loss": 2.0, "val_ema.top1": 99.0}, (1.0, False)),
+        ("loss", {"val.loss": 2.0, "val_ema.loss": 1.0}, (1.0, True)),
+        ("loss", {"val.loss": 2.0, "val_ema.loss": math.nan}, (2.0, False)),
+    ],
+)
+def test_the_better_of_the_weights_and_their_average(
+    name: str, metrics: dict[str, float], found: tuple[float, bool] | None
+) -> None:
+    assert Best.of(name, 5).find(metrics) == found
+
+
+def test_progress_of_a_checkpoint_without_the_metric() -> None:
+    old = {"epoch": 3, "best_top1": 70.0, "stale_epochs": 2}
+    assert Best.of("top1", 5).resumed(old) == old | {"best_metric": "top1", "best_value": 70.0}
+    untouched = {"epoch": 0, "best_top1": -1.0}
+    assert Best.of("top1", 5).resumed(untouched)["best_value"] is None
+
+
+def test_progress_of_another_metric_begins_again() -> None:
+    saved = {"best_top1": 70.0, "best_metric": "top1", "best_value": 70.0, "stale_epochs": 2}
+    changed = {"best_metric": "loss", "best_value": None, "stale_epochs": 0}
+    assert Best.of("loss", 5).resumed(saved) == saved | changed
+    assert Best.of("top1", 5).resumed(saved) == saved

@@ -9,6 +9,7 @@ from torch import nn
 from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
 from effnet.training.optimizer import FlatOptimizer
+from effnet.training.optimizers import OPTIMIZERS, optimizer_kind
 
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 LR = 0.05
@@ -71,6 +72,35 @@ def test_equals_pytorch(kind: str, nesterov: bool, bn_weight_decay: bool) -> Non
     assert ours[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_equals_itself_over_separate_parameters(name: str, momentum: float) -> None:
+    ours, theirs = network(), network()
+    chosen = settings(optimizer=name, momentum=momentum, bn_weight_decay=True)
+    flat = FlatOptimizer(ours, chosen)
+    group = {"params": list(theirs.parameters()), "lr": LR, "weight_decay": DECAY}
+    optimizer = OPTIMIZERS[name].build([group], chosen, foreach=False)
+    for step in range(4):
+        backward(ours, step)
+        flat.step(NO_SCALING)
+        optimizer.zero_grad()
+        backward(theirs, step)
+        optimizer.step()
+    for (parameter, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+        state = flat.state_dict().get(parameter, {})
+        kept = {key for key, value in optimizer.state[other].items() if value is not None}
+        assert state.keys() == kept - {"step"}
+        for key, value in state.items():
+            torch.testing.assert_close(value, optimizer.state[other][key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_switch_of_another_optimizer_is_refused() -> None:
+    with pytest.raises(UserError, match="--nesterov goes with --optimizer sgd"):
+        optimizer_kind(settings(optimizer="rmsprop", nesterov=True))
+    assert optimizer_kind(settings(optimizer="sgd", nesterov=True)).name == "sgd"
+
+
 def test_learning_rate_and_backbone_factor() -> None:
     model = nn.Sequential()
     model.add_module("body", nn.Linear(2, 2))
@@ -87,7 +117,7 @@ def test_learning_rate_and_backbone_factor() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, kind: str) -> None:
     model = network()
     flat = FlatOptimizer(model, settings(optimizer=kind))

@@ -90,7 +90,7 @@ def test_a_broken_image_stops_the_run_before_the_first_step(
     assert main(["train", str(images), *flags, workspace, "--data-backend", backend]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"effnet: error: {broken}: can't be decoded: ")
-    assert line.endswith("; mend or remove it, or give --on-bad-image skip")
+    assert line.endswith("; fix or remove it, or give --on-bad-image skip")
     assert records(images, "parameters")
     assert not records(images, "iteration")
     (event,) = records(images, "event")

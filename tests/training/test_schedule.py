@@ -1,11 +1,12 @@
 """The learning rate over a training."""
 
+import itertools
 import math
 
 import pytest
 
 from effnet.recipe import ResolvedSchedule
-from effnet.training.schedule import learning_rate
+from effnet.training.schedule import SCHEDULES, learning_rate
 
 
 def at(epoch: float, **settings: object) -> float:
@@ -36,6 +37,16 @@ def test_step_falls_to_a_tenth_three_times() -> None:
         at(epoch, lr_schedule="step", epochs=90, warmup=0.0) for epoch in (0, 29, 30, 59, 60, 79, 80, 89)
     ]
     assert rates == pytest.approx([0.08, 0.08, 0.008, 0.008, 0.0008, 0.0008, 0.00008, 0.00008])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("end_lr", [0.0, 0.001])
+def test_every_schedule_falls_from_the_rate_to_its_end(name: str, end_lr: float) -> None:
+    epochs = [16 + share * (400 - 16) / 100 for share in range(101)]
+    rates = [at(epoch, lr_schedule=name, end_lr=end_lr) for epoch in epochs]
+    assert rates[0] == pytest.approx(0.08)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))
+    assert end_lr - 1e-12 <= rates[-1] <= max(end_lr, 0.08 / 1000) + 1e-12
 
 
 def test_no_warmup_and_warmup_only() -> None:

@@ -9,11 +9,13 @@ import torch
 
 from effnet.benchmark.train import synthetic_trainer
 from effnet.runtime.errors import UserError
+from effnet.training.best import Best
 from effnet.training.state import Progress
 from effnet.training.trainer import Trainer
 from tests.runs import quick_recipe
 
 CPU = torch.device("cpu")
+TOP1 = Best.of("top1", 5)
 
 
 def trainer(workspace: Path, **changes: Any) -> Trainer:
@@ -35,7 +37,7 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
 def test_everything_is_restored(tmp_path: Path) -> None:
     trained = trainer(tmp_path)
     trained.train_epoch()
-    trained.state.progress.finish_epoch({"val.top1": 25.0, "val_ema.top1": 50.0})
+    trained.state.progress.finish_epoch({"val.top1": 25.0, "val_ema.top1": 50.0}, TOP1)
     saved = copy.deepcopy(trained.state.state_dict())
     fresh = trainer(tmp_path, seed=1)
     untouched = fresh.state.state_dict()
@@ -67,10 +69,10 @@ def test_an_average_that_is_not_saved_starts_from_the_weights(tmp_path: Path) ->
 
 def test_the_best_epoch_is_that_of_weights_or_average() -> None:
     progress = Progress()
-    assert progress.finish_epoch({"val.top1": 10.0, "val_ema.top1": 5.0})
+    assert progress.finish_epoch({"val.top1": 10.0, "val_ema.top1": 5.0}, TOP1)
     assert (progress.best_top1, progress.best_is_ema, progress.stale_epochs) == (10.0, False, 0)
-    assert progress.finish_epoch({"val.top1": 9.0, "val_ema.top1": 12.0})
+    assert progress.finish_epoch({"val.top1": 9.0, "val_ema.top1": 12.0}, TOP1)
     assert (progress.best_top1, progress.best_is_ema, progress.stale_epochs) == (12.0, True, 0)
-    assert not progress.finish_epoch({"val.top1": 12.0, "val_ema.top1": 12.0})
-    assert not progress.finish_epoch({})
+    assert not progress.finish_epoch({"val.top1": 12.0, "val_ema.top1": 12.0}, TOP1)
+    assert not progress.finish_epoch({}, TOP1)
     assert (progress.best_top1, progress.epoch, progress.stale_epochs) == (12.0, 4, 2)

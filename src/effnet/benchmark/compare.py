@@ -13,8 +13,8 @@ from effnet.benchmark.measure import Step, Timing
 from effnet.benchmark.tables import comparison_table
 from effnet.export.reference import example_images
 from effnet.export.trained import ModelChoice
-from effnet.inference.engine import Engine, is_exported, open_engine
-from effnet.inference.engines import ENGINES
+from effnet.inference.engine import Engine, open_engine
+from effnet.inference.engines import ENGINES, is_exported
 from effnet.inference.evaluate import open_for
 from effnet.models import model_config
 from effnet.recipe import Recipe

@@ -32,7 +32,8 @@ def add_classify(verbs: Verbs, prog: str | None) -> None:
 
 def _classify(namespace: argparse.Namespace) -> int:
     from effnet.inference.classify import classify
-    from effnet.inference.engine import is_exported, open_engine
+    from effnet.inference.engine import open_engine
+    from effnet.inference.engines import is_exported
 
     named = [*namespace.images, *namespace.image]
     models = [name for name in named if is_exported(Path(name))]

@@ -1,57 +1,79 @@
-"""`effnet export`."""
+"""`effnet export`.
+
+A new format is a module of `effnet.export` that writes it, and a row of `FORMATS`.
+"""
 
 import argparse
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effnet.cli.choice import add_model_flags, add_trt_flag, check_positive, model_choice, truth
 from effnet.cli.flags import Parser, Verbs
+from effnet.recipe.choices import TargetName
 
 NOT_BUILT = 3
 """Exit code of `effnet export tensorrt` where it has prepared all but built no engine."""
-_TARGETS = ("onnxruntime", "openvino", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that models are written in: a subcommand of `effnet export`.
+
+    Attributes:
+        name: the subcommand.
+        summary: what is written, for the help and for the documentation's table.
+        add_flags: adds the subcommand's flags.
+        run: writes the file; returns the exit code.
+        description: more for the subcommand's own help.
+    """
+
+    name: str
+    summary: str
+    add_flags: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace], int]
+    description: str | None = None
 
 
 def add_export(verbs: Verbs, prog: str | None) -> None:
     """Add `effnet export`."""
     parser = verbs.add_parser("export", prog=prog, help="write a model in another form")
     forms = parser.add_subparsers(metavar="FORM", required=True, parser_class=Parser)
-    weights = forms.add_parser("weights", help="pure weights of a checkpoint, as .pth or .safetensors")
-    weights.add_argument("--checkpoint-path", required=True, metavar="FILE", help="checkpoint of a training")
-    weights.add_argument(
-        "--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors"
+    for row in FORMATS:
+        form = forms.add_parser(row.name, help=row.summary, description=row.description)
+        row.add_flags(form)
+        form.set_defaults(verb=row.run)
+
+
+def _add_weights_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--checkpoint-path", required=True, metavar="FILE", help="checkpoint of a training")
+    add("--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors")
+    add("--ema", action="store_true", help="the averaged weights")
+    add("--num-classes", type=int, metavar="N", help="refuse a checkpoint of another number of classes")
+    add_trt_flag(parser, "the weights of a model are the same for every engine")
+
+
+def _add_onnx_flags(parser: Parser) -> None:
+    _add_graph_flags(parser)
+    parser.add_argument(
+        "--target",
+        default="onnxruntime",
+        choices=typing.get_args(TargetName),
+        help="engine to write for [default: onnxruntime]",
     )
-    weights.add_argument("--ema", action="store_true", help="the averaged weights")
-    weights.add_argument(
-        "--num-classes", type=int, metavar="N", help="refuse a checkpoint of another number of classes"
-    )
-    add_trt_flag(weights, "the weights of a model are the same for every engine")
-    weights.set_defaults(verb=_export_weights)
-    onnx = forms.add_parser("onnx", help="an ONNX file, compared with PyTorch after writing")
-    _add_graph_flags(onnx)
-    onnx.add_argument(
-        "--target", default="onnxruntime", choices=_TARGETS, help="engine to write for [default: onnxruntime]"
-    )
-    onnx.add_argument(
+    parser.add_argument(
         "--trt", nargs="?", const=True, type=truth, metavar="BOOL", help="the same as --target tensorrt"
     )
-    onnx.set_defaults(verb=_export_onnx)
-    openvino = forms.add_parser(
-        "openvino", help="OpenVINO's .xml and .bin, compared with PyTorch after writing"
-    )
-    _add_graph_flags(openvino)
-    openvino.set_defaults(verb=_export_openvino)
-    tensorrt = forms.add_parser(
-        "tensorrt",
-        help="a TensorRT engine",
-        description="Build a TensorRT engine. Without TensorRT or a GPU, write the ONNX file, print the trtexec "
-        "command that builds the engine elsewhere, and end with exit code 3.",
-    )
-    _add_graph_flags(tensorrt, precision="fp16", static=False)
-    tensorrt.add_argument(
+
+
+def _add_tensorrt_flags(parser: Parser) -> None:
+    _add_graph_flags(parser, precision="fp16", static=False)
+    parser.add_argument(
         "--max-batch-size", type=int, default=256, metavar="IMAGES", help="largest batch [default: 256]"
     )
-    tensorrt.set_defaults(verb=_export_tensorrt)
 
 
 def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
@@ -142,3 +164,29 @@ def _opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
 
 def _output(namespace: argparse.Namespace, metadata: Any, suffix: str) -> Path:
     return Path(namespace.output or f"{metadata.model}{suffix}")
+
+
+FORMATS = (
+    Format(
+        "weights",
+        "weights of a checkpoint alone, as .pth or .safetensors",
+        _add_weights_flags,
+        _export_weights,
+    ),
+    Format("onnx", "an ONNX file, compared with PyTorch after writing", _add_onnx_flags, _export_onnx),
+    Format(
+        "openvino",
+        "OpenVINO's .xml and .bin, compared with PyTorch after writing",
+        _add_graph_flags,
+        _export_openvino,
+    ),
+    Format(
+        "tensorrt",
+        "a TensorRT engine, or its ONNX file and the command that builds it",
+        _add_tensorrt_flags,
+        _export_tensorrt,
+        description="Build a TensorRT engine. Without TensorRT or a GPU, write the ONNX file, print the trtexec "
+        "command that builds the engine elsewhere, and end with exit code 3.",
+    ),
+)
+"""the registry of formats"""

@@ -79,7 +79,7 @@ def _found(namespace: argparse.Namespace) -> Published | None:
 
 def _named_model(layers: list[Layer]) -> Layer:
     """The model that a weight file says it is of, where the command names none."""
-    from effnet.inference.engine import is_exported
+    from effnet.inference.engines import is_exported
     from effnet.weights import read_metadata
 
     given: dict[str, Any] = {}

@@ -65,6 +65,7 @@ def run_recipe(
         verb: `train` or `quantize`.
         work: called with the recipe and the folder of images, which only synthetic ones do without.
     """
+    from effnet.data.backends import BACKENDS
     from effnet.inference.evaluate import evaluate
 
     with shown_log():
@@ -72,7 +73,7 @@ def run_recipe(
         if namespace.print_recipe:
             print_recipe(recipe, sources)
             return 0
-        if namespace.dir is None and recipe.data.data_backend != "synthetic":
+        if namespace.dir is None and BACKENDS[recipe.data.data_backend].reads_path:
             raise UserError("name the folder of images, or use --data-backend synthetic")
         path = Path(namespace.dir) if namespace.dir is not None else None
         if recipe.run.evaluate:

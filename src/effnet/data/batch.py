@@ -1,4 +1,4 @@
-"""What every input pipeline gives: batches on the device, from a position that can be saved and restored."""
+"""The interface of every input pipeline: batches on the device, from a position that can be saved and restored."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Batch:
     targets: Tensor
     """int64 (N,) on the device: positions in the class list"""
     indices: Tensor | None = None
-    """int64 (N,) on the CPU: position of each image in its split, None where there are no images behind"""
+    """int64 (N,) on the CPU: position of each image in its split, None where the backend has no image files"""
 
 
 class Loader(Protocol):
@@ -36,16 +36,16 @@ class Loader(Protocol):
     """images left out so far because they can't be decoded (``--on-bad-image skip``): name and reason"""
 
     def __len__(self) -> int:
-        """Batches in an epoch for this process."""
+        """Return the batches in an epoch for this process."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the present epoch."""
+        """Yield the rest of the current epoch."""
 
     def state_dict(self) -> dict[str, int]:
-        """The position as ``{"epoch": ..., "step": ...}``."""
+        """Return the position as ``{"epoch": ..., "step": ...}``."""
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to a position that `state_dict` gave."""
+        """Go to a position that `state_dict` returned."""
 
 
 @dataclass

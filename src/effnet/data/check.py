@@ -1,4 +1,4 @@
-"""What is wrong or odd with a data set, told before it costs a night of training."""
+"""Problems and oddities of a data set, found before a training."""
 
 import hashlib
 import io
@@ -19,11 +19,11 @@ from effnet.data.workers import worker_count
 from effnet.runtime.errors import UserError
 
 SMALL = 32
-"""shorter side in pixels below which an image is odd"""
+"""shorter side in pixels below which an image is reported as an oddity"""
 LARGE = 25_000_000
-"""pixels above which an image is odd"""
+"""pixels above which an image is reported as an oddity"""
 LONG = 4.0
-"""longer by shorter side above which an image is odd: validation's centre crop sees little of it"""
+"""longer by shorter side above which an image is reported: validation's centre crop shows little of it"""
 
 # Oddities, none of which hinders training. An image has a bit for each in this order.
 ODDITIES = {
@@ -63,7 +63,7 @@ class SplitReport:
 
     @property
     def empty_classes(self) -> list[str]:
-        """Class folders without images."""
+        """Return the class folders without images."""
         return [name for name, count in self.images_per_class.items() if not count]
 
 
@@ -73,7 +73,7 @@ class Report:
 
     splits: dict[str, SplitReport]
     leakage: list[list[str]]
-    """files of which both ``train/`` and ``val/`` have the content"""
+    """files whose content is in both ``train/`` and ``val/``"""
     unknown_classes: list[str] = field(default_factory=list)
     """class folders in ``val/`` that ``train/`` lacks"""
     classes_without_val: list[str] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """What is to be mended before training, in words."""
+        """Return the problems to fix before training, one line each."""
         counts = {
             "broken images": sum(len(split.broken) for split in self.splits.values()),
             "class folders without images": sum(len(split.empty_classes) for split in self.splits.values()),
@@ -96,7 +96,7 @@ def check(path: Path, *, workers: int | None = None, show_progress: bool = False
 
     Args:
         path: folder with ``train/<class>/`` and ``val/<class>/``, or one of them.
-        workers: processes [default: the cores there are, at most 16]; 0 for none but this.
+        workers: processes [default: one per core, at most 16]; 0 to work in this process.
         show_progress: draw a progress bar.
 
     Raises:
@@ -123,7 +123,7 @@ def check(path: Path, *, workers: int | None = None, show_progress: bool = False
 def _examined(
     images: dict[str, ImageFolder], workers: int, show_progress: bool
 ) -> tuple[dict[str, _Facts], dict[str, dict[int, str]]]:
-    """Facts about every image by split, and the broken ones' flaws."""
+    """Return facts about every image by split, and the errors of the broken ones."""
     facts = {split: np.zeros(len(of_split), _FIELDS) for split, of_split in images.items()}
     broken: dict[str, dict[int, str]] = {split: {} for split in images}
     with progress_bar(sum(map(len, images.values())), show=show_progress) as advance:
@@ -160,7 +160,7 @@ def _examine(images: ImageFolder, indices: Indices) -> tuple[_Facts, dict[int, s
 
 
 def _oddities(path: Path, data: bytes) -> set[str]:
-    """Oddities of an image that can be decoded."""
+    """Yield the oddities of an image that can be decoded."""
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
         mode, (width, height) = image.mode, image.size
         try:
@@ -185,7 +185,7 @@ def _oddities(path: Path, data: bytes) -> set[str]:
 
 
 def _format_of_name(path: Path) -> str | None:
-    """Pillow's name of the format that goes by the file's extension."""
+    """Return Pillow's name of the format of a file extension."""
     return Image.registered_extensions().get(path.suffix.lower())
 
 
@@ -216,7 +216,7 @@ def _spread(lengths: npt.NDArray[np.int32]) -> dict[str, float]:
 
 
 def _groups(digests: npt.NDArray[Any]) -> list[list[int]]:
-    """Positions of equal digests, where there are at least two; those of files without content do not count."""
+    """Return the positions of equal digests, two and more; empty files do not count."""
     order = np.argsort(digests, kind="stable")
     starts = np.flatnonzero(np.append(True, digests[order][1:] != digests[order][:-1]))
     groups = np.split(order, starts[1:]) if len(order) else []
@@ -224,7 +224,7 @@ def _groups(digests: npt.NDArray[Any]) -> list[list[int]]:
 
 
 def _leakage(images: dict[str, ImageFolder], facts: dict[str, _Facts]) -> list[list[str]]:
-    """For each content that several splits have, all its files."""
+    """Return all files of each content that several splits have."""
     splits = list(images)
     digests = np.concatenate([facts[split]["digest"] for split in splits])
     owner = np.repeat(np.arange(len(splits)), [len(facts[split]) for split in splits])

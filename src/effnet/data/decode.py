@@ -1,11 +1,8 @@
 """Any image file to upright RGB.
 
 JPEG pixels come from libjpeg-turbo through simplejpeg, everything else, and all where simplejpeg is missing,
-from Pillow. Over photographs of 500 x 375 px simplejpeg takes 1.09 ms, torchvision (deprecated) 1.08, OpenCV
-1.11, Pillow 1.34, with identical pixels (one core, 2026); of these simplejpeg alone also decodes at reduced size,
-as Pillow does: a photograph of 3000 x 2250 px at 3/8 takes 8 ms, against 10 in Pillow at half size and 13 to 19
-in full. None of them decodes a region: nvImageCodec does, in 0.81 of simplejpeg's time for the whole, but needs
-CUDA's libraries; what `EncodedImage.crop` does instead takes 0.85.
+from Pillow. Both decode at reduced size where that is enough. Neither decodes a region, so `EncodedImage.crop`
+stops decoding below it. docs/performance.md compares decoders.
 """
 
 import functools
@@ -24,7 +21,7 @@ from PIL import ExifTags, Image
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
-except ImportError:  # no wheel for the platform, or a machine that is not ours to install on
+except ImportError:  # no wheel for the platform, or not installed
     simplejpeg = None
 
 Pixels = npt.NDArray[np.uint8]
@@ -253,20 +250,19 @@ def _decode_by_pillow(data: bytes, min_height: int, min_width: int) -> Pixels:
 
 
 class _Frame(NamedTuple):
-    """What the frame header of a JPEG says (ISO 10918-1, B.2.2)."""
+    """The frame header of a JPEG (ISO 10918-1, B.2.2)."""
 
     height_at: int
-    """where the height stands in the file, in bytes"""
+    """position of the height in the file, in bytes"""
     height: int
     width: int
     is_baseline: bool
 
 
 def _plain_frame(data: bytes) -> _Frame | None:
-    """The frame of a JPEG that is grey or of three colours and surely upright, None for all other files.
+    """Return the frame of a JPEG that is grey or of three colours and surely upright, None for all other files.
 
-    That is most photographs, and all of ImageNet but a few; it takes a tenth of the time in which Pillow reads
-    a header.
+    Most photographs are of this kind, and this is much faster than Pillow's reading of a header.
     """
     position = 2
     try:
@@ -286,16 +282,16 @@ def _plain_frame(data: bytes) -> _Frame | None:
 
 
 def _plain_png(data: bytes) -> bool:
-    """Whether a file is a PNG that can't say how it is turned."""
+    """Return True if a file is a PNG without EXIF, and so without an orientation."""
     return data.startswith(b"\x89PNG") and b"eXIf" not in data
 
 
 def _upper_part(data: bytes, frame: _Frame, rows: int) -> bytearray | None:
-    """A JPEG whose decoding ends below its upper `rows`; None where there is nothing to gain.
+    """Return a JPEG whose decoding ends below its upper `rows`; None where nothing would be saved.
 
-    A baseline JPEG is coded from the top down, so where its header gives a smaller height, decoding stops
-    there, with the same pixels: the entropy decoding of the rest, most of the work, is saved. A truncated
-    file must not pass as whole by this: without an end marker there is no short cut.
+    A baseline JPEG is coded from the top down. With a smaller height in its header decoding stops there, with the
+    same pixels, which saves the entropy decoding of the rest. A truncated file must not pass as whole by this, so
+    the end marker is required.
     """
     wanted = rows + _UPSAMPLING_ROWS
     if not frame.is_baseline or frame.height <= wanted or not data.endswith(_END_OF_IMAGE):
@@ -306,7 +302,7 @@ def _upper_part(data: bytes, frame: _Frame, rows: int) -> bytearray | None:
 
 
 def _scaled(first: int, length: int, factor: float) -> slice:
-    """The same stretch of an image decoded at `factor` times its size."""
+    """Return the same interval in an image decoded at `factor` times its size."""
     start = round(first * factor)
     return slice(start, max(start + 1, round((first + length) * factor)))
 

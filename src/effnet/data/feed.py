@@ -1,4 +1,4 @@
-"""What DALI's pipelines are fed: encoded images with what has been drawn for each, batch by batch.
+"""Input of DALI's pipelines: encoded images and the random numbers for each, batch by batch.
 
 Threads read the files and draw while DALI's own threads decode earlier batches. (Drawn by a Python operator
 inside the pipeline, the numbers would cost DALI's threads a wait in every batch.)
@@ -19,15 +19,15 @@ from effnet.data.position import Indices, TrainOrder, ValOrder
 Array = npt.NDArray[Any]
 _BATCHES_AHEAD = 2  # so that one is read while another is handed over
 _NOT_FOR_DALI = (
-    b"GIF8"  # how files begin that its decoders lack; others that they refuse are found on the way
+    b"GIF8"  # first bytes of files that DALI has no decoder for; others that it refuses are found later
 )
 
 
 class Draw(Protocol):
-    """What a transform wants to know of an image beside its content."""
+    """The further inputs that a transform takes for an image."""
 
     def __call__(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
-        """One array for each further input of the pipeline, of the same shapes for every image."""
+        """Return one array for each further input of the pipeline, of the same shapes for every image."""
 
 
 class _Item(NamedTuple):
@@ -55,8 +55,8 @@ class Feed:
         # Not opened and closed in `batches`: closing waits for threads, and the garbage collector, which ends an
         # abandoned iteration, may run where another thread's start is waited for.
         self._pool = ThreadPoolExecutor(threads)
-        self.odd: set[int] = set()
-        """images that DALI's decoders refuse: they enter as pixels"""
+        self.refused: set[int] = set()
+        """images that DALI's decoders refuse; they enter as pixels"""
         self.bad: dict[int, BadImageError] = {}
         """images that nothing decodes: a black dot keeps their place in the batch"""
 
@@ -99,7 +99,7 @@ class Feed:
         """The image's file, or where DALI can't decode that, its pixels as one."""
         if (
             isinstance(image, EncodedImage)
-            and index not in self.odd
+            and index not in self.refused
             and not image.data.startswith(_NOT_FOR_DALI)
         ):
             return np.frombuffer(image.data, np.uint8)

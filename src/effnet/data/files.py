@@ -38,16 +38,16 @@ class Part(NamedTuple):
 
 
 class Files(Protocol):
-    """Files under one place. What goes wrong is a `UserError` that names the file."""
+    """Files under one place. Every failure is a `UserError` that names the file."""
 
     def where(self, name: str) -> str:
-        """What to call a file in a message."""
+        """Return a file's name for messages."""
 
     def whole(self, name: str) -> bytes:
-        """Content of a file."""
+        """Return the content of a file."""
 
     def parts(self, wanted: Sequence[Part]) -> Iterator[Callable[[], bytes | memoryview]]:
-        """For each part what gives it; those of a remote place are on their way by then."""
+        """Yield for each part a function that returns it; remote parts are already being fetched by then."""
 
 
 def open_files(place: Path | str, *below: str) -> Files:
@@ -113,10 +113,10 @@ _FINAL = (_RefusedError, FileNotFoundError, PermissionError)
 
 
 class Remote(Protocol):
-    """How to read from one kind of remote place; an instance belongs to one thread."""
+    """A reader of one kind of remote place; an instance belongs to one thread."""
 
     def get(self, url: str, start: int, stop: int | None) -> bytes:
-        """Bytes of a file, to its end where `stop` is None. Raises OSError where trying again may help."""
+        """Return bytes of a file, to its end if `stop` is None. Raise OSError where a retry may help."""
 
 
 class RemoteFiles:
@@ -151,7 +151,7 @@ class RemoteFiles:
             self._of_thread.remote = self._remote()
         data = self._get(self._of_thread.remote, part.name, part.start, part.stop)
         if len(data) != part.stop - part.start:
-            raise UserError(f"{self.where(part.name)} is shorter than its index says; pack or copy it anew")
+            raise UserError(f"{self.where(part.name)} is shorter than its index says; pack or copy it again")
         return data
 
     def _get(self, remote: Remote, name: str, start: int, stop: int | None) -> bytes:

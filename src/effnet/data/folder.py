@@ -115,7 +115,7 @@ def list_images(
         if name not in positions:
             raise UserError(
                 f"{path / split / name}: no such class among the {len(classes)} the model is trained for; "
-                "remove the folder, or add the class to train/ and train anew"
+                "remove the folder, or add the class to train/ and train again"
             )
     root = path / split
     with ThreadPoolExecutor(max_workers=16) as pool:  # network file systems answer in parallel

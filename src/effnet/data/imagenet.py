@@ -31,12 +31,12 @@ _CHUNK = 1 << 20
 
 @dataclass
 class Summary:
-    """What lies in the folder after a run."""
+    """The content of the folder after a run."""
 
     images: dict[str, int]
     """images per split"""
     warnings: list[str] = field(default_factory=list)
-    """where this is not what ImageNet has"""
+    """differences from the published ImageNet"""
 
 
 def prepare_imagenet(
@@ -213,7 +213,7 @@ def _unpack_class(train: tarfile.TarFile, member: tarfile.TarInfo, folder: Path)
 def _unpack_val(
     val: tarfile.TarFile, images: Sequence[tarfile.TarInfo], classes: Sequence[str], folder: Path
 ) -> Iterator[int]:
-    """Gives the size of each image when it is there."""
+    """Unpack the images of a split, and yield the size of each one in bytes when it has been written."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     for name in set(classes):
         (unfinished / name).mkdir(parents=True, exist_ok=True)

@@ -17,17 +17,17 @@ from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
 from effnet.data.transforms import TrainTransform, ValTransform
-from effnet.data.workers import as_it_is
+from effnet.data.workers import unchanged
 from effnet.runtime.errors import UserError
 
 Transform = Callable[[Readable, int, int], Pixels]
 
-REMEDY = "mend or remove it, or give --on-bad-image skip"
-"""what to do about a broken image"""
+REMEDY = "fix or remove it, or give --on-bad-image skip"
+"""advice for a broken image"""
 
 
 class Images(Protocol):
-    """Images of a split in a fixed order, of which any can be had; workers get a copy each."""
+    """Images of a split in a fixed order, with random access; each worker gets a copy."""
 
     @property
     def targets(self) -> npt.NDArray[np.int32]:
@@ -37,11 +37,11 @@ class Images(Protocol):
         """Images of the split."""
 
     def read(self, indices: Sequence[int]) -> Iterable[Callable[[], Readable]]:
-        """For each of `indices` what opens it, or raises `BadImageError`."""
+        """Return for each of `indices` a function that opens it, or raises `BadImageError`."""
 
 
 def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Sequence[str]) -> DataSource:
-    """Loaders of splits, by name, in place of the request's own."""
+    """Return loaders of the splits in `images`, in place of the request's own."""
     tell_decoder()
     recipe, side = request.recipe, request.preprocessing.image_size
     loaders: dict[str, ImageLoader] = {}
@@ -58,7 +58,7 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
 
 
 def folders_of(images: Mapping[str, Images]) -> dict[str, ImageFolder]:
-    """Those splits whose images are files in folders."""
+    """Return the splits whose images are files in folders."""
     return {split: of_split for split, of_split in images.items() if isinstance(of_split, ImageFolder)}
 
 
@@ -124,7 +124,7 @@ def filled(size: int, good: list[int]) -> Indices:
 
 
 class _Batches(Sampler[Any]):
-    """What the workers are to prepare: the epoch goes along, since they outlive it."""
+    """The batches that the workers prepare, each with its epoch, since the workers stay for the next one."""
 
     def __init__(self, order: TrainOrder | ValOrder) -> None:
         self.order, self.epoch, self.step = order, 0, 0
@@ -150,7 +150,7 @@ class ImageLoader(Position):
             DataLoader,
             work,
             batch_sampler=self._batches,
-            collate_fn=as_it_is,
+            collate_fn=unchanged,
             num_workers=workers,
             prefetch_factor=recipe.data.prefetch if workers else None,
             persistent_workers=workers > 0,

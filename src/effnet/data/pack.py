@@ -41,7 +41,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What becomes of an image.
+    """The form in which images are packed.
 
     Raises:
         UserError: a value out of range.
@@ -109,7 +109,7 @@ def pack(
 
 
 class _Plan:
-    """Which image goes where."""
+    """The assignment of images to shards."""
 
     def __init__(self, images: ImageFolder, out: Path, split: str, settings: PackSettings) -> None:
         self.images, self.out, self.settings = images, out, settings
@@ -177,11 +177,11 @@ def _write_shards(plan: _Plan, numbers: list[int], done: torch.Tensor, workers: 
     )
     failure = next((result for result in shards if result is not None), None)
     if failure is not None:
-        raise UserError(f"{failure}; mend or remove it, or give --on-bad-image skip")
+        raise UserError(f"{failure}; fix or remove it, or give --on-bad-image skip")
 
 
 class _Shards(Dataset[Any]):
-    """Writes a shard when asked for it; gives what is wrong with an image, or None."""
+    """Shards by number: each is written when it is read, and yields an error or None for each image."""
 
     def __init__(self, plan: _Plan, numbers: list[int], done: torch.Tensor, skip_bad: bool) -> None:
         self.plan, self.numbers, self.done, self.skip_bad = plan, numbers, done, skip_bad
@@ -334,7 +334,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged; remove {path.parent} and pack anew")
+        raise UserError(f"{path} is damaged; remove {path.parent} and pack again")
     return content
 
 

@@ -2,17 +2,16 @@
 
 `effnet.data.pack` writes them. Each split is a folder of tar shards in WebDataset's form: per image a member
 ``<number>.jpg``, or ``<number>.npy`` with the pixels, and ``<number>.cls`` with the target. Beside each shard
-lies the index that DALI's ``readers.webdataset`` takes. Members of a tar are not compressed, so pixels are used
-where they lie, in memory-mapped files. ``index.json`` holds the class list and every shard's size and SHA-256,
-``index.npy`` one record an image: any image can be had by itself, so the order of an epoch, and what happens to
-an image in it, are those of a folder, whatever the number of workers and processes, streamed or not. Streaming
-takes one range request an image, 16 at a time for each worker.
+lies the index that DALI's ``readers.webdataset`` takes. Members of a tar are not compressed, so pixels are read
+directly from memory-mapped files. ``index.json`` holds the class list and every shard's size and SHA-256,
+``index.npy`` one record per image: any image can be read by itself, so the order of an epoch and the augmentation
+of each image are those of a folder, for any number of workers and processes, streamed or not. Streaming takes one
+range request per image, 16 at a time for each worker.
 """
 
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data.batch import DataSource
 from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
-from effnet.data.loader import open_loaders
-from effnet.data.request import DataRequest
 from effnet.runtime.errors import UserError
 
 INDEX, RECORDS = "index.json", "index.npy"
@@ -44,35 +40,15 @@ RECORD = np.dtype(
     ]
 )
 
-_log = logging.getLogger(__name__)
-
-
-def open_packed(request: DataRequest) -> DataSource:
-    """Open the packed splits under the path, a folder or a URL; see `effnet.data.open_data`."""
-    side, classes = request.preprocessing.image_size, request.classes
-    opened = {split: PackedImages.open(open_files(request.path, split)) for split in request.splits}
-    if classes is None:
-        classes = opened.get("train", opened[request.splits[0]]).classes
-    images = {split: of_split.with_classes(classes) for split, of_split in opened.items()}
-    for of_split in images.values():
-        if of_split.side < side:
-            _log.warning(
-                "%s holds images of %d px, which are enlarged to %d px",
-                of_split.files.where(INDEX),
-                of_split.side,
-                side,
-            )
-    return open_loaders(request, images, classes)
-
 
 def is_packed(path: Path | str, split: str) -> bool:
-    """Whether `path` is a packed data set with this split; a URL is taken for one."""
+    """Return True if `path` is a packed data set with this split; a URL is taken for one."""
     files = open_files(path, split)
     return not isinstance(files, LocalFiles) or (files.root / INDEX).is_file()
 
 
 def packed_classes(path: Path | str, splits: Sequence[str]) -> list[str]:
-    """Class names of a packed data set in the order of its targets: train's, if that is among `splits`."""
+    """Return the class names of a packed data set in the order of its targets: train's, if that is among `splits`."""
     split = "train" if "train" in splits else splits[0]
     classes: list[str] = read_index(open_files(path, split))["classes"]
     return classes
@@ -80,7 +56,7 @@ def packed_classes(path: Path | str, splits: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class PackedImages:
-    """Index of a packed split: 40 bytes an image, which forked workers share."""
+    """Index of a packed split: 40 bytes per image, which forked workers share."""
 
     files: Files
     classes: list[str]
@@ -104,7 +80,7 @@ class PackedImages:
         index = read_index(files)
         content = files.whole(RECORDS)
         if hashlib.sha256(content).hexdigest() != index["records_sha256"]:
-            raise UserError(f"{files.where(RECORDS)} is damaged; pack or copy it anew")
+            raise UserError(f"{files.where(RECORDS)} is damaged; pack or copy it again")
         if isinstance(files, LocalFiles):
             for shard in index["shards"]:
                 _check_size(files.root / shard["name"], shard["bytes"])
@@ -120,7 +96,7 @@ class PackedImages:
         )
 
     def with_classes(self, classes: Sequence[str]) -> "PackedImages":
-        """The same images with targets that are positions in `classes`.
+        """Return the same images with targets that are positions in `classes`.
 
         Raises:
             UserError: there are images of a class that is not in it.
@@ -181,17 +157,17 @@ class RawImage:
         self.height, self.width = self.original = pixels.shape[:2]
 
     def decode(self, min_height: int = 0, min_width: int = 0) -> Pixels:
-        """The whole image, at full size."""
-        return self._pixels.copy()  # what is mapped can't be written, which PyTorch would warn of
+        """Return the whole image, at full size."""
+        return self._pixels.copy()  # PyTorch warns of mapped memory, which can't be written
 
     def crop(self, region: Region, enough: int = 0) -> Pixels:
-        """A part, at full size."""
+        """Return a part, at full size."""
         top, left, height, width = region
         return self._pixels[top : top + height, left : left + width].copy()
 
 
 def read_index(files: Files) -> dict[str, Any]:
-    """Content of ``index.json``.
+    """Return the content of ``index.json``.
 
     Raises:
         UserError: there is none that this version reads.
@@ -206,7 +182,7 @@ def read_index(files: Files) -> dict[str, Any]:
     if index.get("version") != VERSION:
         raise UserError(
             f"{files.where(INDEX)} is of version {index.get('version')}, this program reads {VERSION}; "
-            "pack the images anew"
+            "pack the images again"
         )
     return index
 
@@ -215,7 +191,7 @@ def verify(path: Path) -> dict[str, int]:
     """Compare every shard of a packed data set on a local disk with its checksum.
 
     Returns:
-        number of images per split.
+        Number of images by split.
 
     Raises:
         UserError: a shard that is missing or damaged, or no packed data set.
@@ -227,7 +203,7 @@ def verify(path: Path) -> dict[str, int]:
         for shard in read_index(files)["shards"]:
             with (files.root / shard["name"]).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise UserError(f"{files.where(shard['name'])} is damaged; pack or copy it anew")
+                    raise UserError(f"{files.where(shard['name'])} is damaged; pack or copy it again")
     if not counts:
         raise UserError(f"{path} holds no packed data set; effnet prepare pack DIR {path} makes one")
     return counts
@@ -237,6 +213,6 @@ def _check_size(path: Path, expected: int) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; pack or copy it anew") from None
+        raise UserError(f"{path}: {error.strerror}; pack or copy it again") from None
     if found != expected:
-        raise UserError(f"{path} has {found} bytes instead of {expected}; pack or copy it anew")
+        raise UserError(f"{path} has {found} bytes instead of {expected}; pack or copy it again")

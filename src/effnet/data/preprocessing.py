@@ -1,4 +1,4 @@
-"""What a model expects of its input; it travels with the weights, so that all prepare images alike."""
+"""Preprocessing of a model's input; it is stored with the weights, so that all parts prepare images alike."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +13,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "triangular")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input when validating and when serving.
+    """The steps from an image to the network's input in validation and inference.
 
     The shorter side is resized to `resize`, the centre cropped to `image_size`, the pixels scaled to 0..1,
     and `mean` subtracted and the rest divided by `std` per channel (RGB).
@@ -25,7 +25,7 @@ class Preprocessing:
     image_size: int
     """side of the centre crop and of the network's input in pixels"""
     resize: int
-    """shorter side after the resize in pixels; the document takes image_size + 32"""
+    """shorter side after the resize in pixels; NVIDIA's implementation takes image_size + 32"""
     interpolation: str = "bicubic"
     """nearest, bilinear, bicubic or triangular; all but nearest are antialiased, as Pillow's are, so that bilinear is
     the filter that DALI calls triangular"""
@@ -45,18 +45,18 @@ class Preprocessing:
             )
 
     def at_size(self, image_size: int | None) -> "Preprocessing":
-        """The same for another input size, with the proportion of crop to image kept; itself for None."""
+        """Return the same for another input size, with the ratio of crop to image kept; itself for None."""
         if image_size is None or image_size == self.image_size:
             return self
         return replace(self, image_size=image_size, resize=round(image_size * self.resize / self.image_size))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint or JSON."""
+        """Return plain values for a checkpoint or JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Inverse of `to_dict`.
+        """Make one from the values of `to_dict`.
 
         Raises:
             UserError: a value that is missing, unknown or out of range.

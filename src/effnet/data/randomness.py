@@ -1,4 +1,4 @@
-"""Random numbers by position: they depend on the seed and on what they are for, not on what was drawn before.
+"""Random numbers by position: they depend on the seed and on their use, not on earlier draws.
 
 Thus an epoch's order and an image's crop are the same for any number of workers and processes, and after a
 resume.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What the numbers are for; streams are independent of each other."""
+    """Uses of random numbers; streams are independent of each other."""
 
     ORDER = 0
     SAMPLE = 1
@@ -20,10 +20,10 @@ class Stream(IntEnum):
 def generator(
     stream: Stream, seed: int, epoch: int, index: int = 0, rank: int | None = None
 ) -> np.random.Generator:
-    """The generator for one use: an epoch's order, an image in an epoch, a step in an epoch. About 10 us.
+    """Return the generator for one use: an epoch's order, an image in an epoch, a step in an epoch.
 
     Args:
-        stream: what the numbers are for.
+        stream: use of the numbers.
         seed: seed of the run.
         epoch: epoch, from 0.
         index: number of the image or step.

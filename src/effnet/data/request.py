@@ -1,4 +1,4 @@
-"""What is to be opened, and for which process."""
+"""The request for a data set, for one process of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ from effnet.recipe import ResolvedRecipe
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What `effnet.data.open_data` opens, for one process of a run."""
+    """Arguments of `effnet.data.open_data`, for one process of a run."""
 
     recipe: ResolvedRecipe
     """settings of data, batch and seed"""
     path: Path
-    """folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed``, and for DALI if you like, what
-    `effnet prepare pack` wrote, a folder or a URL; ignored by ``synthetic``"""
+    """folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed``, and optionally for DALI, the
+    output of `effnet prepare pack`, a folder or a URL; ignored by ``synthetic``"""
     preprocessing: Preprocessing
     """size and interpolation of the images; normalising them is left to the consumer"""
     device: torch.device
-    """where batches are to lie"""
+    """device of the batches"""
     rank: int = 0
     """this process among those of the run"""
     world_size: int = 1
     """processes of the run"""
     splits: Sequence[str] = ("train", "val")
-    """which of ``train`` and ``val`` to open"""
+    """splits to open, of ``train`` and ``val``"""
     classes: Sequence[str] | None = None
     """class names in the order of the targets that the model was trained with; a folder of another class is an error
     [default: the folders of ``train/``, or those of ``val/`` where only that is opened and there is no ``train/``]"""
 
     @property
     def workers(self) -> int:
-        """Processes or threads that load this process's images."""
+        """Number of processes or threads that load this process's images."""
         return self.recipe.data.workers
 
     def order(self, split: str, num_images: int) -> TrainOrder | ValOrder:
-        """Which of a split's images are this process's, batch by batch."""
+        """Return the order of this process's images of a split, batch by batch."""
         batch_size = self.recipe.optimizer.batch_size
         if split == "train":
             return TrainOrder(num_images, batch_size, self.recipe.compute.seed, self.rank, self.world_size)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
-from effnet.data.workers import as_it_is
+from effnet.data.workers import unchanged
 from effnet.runtime.errors import UserError
 
 Result = TypeVar("Result")
@@ -26,11 +26,11 @@ def surveyed(
     workers: int,
     at_once: int = IMAGES_AT_ONCE,
 ) -> Iterator[tuple[Indices, Result]]:
-    """Each part of `indices`, one after the other, with what `look(images, part)` gives.
+    """Yield each part of `indices` with the result of `look(images, part)`.
 
     Args:
-        look: is called in the worker processes, or in this one where there are none or is only one part.
-        workers: most processes.
+        look: called in the worker processes, or in this one if there are none or only one part.
+        workers: processes at most.
         at_once: images of a part.
 
     Raises:
@@ -42,7 +42,7 @@ def surveyed(
         _Looks(look, images, parts),
         batch_size=None,
         num_workers=min(workers, len(parts)) if len(parts) > 1 else 0,
-        collate_fn=as_it_is,
+        collate_fn=unchanged,
         generator=torch.Generator(),  # else it would draw from the training's
     )
     try:
@@ -70,7 +70,7 @@ class _Looks(Dataset[Any]):
 
 @contextmanager
 def progress_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar while images are checked, if standard error is a terminal; what it gives is told how many more are done."""
+    """Show a progress bar on a terminal; yield a function that adds a number of finished images."""
     console = Console(stderr=True)
     columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = show and console.is_terminal

@@ -117,7 +117,7 @@ def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixe
         return pixels
     if not pixels.flags.writeable:  # memory-mapped: PyTorch warns of a tensor on it
         pixels = pixels.copy()
-    # permuted last, lest the strides of the one-image batch hide from PyTorch that this is channels-last
+    # Permuted last: PyTorch can't see channels-last in the strides of a batch of one image.
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     smooth = interpolation != "nearest"
     mode = _TORCH_MODES.get(interpolation, interpolation)
@@ -128,7 +128,7 @@ def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixe
 
 
 def _limited(length: int, longest: int) -> int:
-    """At most `longest`, or one less where an odd length or an even one can only so be centred exactly."""
+    """Return `length` limited to `longest`, or to one less where only that can be centred exactly."""
     return length if length <= longest else longest - (length - longest) % 2
 
 

@@ -7,11 +7,11 @@ MOST_WORKERS = 16
 
 
 def worker_count(wanted: int | None, world_size: int = 1) -> int:
-    """Workers of one training process: `wanted`, or its share of the cores it may use, at most 16.
+    """Return the workers of one training process: `wanted`, or its share of the cores it may use, at most 16.
 
     Args:
         wanted: the recipe's setting; 0 loads in the training process itself.
-        world_size: processes of the run, taken to be on this machine unless a launcher sets LOCAL_WORLD_SIZE.
+        world_size: processes of the run, assumed to be on this machine unless a launcher sets LOCAL_WORLD_SIZE.
     """
     if wanted is not None:
         return wanted
@@ -19,6 +19,6 @@ def worker_count(wanted: int | None, world_size: int = 1) -> int:
     return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // local))
 
 
-def as_it_is(result: Any) -> Any:
-    """What a worker gives, unchanged: a DataLoader's `collate_fn`, which by default makes tensors of all it can."""
+def unchanged(result: Any) -> Any:
+    """Return a worker's result unchanged: a DataLoader's `collate_fn`, which by default converts to tensors."""
     return result

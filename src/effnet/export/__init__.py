@@ -1,1 +1,1 @@
-"""A trained model in other forms: pure weights, ONNX, engines."""
+"""A trained model in other forms: weights alone, ONNX, OpenVINO, TensorRT."""

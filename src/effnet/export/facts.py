@@ -1,4 +1,4 @@
-"""What an exported file says of itself, whatever its format, and what its input and output are called."""
+"""Metadata of exported files, whatever their format, and the names of their input and output."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
 
 
 def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
-    """The metadata of the model in a file.
+    """Return the metadata of the model in a file.
 
     Args:
         values: the file's metadata by key.
@@ -23,7 +23,7 @@ def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
     """
     if METADATA_KEY not in values:
         raise UserError(
-            f"{path}: says nothing of its classes and preprocessing; write it with `effnet export onnx`"
+            f"{path}: holds no metadata of its classes and preprocessing; write it with `effnet export onnx`"
         )
     try:
         return WeightsMetadata.from_dict(json.loads(values[METADATA_KEY]))

@@ -1,4 +1,4 @@
-"""The network as engines want it: the same function of the image with fewer operations."""
+"""The network in the form that engines run fastest: the same function of the image with fewer operations."""
 
 import copy
 
@@ -15,8 +15,8 @@ from effnet.quantization.exported import export_form
 class ConvSqueezeExcitation(nn.Module):
     """Squeeze-and-excitation with its two matrices as 1x1 convolutions.
 
-    All stays an image of one pixel, so that an engine with a channel-blocked layout of its own (onnxruntime's NCHWc)
-    need not leave it for a matrix product and come back.
+    All tensors stay images of one pixel, so that an engine with a channel-blocked layout of its own (onnxruntime's
+    NCHWc) does not have to convert them for a matrix product.
     """
 
     def __init__(self, se: SqueezeExcitation) -> None:
@@ -32,7 +32,7 @@ class ConvSqueezeExcitation(nn.Module):
 
 
 def inference_form(model: nn.Module, *, unsigned: bool = True) -> nn.Module:
-    """A copy of `model` for inference alone: BatchNorm folded into convolutions, squeeze-and-excitation as 1x1 ones.
+    """Return a copy of `model` for inference: BatchNorm folded into convolutions, squeeze-and-excitation as 1x1 ones.
 
     Only this package's own layers are changed. A quantized model's form is `effnet.quantization.exported.export_form`.
 
@@ -41,7 +41,7 @@ def inference_form(model: nn.Module, *, unsigned: bool = True) -> nn.Module:
         unsigned: store a quantized model's activations as uint8, not int8.
 
     Returns:
-        A model in evaluation mode on the same device; its state dict is no longer the reference's.
+        A model in evaluation mode on the same device; its state dict has other entries.
     """
     if isinstance(model, EfficientNet) and model.config.quantized:
         return export_form(model, unsigned=unsigned)

@@ -1,4 +1,4 @@
-"""A model as an ONNX file that says of itself what has to be known to use it."""
+"""A model as an ONNX file, with its classes and its preprocessing in the file's metadata."""
 
 import json
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,10 @@ from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference, example_images
 from effnet.export.session import open_session
+from effnet.quantization.targets import TARGETS
+from effnet.recipe.choices import TargetName
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
-
-Target = Literal["onnxruntime", "openvino", "tensorrt"]
-
-# The newest that the oldest supported version of each engine reads; the graphs need nothing newer.
-OPSETS: dict[Target, int] = {"onnxruntime": 21, "openvino": 21, "tensorrt": 20}
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -36,23 +33,23 @@ _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.fl
 _INTEGERS = {(0, 255): torch.uint8, (-128, 127): torch.int8, (-127, 127): torch.int8}
 
 _OVERFLOW = (
-    "this CPU's engines will not give these logits: it has no VNNI, so that sums of products of 8 bits overflow; for "
+    "this CPU's engines will not return these logits: it has no VNNI, so that sums of products of 8 bits overflow; for "
     "such CPUs quantize with --reduce-range"
 )
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """What has been written.
+    """A file that has been written.
 
     Attributes:
         path: the file.
         size: its bytes.
-        operators: how many operators its graph has.
+        operators: number of operators in its graph.
         opset: version of ONNX's operators; None in other formats.
         difference: largest absolute difference of a logit to PyTorch's, over all batches that were compared.
         batches: sizes of these batches.
-        overflows: whether this CPU's sums of integers overflow, so that its engines give other logits than these.
+        overflows: this CPU's sums of integers overflow, so that its engines return other logits than these.
     """
 
     path: Path
@@ -78,7 +75,7 @@ def export_onnx(
     metadata: WeightsMetadata,
     path: Path,
     *,
-    target: Target = "onnxruntime",
+    target: TargetName = "onnxruntime",
     precision: Precision = "fp32",
     batch_size: int | None = None,
     preprocessing_in_graph: bool = False,
@@ -86,38 +83,39 @@ def export_onnx(
     device: torch.device | str = "cpu",
     reference: Reference | None = None,
 ) -> ExportedFile:
-    """Write a model as ONNX, and compare what onnxruntime makes of the file with PyTorch.
+    """Write a model as ONNX, and compare onnxruntime's logits with PyTorch's.
 
-    A quantized model is compared as the file says, rounding in float, since what a CPU makes of it in integers may
-    not be what it says: see `effnet.quantization.placement`.
+    A quantized model is compared as the file defines it, with rounding in float, since a CPU's integer arithmetic may
+    overflow: see `effnet.quantization.targets`.
 
-    The graph takes ``images`` and gives ``logits``, float32 (N, classes). `torch.fake_quantize_per_tensor_affine` and
+    The graph takes ``images`` and returns ``logits``, float32 (N, classes). `torch.fake_quantize_per_tensor_affine` and
     `torch.fake_quantize_per_channel_affine` become QuantizeLinear and DequantizeLinear, with zero points of type uint8
     for a range of 0 to 255 and int8 for -128 (or -127) to 127.
 
     Args:
-        model: takes normalised images float32 (N, 3, H, W), gives logits (N, classes). Any module; BatchNorm and
+        model: takes normalised images float32 (N, 3, H, W), returns logits (N, classes). Any module; BatchNorm and
             squeeze-and-excitation of this package's own layers are simplified first (`inference_form`).
         metadata: stored in the file; its preprocessing says the images' size, mean and standard deviation.
-        path: file to write; it is there whole or not at all.
-        target: engine that the file is for; decides the opset.
+        path: file to write, atomically.
+        target: engine that the file is for; decides the opset and the type of quantized activations.
         precision: of weights and activations between the float32 input and output; `fp16` is for GPUs.
         batch_size: fix N; None leaves it open.
         preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
             takes what `model` does.
         tolerance: largest difference of a logit to PyTorch's that is accepted; None for `Reference.tolerance`.
         device: where PyTorch computes the logits to compare with.
-        reference: these, if they are needed for more than this file.
+        reference: PyTorch's logits, if they are needed for more than this file.
 
     Raises:
         UserError: a package is missing, the file can't be written, or its logits are not PyTorch's.
     """
     onnx = load_package("onnx")
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
-    form = inference_form(model, unsigned=target != "tensorrt").cpu()
+    engine = TARGETS[target]
+    form = inference_form(model, unsigned=engine.asymmetric).cpu()
     graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
     example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
-    proto = _traced(graph, example, OPSETS[target], is_dynamic=batch_size is None)
+    proto = _traced(graph, example, engine.opset, is_dynamic=batch_size is None)
     tidy(proto)
     _describe(onnx, proto, metadata, precision)
     onnx.checker.check_model(proto, full_check=True)
@@ -134,12 +132,12 @@ def export_onnx(
         )
         check_difference(path, difference, tolerance)
     size, count = path.stat().st_size, sum(operators(proto).values())
-    overflows = target != "tensorrt" and any(other > tolerance for other in fused)
-    return ExportedFile(path, size, count, OPSETS[target], difference, reference.batches, overflows)
+    overflows = engine.on_x86 and any(other > tolerance for other in fused)
+    return ExportedFile(path, size, count, engine.opset, difference, reference.batches, overflows)
 
 
 def _sessions(path: Path, in_integers: bool) -> Iterator[Any]:
-    """What has to give PyTorch's logits, then what may not on a CPU whose sums of integers overflow."""
+    """Yield a session that must return PyTorch's logits, then one that may not on a CPU whose integer sums overflow."""
     if in_integers:
         yield open_session(path, fused=False)
     yield open_session(path)
@@ -151,7 +149,7 @@ def _logits(session: Any, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 class _Graph(nn.Module):
-    """What is exported: the model between float32 images, or bytes that it normalises, and float32 logits."""
+    """The exported graph: the model from float32 images, or bytes that it normalises, to float32 logits."""
 
     def __init__(
         self, model: nn.Module, preprocessing: Preprocessing, takes_bytes: bool, dtype: torch.dtype
@@ -162,7 +160,7 @@ class _Graph(nn.Module):
         self.normalise = Normalise(preprocessing) if takes_bytes else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of uint8 (N, H, W, 3) or of normalised float32 (N, 3, H, W)."""
+        """Return the logits of uint8 (N, H, W, 3) or of normalised float32 (N, 3, H, W)."""
         if self.normalise is not None:
             images = self.normalise(images.permute(0, 3, 1, 2))
         logits: Tensor = self.model(images.to(self.dtype))
@@ -170,9 +168,9 @@ class _Graph(nn.Module):
 
 
 def _traced(model: nn.Module, example: Tensor, opset: int, *, is_dynamic: bool) -> Any:
-    """`onnx.ModelProto` of a model."""
+    """Return the `onnx.ModelProto` of a model."""
     with warnings.catch_warnings(), torch.no_grad(), _IntegerQuantizers(opset):
-        warnings.simplefilter("ignore")  # of what PyTorch deprecates in its own exporter
+        warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own deprecations
         program = torch.onnx.export(
             model,
             (example,),
@@ -188,7 +186,7 @@ def _traced(model: nn.Module, example: Tensor, opset: int, *, is_dynamic: bool) 
 
 
 class _IntegerQuantizers(TorchFunctionMode):
-    """Lets fake quantizers be traced as ONNX's own pair of operators: `torch.export` knows no shapes for theirs."""
+    """Traces fake quantizers as ONNX's own pair of operators, whose shapes `torch.export` knows."""
 
     def __init__(self, opset: int) -> None:
         super().__init__()
@@ -234,7 +232,7 @@ def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Preci
     proto.producer_name, proto.producer_version = "effnet", "pytorch " + torch.__version__
     facts = {
         METADATA_KEY: json.dumps(metadata.to_dict()),
-        # For readers that know nothing of this project's lists.
+        # For readers without this project's class lists.
         CLASSES_KEY: json.dumps(list(metadata.class_names())),
         PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
     }

@@ -1,4 +1,4 @@
-"""What PyTorch's exporter leaves to be done in an ONNX graph."""
+"""Simplification of the ONNX graphs that PyTorch's exporter writes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ def tidy(model: Any) -> None:
 
 
 def operators(model: Any) -> Counter[str]:
-    """How often each operator is in an `onnx.ModelProto`."""
+    """Count each operator in an `onnx.ModelProto`."""
     return Counter(node.op_type for node in model.graph.node)
 
 
 def quantized(values: Array, scale: Array, zero_point: Array, axis: int) -> Array:
-    """ONNX's QuantizeLinear: integers of the zero point's type.
+    """Return ONNX's QuantizeLinear of an array, integers of the zero point's type.
 
     Args:
         values: floating point, any shape.

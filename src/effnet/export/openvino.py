@@ -18,7 +18,7 @@ from effnet.export.signal_stack import kept_signal_stack
 from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata
 
-# Where OpenVINO keeps what an ONNX file says of itself, also in its own files.
+# The section in which OpenVINO keeps an ONNX file's metadata, also in its own files.
 _FACTS = "framework"
 
 
@@ -33,11 +33,11 @@ def export_openvino(
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> ExportedFile:
-    """Write a model as OpenVINO's .xml and .bin, and compare what OpenVINO makes of them with PyTorch.
+    """Write a model as OpenVINO's .xml and .bin, and compare OpenVINO's logits with PyTorch's.
 
     Args:
-        model, metadata, batch_size, preprocessing_in_graph, tolerance, device: as for `export_onnx`, by way of which it
-            goes.
+        model, metadata, batch_size, preprocessing_in_graph, tolerance, device: as for `export_onnx`,
+            which writes an intermediate file.
         path: the .xml file to write; weights go to the .bin beside it.
         precision: `fp16` stores the weights in half the bytes; it computes as the engine is told to.
 
@@ -68,7 +68,7 @@ def export_openvino(
         assert temporary.with_suffix(".bin") == temporary_weights
         written = openvino.Core().read_model(temporary)
         compiled = compile_openvino(written)
-        if exported.overflows:  # and OpenVINO's sums do as well
+        if exported.overflows:  # OpenVINO's sums overflow as well
             difference = exported.difference
         else:
             difference = reference.difference(
@@ -85,7 +85,7 @@ def export_openvino(
 
 
 def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
-    """An `openvino.Model` out of an .xml or .onnx file, and what the file says of itself, by key.
+    """Return the `openvino.Model` of an .xml or .onnx file, and the file's metadata by key.
 
     Raises:
         UserError: OpenVINO is missing, or does not read the file.
@@ -102,12 +102,12 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0) -> Any:
-    """An `openvino.CompiledModel` for the CPU, one batch at a time.
+    """Return an `openvino.CompiledModel` for the CPU, for one batch at a time.
 
     Args:
         model: `openvino.Model`.
-        precision: `f32` or `bf16`; left to itself OpenVINO takes the latter where the CPU has it.
-        threads: 0 for one a core.
+        precision: `f32` or `bf16`; OpenVINO's own default is the latter where the CPU has it.
+        threads: 0 for one per core.
     """
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     if threads:

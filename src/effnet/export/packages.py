@@ -1,29 +1,28 @@
-"""The packages that exported models need. Each is imported here alone; the error names the extra that brings it."""
+"""Packages that exported models need. Each is imported here alone; the error says how to install it."""
 
 from importlib import import_module
 from typing import Any
 
 from effnet.runtime.errors import UserError
 
-# What to install, and the packages among them that must be there although another imports them.
+# The extra to install, and the modules to import; a package without a row is installed under its own name.
 _EXTRAS = {
     "onnx": ("effnet[onnx]", ("onnxscript", "onnx")),
     "onnxruntime": ("effnet[onnx]", ("onnxruntime",)),
     "openvino": ("effnet[openvino]", ("openvino",)),
-    "tensorrt": ("tensorrt", ("tensorrt",)),
 }
 
 
 def load_package(name: str) -> Any:
-    """The module of that name.
+    """Import a package.
 
     Args:
-        name: ``onnx`` (with onnxscript, which PyTorch's exporter needs), ``onnxruntime``, ``openvino`` or ``tensorrt``.
+        name: its name, such as ``onnx`` (with onnxscript, which PyTorch's exporter needs) or ``openvino``.
 
     Raises:
         UserError: it is not installed; the message says what to install.
     """
-    needed, modules = _EXTRAS[name]
+    needed, modules = _EXTRAS.get(name, (name, (name,)))
     try:
         return [import_module(module) for module in modules][-1]
     except ImportError:

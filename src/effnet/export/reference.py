@@ -1,4 +1,4 @@
-"""PyTorch's logits, which those of an exported file have to equal."""
+"""PyTorch's logits, which the logits of an exported file must equal."""
 
 import copy
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from effnet.training.step import Normalise
 Precision = Literal["fp32", "fp16"]
 
 CHECKED_BATCHES = (1, 3, 8)
-# Largest difference of a logit to PyTorch's in FP32 that is taken for rounding.
+# Largest difference of a logit to PyTorch's that rounding can explain.
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
-# The same of a quantized model, as a share of the largest logit.
+# The same for a quantized model, as a share of the largest logit.
 QUANTIZED_TOLERANCE = 0.2
 
 
 def example_images(preprocessing: Preprocessing, batch_size: int, takes_bytes: bool) -> Tensor:
-    """Images of random pixels: uint8 (N, H, W, 3), or the same normalised, float32 (N, 3, H, W)."""
+    """Return images of random pixels: uint8 (N, H, W, 3), or the same normalised, float32 (N, 3, H, W)."""
     side = preprocessing.image_size
     random = torch.Generator().manual_seed(batch_size)
     pixels = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, generator=random)
@@ -33,16 +33,16 @@ def example_images(preprocessing: Preprocessing, batch_size: int, takes_bytes: b
 
 
 class Reference:
-    """What PyTorch makes of batches of random images.
+    """PyTorch's logits for batches of random images.
 
     Attributes:
         batches: sizes of the batches.
 
     Args:
-        model: takes normalised images, gives logits; left as it is.
+        model: takes normalised images, returns logits; not changed.
         preprocessing: size and normalisation of the images.
-        batch_size: the one size of batch that the file takes; None if it takes any.
-        device: where PyTorch computes.
+        batch_size: the only batch size that the file takes; None if it takes any.
+        device: device of PyTorch's computation.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Reference:
         self._known: dict[int, npt.NDArray[np.float32]] = {}
 
     def _logits(self, size: int) -> npt.NDArray[np.float32]:
-        """(size, classes), computed once."""
+        """Return logits (size, classes), computed once."""
         if size not in self._known:
             images = example_images(self._preprocessing, size, takes_bytes=False)
             with torch.inference_mode():
@@ -68,11 +68,11 @@ class Reference:
         return self._known[size]
 
     def tolerance(self, precision: Precision) -> float:
-        """Largest difference of a logit to PyTorch's that is taken for rounding.
+        """Return the largest difference of a logit to PyTorch's that rounding can explain.
 
-        Of a quantized model it is a share of the largest logit: sums that fall halfway between two levels are rounded
-        up here and down there, and the steps add up on the way to the logits; a graph that computes something else is
-        off by more than they are large.
+        For a quantized model it is a share of the largest logit: sums halfway between two levels are rounded up in one
+        program and down in the other, and these steps accumulate. A wrong graph differs by more than the logits'
+        own size.
         """
         if not self._is_quantized:
             return TOLERANCES[precision]
@@ -81,11 +81,11 @@ class Reference:
     def difference(
         self, run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]], *, takes_bytes: bool
     ) -> float:
-        """How far an engine's logits are from PyTorch's at most.
+        """Return the largest absolute difference of an engine's logits to PyTorch's.
 
         Args:
             run: the engine: images in, logits out.
-            takes_bytes: whether it takes uint8 (N, H, W, 3), not what the model does.
+            takes_bytes: it takes uint8 (N, H, W, 3) in place of the model's input.
         """
         differences = [
             np.abs(
@@ -100,7 +100,7 @@ def check_difference(path: Path, difference: float, tolerance: float) -> None:
     """Refuse a file whose logits are not PyTorch's.
 
     Raises:
-        UserError: naming the file.
+        UserError: the difference is above the tolerance; the file is named.
     """
     if not difference <= tolerance:
         raise UserError(

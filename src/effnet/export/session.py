@@ -8,13 +8,13 @@ from effnet.runtime.errors import UserError
 
 
 def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True) -> Any:
-    """An `onnxruntime.InferenceSession` on a file.
+    """Return an `onnxruntime.InferenceSession` on a file.
 
     Args:
         path: ONNX file.
-        threads: threads of an operator; 0 for one a core.
+        threads: threads of an operator; 0 for one per core.
         cuda: run on a GPU.
-        fused: fuse operators, quantized ones to integer arithmetic; otherwise each runs as the file says.
+        fused: fuse operators, quantized ones to integer arithmetic; otherwise each runs as the file defines it.
 
     Raises:
         UserError: onnxruntime is missing, has no such device, or does not read the file.
@@ -31,7 +31,7 @@ def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: boo
     options.intra_op_num_threads = threads
     if not fused:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Its threads wait busily for the next operator, which gains a quarter, but not for the next call.
+    # Threads spin while they wait for the next operator, which is faster, but not between calls.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return runtime.InferenceSession(str(path), options, providers=[provider])

@@ -1,8 +1,8 @@
-"""The stack on which signal handlers run, kept from OpenVINO.
+"""Protection of the signal handlers' stack from OpenVINO.
 
-Each model that OpenVINO compiles makes the thread's signal stack its own and gives the one before back when it goes,
-even if that has gone already: after two models have gone in the order in which they came, the next signal, such as that
-a child process has ended, ends this one with a segmentation fault (seen with OpenVINO 2026.4).
+Each model that OpenVINO compiles replaces the thread's signal stack and restores the earlier one when it is freed, even
+if the owner of that one is freed already. After two models have been freed in the order of their creation, the next
+signal, such as SIGCHLD, ends the process with a segmentation fault.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def kept_signal_stack() -> Iterator[None]:
-    """Leave this thread's signal stack as it was; without such a function in the C library nothing is done."""
+    """Restore this thread's signal stack afterwards; do nothing if the C library has no `sigaltstack`."""
     try:
         exchange = ctypes.CDLL(None).sigaltstack
     except (AttributeError, OSError, TypeError):

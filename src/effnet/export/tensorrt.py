@@ -1,6 +1,6 @@
-"""A model as a TensorRT engine: built here where TensorRT and a GPU are, elsewhere by the command that is printed.
+"""A model as a TensorRT engine: built here if TensorRT and a GPU are present, elsewhere by the printed command.
 
-Precision is in the graph (strongly typed networks), as TensorRT 11 wants it and 10 offers it.
+Precision is in the graph (strongly typed networks), as TensorRT 11 requires and 10 supports.
 """
 
 import json
@@ -23,13 +23,13 @@ from effnet.weights import WeightsMetadata
 
 @dataclass(frozen=True)
 class TensorRtPlan:
-    """What has been prepared for TensorRT, and built if `built`.
+    """The files for TensorRT.
 
     Attributes:
         onnx: the ONNX file that the engine is built from.
         path: the engine's file.
         command: the `trtexec` command that builds it.
-        built: whether it has been built here.
+        built: the engine has been built here.
     """
 
     onnx: ExportedFile
@@ -50,14 +50,14 @@ def export_tensorrt(
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> TensorRtPlan:
-    """Write the ONNX file that TensorRT reads, the engine's metadata, and where it can be, the engine.
+    """Write the ONNX file that TensorRT reads, the engine's metadata, and where possible the engine.
 
     Args:
         model, metadata, preprocessing_in_graph, tolerance, device: as for `export_onnx`.
         path: the engine's file; the ONNX file and the metadata are written beside it, as `path` with `.onnx`
-            and `.json` behind.
-        precision: of the weights and activations; quantized parts are INT8 whatever it is.
-        batch_size: size of batch that the engine is tuned for.
+            and `.json` appended.
+        precision: of the weights and activations; quantized parts are INT8 in any case.
+        batch_size: batch size that the engine is tuned for.
         max_batch_size: largest one that it takes.
 
     Raises:
@@ -89,7 +89,7 @@ def export_tensorrt(
 
 
 def is_installed() -> bool:
-    """Whether the package is there."""
+    """Return True if TensorRT is installed."""
     try:
         load_package("tensorrt")
     except UserError:
@@ -124,7 +124,7 @@ def _build(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> 
 
 
 def read_engine(path: Path) -> tuple[Any, dict[str, str]]:
-    """A `tensorrt.ICudaEngine` out of a file, and what the file beside it says of the model, by key.
+    """Return the `tensorrt.ICudaEngine` of a file, and the metadata in the file beside it, by key.
 
     Raises:
         UserError: TensorRT is missing, or a file is missing or of another version or GPU.
@@ -139,7 +139,7 @@ def read_engine(path: Path) -> tuple[Any, dict[str, str]]:
         raise UserError(f"{_facts_path(path)}: damaged") from None
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
     if engine is None:
-        raise UserError(f"{path}: built by another version of TensorRT or for another GPU; build it anew")
+        raise UserError(f"{path}: built by another version of TensorRT or for another GPU; build it again")
     return engine, facts
 
 

@@ -1,4 +1,4 @@
-"""A trained model, found by what the command line says of it."""
+"""A trained model, found by the choices of a command line."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +11,13 @@ from effnet.quantization.model import build
 from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, load_model, published_tag
 
-# The model that needs no download: its weights come with a Python package.
+# The model whose weights come with a Python package, without a download.
 DEFAULT_MODEL = "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model to use, as the command line says it.
+    """The choice of a model on a command line.
 
     Attributes:
         arch: model's name; None for that of the weights, or `DEFAULT_MODEL` where there are none.
@@ -40,7 +40,7 @@ class ModelChoice:
     precision: str = "fp32"
 
     def check_classes(self, found: int, source: object) -> None:
-        """Refuse a model of another number of classes than asked for.
+        """Refuse a model with a number of classes other than `num_classes`.
 
         Args:
             found: its classes.
@@ -51,17 +51,17 @@ class ModelChoice:
         """
         if self.num_classes not in (None, found):
             raise UserError(
-                f"--num-classes {self.num_classes}: {source} has {found} classes; leave the flag out, or train anew "
+                f"--num-classes {self.num_classes}: {source} has {found} classes; leave the flag out, or train again "
                 "with --num-classes"
             )
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with its weights and what is known about them.
+    """A model with its weights and their metadata.
 
     Attributes:
-        model: takes normalised images float32 (N, 3, H, W), gives logits (N, classes); in evaluation mode on the CPU.
+        model: takes normalised images float32 (N, 3, H, W), returns logits (N, classes); in evaluation mode on the CPU.
         metadata: classes, and the preprocessing at the size that was asked for.
     """
 
@@ -70,7 +70,7 @@ class TrainedModel:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What images go through before the model."""
+        """Preprocessing of images before the model."""
         return Preprocessing.from_dict(self.metadata.preprocessing)
 
 
@@ -78,8 +78,8 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
     """Find the weights, build the model they are for, and load them.
 
     Raises:
-        UserError: weights that can't be found, downloaded or read, or don't fit.
-        UserError: an image size that can't be, or another number of classes than asked for.
+        UserError: weights that can't be found, downloaded or read, or don't fit the model.
+        UserError: an invalid image size, or a number of classes other than `choice.num_classes`.
     """
     source = choice.weights or published_tag(choice.arch or DEFAULT_MODEL, choice.publisher)
     model = load_model(source, name=choice.arch, ema=choice.ema, build=build)
@@ -90,7 +90,7 @@ def open_trained(choice: ModelChoice) -> TrainedModel:
 
 
 def _assumed_metadata(model: EfficientNet) -> WeightsMetadata:
-    """For a file that says nothing of itself: the document's preprocessing at the model's size."""
+    """Return the metadata of a file without any: NVIDIA's preprocessing at the model's size."""
     config = model.config
     return WeightsMetadata(
         config.name,

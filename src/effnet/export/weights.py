@@ -1,4 +1,4 @@
-"""Pure weights out of a training checkpoint."""
+"""The weights of a training checkpoint, without the training's state."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Trained models in use: evaluation and classification."""
+"""Inference with trained models: engines, evaluation and classification."""

@@ -1,4 +1,4 @@
-"""What is in a photograph."""
+"""Classification of image files."""
 
 import glob
 import json
@@ -25,12 +25,12 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer.
+    """One predicted class.
 
     Attributes:
         index: position among the model's classes.
         folder: the class's folder name in a data set, ImageNet's wnid for instance; empty if unknown.
-        name: what to call it.
+        name: the class's name for people.
         probability: in [0, 1].
     """
 
@@ -41,12 +41,12 @@ class Prediction:
 
 
 class Classifier:
-    """Answers for image files.
+    """Predictions for image files.
 
     Args:
         engine: the model.
-        topk: answers for each image, the likeliest first.
-        batch_size: images that the engine is asked at once.
+        topk: predictions for each image, the most probable first.
+        batch_size: images in a batch.
     """
 
     def __init__(self, engine: Engine, *, topk: int = 5, batch_size: int = 16) -> None:
@@ -58,7 +58,7 @@ class Classifier:
         self._folders = engine.metadata.class_folders()
 
     def __call__(self, paths: Sequence[Path]) -> Iterator[tuple[Path, list[Prediction] | BadImageError]]:
-        """Each path with its answers, or with what is wrong with the file, in the order of `paths`."""
+        """Yield each path with its predictions, or with the file's error, in the order of `paths`."""
         for first in range(0, len(paths), self.batch_size):
             some = paths[first : first + self.batch_size]
             images = [self._load(path) for path in some]
@@ -86,7 +86,7 @@ class Classifier:
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Image files that arguments name: files, folders (all images below them) and patterns such as ``*.jpg``.
+    """Return the image files of arguments: files, folders (all images below them) and patterns such as ``*.jpg``.
 
     Raises:
         UserError: an argument that names none.
@@ -113,10 +113,10 @@ def _is_image(path: Path) -> bool:
 
 
 def classify(engine: Engine, arguments: Sequence[str], *, topk: int, batch_size: int, as_json: bool) -> int:
-    """Classify what `arguments` name and print the answers; ``-`` reads an image from standard input.
+    """Classify the images that `arguments` name and print the predictions; ``-`` reads one from standard input.
 
     Returns:
-        Exit code: 0, or 2 if a file could not be decoded, which is said on standard error while the rest goes on.
+        Exit code: 0, or 2 if a file could not be decoded; that is said on standard error, the others are classified.
 
     Raises:
         UserError: an argument that names no image.

@@ -1,4 +1,4 @@
-"""Which classes a model takes for which."""
+"""The confusion matrix of a validation set."""
 
 import csv
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class ConfusionMatrix:
 
     Args:
         classes: names in the order of the logits.
-        device: where batches come from.
+        device: device of the batches.
     """
 
     def __init__(self, classes: Sequence[str], device: torch.device) -> None:
@@ -30,7 +30,7 @@ class ConfusionMatrix:
         self._counts += torch.bincount(cells, minlength=len(self._counts))
 
     def sum_over(self, processes: Processes) -> None:
-        """Add up what each process has counted."""
+        """Sum the counts over all processes."""
         processes.sum(self._counts)
 
     @property

@@ -1,4 +1,4 @@
-"""What runs a trained model: one interface, so that callers need not know which engine it is."""
+"""A trained model on an engine, behind one interface for all engines."""
 
 import tempfile
 from pathlib import Path
@@ -10,11 +10,8 @@ from torch import Tensor
 
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engines.network import Network
-from effnet.inference.engines.table import ENGINES, EXPORTED_SUFFIXES, EngineKind, fastest, kind_of_file
-from effnet.inference.engines.torch import TorchNetwork
-from effnet.recipe import ComputeSettings
+from effnet.inference.engines.table import ENGINES, EngineKind, fastest, is_exported, kind_of_file
 from effnet.runtime.errors import UserError
-from effnet.runtime.precision import Precision
 from effnet.runtime.processes import choose_device
 from effnet.training.step import Normalise
 
@@ -22,16 +19,16 @@ AUTO = "auto"
 
 
 class Engine:
-    """A trained model, ready to be asked.
+    """A trained model on an engine.
 
     Args:
-        name: the engine's, a key of `ENGINES`.
+        name: the engine's name, a key of `ENGINES`.
         network: the model on it.
 
     Attributes:
-        metadata: what is known about the model: classes and preprocessing.
-        preprocessing: what images go through before they are passed.
-        device: where images are expected.
+        metadata: the model's classes and preprocessing.
+        preprocessing: the preprocessing of images before they are passed.
+        device: the device that images are expected on.
     """
 
     def __init__(self, name: str, network: Network) -> None:
@@ -43,24 +40,19 @@ class Engine:
         self._normalise = Normalise(self.preprocessing).to(network.device)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What `network` takes of RGB images uint8 (N, 3, H, W) on `device`."""
+        """Return the input of `network` for RGB images uint8 (N, 3, H, W) on `device`."""
         return images.permute(0, 2, 3, 1) if self.network.takes_bytes else self._normalise(images)
 
     @torch.inference_mode()
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Probabilities (N, classes) of RGB images (N, image_size, image_size, 3)."""
+        """Return probabilities float32 (N, classes) for RGB images uint8 (N, image_size, image_size, 3)."""
         batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         probabilities: npt.NDArray[np.float32] = self.network(self.prepare(batch)).softmax(1).cpu().numpy()
         return probabilities
 
 
-def is_exported(path: Path | None) -> bool:
-    """Whether a file is for an engine other than PyTorch."""
-    return path is not None and path.suffix in EXPORTED_SUFFIXES
-
-
 def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
-    """The model of a choice on an engine.
+    """Open the model of a choice on an engine.
 
     Args:
         choice: weights, or a file that `effnet export` wrote.
@@ -68,8 +60,8 @@ def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
             weights. Weights for another engine are exported to it first, which takes seconds.
 
     Raises:
-        UserError: weights that can't be found, downloaded or read, or don't fit.
-        UserError: an engine, device, precision or file that is not there or does not go with the others.
+        UserError: weights that can't be found, downloaded or read, or don't fit the model.
+        UserError: an engine, device, precision or file that is missing or contradicts the others.
     """
     device = choose_device(choice.device)
     if engine not in (None, AUTO, *ENGINES):
@@ -82,26 +74,20 @@ def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
 
 
 def engine_of(trained: TrainedModel, engine: str, device: torch.device, precision: str) -> Engine:
-    """A model in memory on an engine, exported to it where it needs a file.
+    """Open a model in memory on an engine, exported to a temporary file where the engine needs one.
 
     Args:
         trained: the model.
         engine: a key of `ENGINES`, or ``auto``.
-        device: where to run.
+        device: the device to run on.
         precision: as in `ComputeSettings`.
 
     Raises:
         UserError: the engine is not installed, or a device or precision that it does not offer.
     """
     kind = fastest(device) if engine == AUTO else ENGINES[engine]
-    if kind.from_weights is None:
-        settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
-        compiles = kind.name == "torch-compiled"
-        return Engine(kind.name, TorchNetwork(trained, Precision(settings, device), compiles=compiles))
     with tempfile.TemporaryDirectory() as folder:
-        # TF32 is PyTorch's word; another engine chooses how it computes in FP32.
-        named = "fp32" if precision == "tf32" else precision
-        return Engine(kind.name, kind.from_weights(trained, device, named, Path(folder)))
+        return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
 
 
 def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> Engine:
@@ -116,5 +102,5 @@ def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> E
     has = {"image_size": opened.preprocessing.image_size, "arch": opened.metadata.model}
     for flag, value in has.items():
         if (wanted := getattr(choice, flag)) not in (None, value):
-            raise UserError(f"--{flag.replace('_', '-')} {wanted}: {path} is for {value}; export it anew")
+            raise UserError(f"--{flag.replace('_', '-')} {wanted}: {path} is for {value}; export it again")
     return opened

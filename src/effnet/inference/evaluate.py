@@ -10,7 +10,8 @@ from torch import nn
 from effnet.data import DataRequest, DataSource, find_classes, open_data
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
-from effnet.inference.engine import Engine, engine_of, is_exported, open_engine
+from effnet.inference.engine import Engine, engine_of, open_engine
+from effnet.inference.engines import is_exported
 from effnet.quantization.model import build
 from effnet.recipe import ComputeSettings, Recipe, ResolvedRecipe
 from effnet.runtime.errors import UserError
@@ -27,7 +28,7 @@ from effnet.training.validate import Validator
 
 @dataclass(frozen=True)
 class Opening:
-    """What is to be evaluated.
+    """Models and data to evaluate.
 
     Attributes:
         recipe: resolved settings.
@@ -41,7 +42,7 @@ class Opening:
 
 
 def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dict[str, float]:
-    """Validate what `recipe` names: a checkpoint (`resume`), published weights, a weight file or an exported one.
+    """Validate a recipe's model: a checkpoint (`resume`), published weights, a weight file or an exported one.
 
     Args:
         recipe: settings.
@@ -97,7 +98,7 @@ def _open(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
 
 
 def _weights(opened: Opened) -> dict[str, nn.Module]:
-    """The model with the weights of a run and, where a checkpoint has them, with their average."""
+    """Return the model with the weights of a run and, where a checkpoint has it, with their average."""
     checkpoint = opened.origin.checkpoint
     if checkpoint is None:
         return {"val": opened.model}
@@ -133,7 +134,7 @@ def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> O
 
 
 def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
-    """The validation set as an engine's model wants it.
+    """Open the validation set with the preprocessing of an engine's model.
 
     Args:
         engine: the model.
@@ -164,7 +165,7 @@ def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Proce
 
 
 def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
-    """The classes of the data in the order of the logits."""
+    """Return the classes of the data in the order of the logits."""
     known = list(engine.metadata.class_folders())
     if recipe.data.class_map is None:
         return known or find_classes(recipe, path or Path(), ("val",))
@@ -177,7 +178,7 @@ def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
 
 
 def _validator(recipe: ResolvedRecipe, data: DataSource, processes: Processes, engine: Engine) -> Validator:
-    """Validates a network of an engine, which sees to its precision itself."""
+    """Return the validator of an engine's network, which has its own precision."""
     assert data.val is not None
     return Validator(
         data.val,
@@ -194,7 +195,7 @@ def _validator(recipe: ResolvedRecipe, data: DataSource, processes: Processes, e
 
 
 def _validate(opened: Opening, matrix: ConfusionMatrix | None) -> dict[str, float]:
-    """Metrics of all weights; the first fill `matrix`."""
+    """Return the metrics of all weights; the first ones fill `matrix`."""
     named: dict[str, float] = {}
     for prefix, (model, validator) in opened.models.items():
         observe = matrix.add if matrix is not None and not named else None

@@ -1,1 +1,1 @@
-"""INT8: where quantizers sit, calibration, and quantization-aware training."""
+"""INT8: placement of quantizers, calibration, and quantization-aware training."""

@@ -1,4 +1,4 @@
-"""Calibration: ranges of the activations from what they are on some images, and of the weights from themselves."""
+"""Calibration: ranges of activations from their values on some images, ranges of weights from the weights."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from effnet.recipe import QuantizationSettings
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
-from effnet.training.metrics import Rates
+from effnet.training.rates import Rates
 from effnet.training.step import Normalise
 
 
 class Sampler:
-    """Chooses values of tensors to look at, of each once, though several quantizers see it.
+    """Chooses values of tensors to count; a tensor that several quantizers see is sampled once.
 
     Args:
-        choose: values of a tensor (N, C, ...).
+        choose: returns the values to count of a tensor (N, C, ...).
     """
 
     def __init__(self, choose: Callable[[Tensor], Tensor]) -> None:
@@ -32,7 +32,7 @@ class Sampler:
         self._chosen = WeakIdKeyDictionary()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Values of a tensor (N, C, ...)."""
+        """Return the values to count of a tensor (N, C, ...)."""
         if x not in self._chosen:
             self._chosen[x] = self._choose(x)
         values: Tensor = self._chosen[x]
@@ -40,12 +40,12 @@ class Sampler:
 
 
 def ends(x: Tensor) -> Tensor:
-    """(2,), the smallest and the largest value."""
+    """Return the smallest and the largest value, (2,)."""
     return torch.stack(x.aminmax())
 
 
 class HistogramCalibrator:
-    """Observer of a quantizer: the histogram of what it is given."""
+    """Observer of a quantizer: the histogram of its inputs."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.histogram = Histogram()
@@ -73,11 +73,11 @@ def calibrate(
         batches: this process's images.
         preprocessing: mean and standard deviation.
         precision: arithmetic of the forward pass.
-        processes: who calibrates together; all find the same ranges.
+        processes: the processes that calibrate together; all find the same ranges.
         settings: method and percentile.
 
     Returns:
-        The metrics of `Rates`, and `range_time`, seconds that the ranges took after the last batch.
+        The metrics of `Rates`, and `range_time`, the seconds spent on ranges after the last batch.
 
     Raises:
         UserError: there was no image.
@@ -87,7 +87,7 @@ def calibrate(
     for layer in weighted_layers(model).values():
         if layer._weight_quantizer.is_on:
             layer._weight_quantizer.follow(layer.weight)
-    # The method that goes by the ends has to see all values, but needs no count of them.
+    # The maximum needs all values, but no counts.
     calibrators = _attach(model, Sampler(ends if settings.calib_method == "max" else sample))
     normalise = Normalise(preprocessing).to(processes.device)
     rates = Rates(processes.device, processes.world_size)
@@ -124,7 +124,7 @@ def _attach(model: nn.Module, sampler: Sampler) -> dict[Quantizer, HistogramCali
 
 
 def _merge(histograms: list[Histogram], processes: Processes) -> None:
-    """Give every process the histograms over all."""
+    """Sum the histograms over all processes, in each of them."""
     if processes.world_size == 1:
         return
     ends = torch.tensor([[h.reach, -h.low, h.high] for h in histograms], dtype=torch.float64)

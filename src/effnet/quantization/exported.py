@@ -1,4 +1,4 @@
-"""A quantized model as engines want it: BatchNorm folded, quantizers as PyTorch's own operators."""
+"""A quantized model in the form that engines read: BatchNorm folded, quantizers as PyTorch's own operators."""
 
 import copy
 
@@ -13,7 +13,7 @@ from effnet.quantization.rounding import HIGHEST, LOWEST
 
 
 class _StandIn(nn.Module):
-    """Module in a quantizer's place in a model that is exported, where layers leave all of its work to it."""
+    """Module in a quantizer's place in an exported model, where layers take no shortcut around it."""
 
     only_rounds_to = None
     only_observes = False
@@ -72,7 +72,7 @@ def export_form(model: nn.Module, *, unsigned: bool) -> nn.Module:
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
         for layer in weighted_layers(model).values():
-            # On the grid already: a later rounding, in whatever arithmetic, then finds the same integers.
+            # Rounded here, so that a later rounding in any arithmetic finds the same integers.
             layer.weight.copy_(layer._weight_quantizer(layer.weight))
         for module in model.modules():
             if isinstance(module, ConvBNAct):

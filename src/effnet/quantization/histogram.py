@@ -2,7 +2,7 @@
 
 Histograms are gathered on the device from an evenly spaced sample of each image's values, so that calibration runs at
 about the speed of inference. Ends of the histogram are powers of two and bins are merged in pairs as they grow, so the
-result depends neither on the order of images nor on how they come in batches or to processes.
+result depends neither on the order of images nor on their division into batches and processes.
 """
 
 import math
@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 
 BINS = 8192
 SAMPLE = 4096
-"""values of an image that are counted"""
+"""values per image that are counted"""
 LEVELS = 256
 # Share of the largest value at which a search for a range begins, and the candidates it tries up to 1.
 _NARROWEST, _CANDIDATES = 0.05, 64
@@ -32,7 +32,7 @@ class Histogram:
 
     Attributes:
         reach: a power of two; 0 while nothing but zeros has been seen.
-        counts: int64 (BINS,), on the device of what was seen.
+        counts: int64 (BINS,), on the device of the values.
         low, high: smallest and largest value.
     """
 
@@ -54,7 +54,7 @@ class Histogram:
             self.counts += torch.bincount(bins.to(torch.int64).flatten(), minlength=BINS)
 
     def grow(self, reach: float) -> None:
-        """Reach at least as far as `reach`, a power of two or 0."""
+        """Widen the histogram to at least `reach`, a power of two or 0."""
         if not self.reach:
             self.reach = max(self.reach, reach)
         while self.reach < reach:
@@ -69,7 +69,7 @@ def _reach(largest: float) -> float:
 
 
 def sample(x: Tensor) -> Tensor:
-    """About `SAMPLE` values of each image, evenly spaced, from all channels alike.
+    """Return about `SAMPLE` values of each image, evenly spaced over all channels.
 
     Args:
         x: (N, C, H, W) or (N, C).
@@ -84,15 +84,15 @@ def sample(x: Tensor) -> Tensor:
 def range_of(
     histogram: Histogram, method: Method, *, percentile: float = 99.99, symmetric: bool
 ) -> tuple[float, float]:
-    """The range that a quantizer should cover.
+    """Return the range that a quantizer should cover.
 
     Args:
-        histogram: what was seen.
+        histogram: histogram of the tensor's values.
         method: ``max`` covers all; ``percentile`` leaves out the farthest values; ``mse`` minimises the mean squared
             error of rounding and clipping; ``entropy`` the Kullback-Leibler divergence of the distribution.
-        percentile: share of the values that are covered, in percent; for an asymmetric range, what is left out is
-            halved between its ends.
-        symmetric: whether the range will be used as [-m, m].
+        percentile: share of the values that are covered, in percent; for an asymmetric range, half of the
+            rest is clipped at each end.
+        symmetric: the range will be used as [-m, m].
 
     Returns:
         (low, high) with low <= 0 <= high.
@@ -127,14 +127,14 @@ def _percentiles(
     return (0.0 if symmetric else max(low, min(edges[first], 0.0))), min(high, max(edges[last], 0.0))
 
 
-# (counts, centers of their bins, level of each, value of each level) to what is to be as small as possible
+# (counts, centers of their bins, level of each, value of each level) to the cost of a range, to be minimised
 Cost = Callable[[Array, Array, Array, Array], float]
 
 
 def _search(
     counts: Array, edges: Array, cost: Cost, low: float, high: float, symmetric: bool
 ) -> tuple[float, float]:
-    """The cheapest range: its far end first, with the near one as it is, then the near one."""
+    """Return the range of least cost: the far end is searched first, then the near one."""
     seen = counts > 0
     counts, centers = counts[seen], ((edges[1:] + edges[:-1]) / 2)[seen]
     shares = np.geomspace(_NARROWEST, 1.0, _CANDIDATES)
@@ -162,9 +162,9 @@ def _squared_error(counts: Array, centers: Array, levels: Array, values: Array) 
 
 
 def _divergence(counts: Array, centers: Array, levels: Array, values: Array) -> float:
-    """Of the distribution with its clipped part at the ends, from one that is even within each level.
+    """Return the divergence of the clipped distribution from one that is uniform within each level.
 
-    Where little is left within the range, what is left is even and the divergence nothing: such ranges are refused.
+    A range that keeps few values is refused: they would be nearly uniform, and the divergence near zero.
     """
     inside = np.abs(centers - values[levels]) <= 0.501 * (values[1] - values[0])
     reference = counts[inside]

@@ -1,4 +1,4 @@
-"""The images to calibrate on: a fixed choice, spread evenly over a folder, prepared as for validation."""
+"""The images to calibrate on: a fixed, evenly spaced choice from a folder, prepared as for validation."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data import Batch, DataRequest, open_data
+from effnet.data import BACKENDS, Batch, DataRequest, open_data
 from effnet.data.decode import Readable
 from effnet.data.folder import ImageFolder, list_images
 from effnet.data.loader import open_loaders
@@ -15,15 +15,13 @@ from effnet.recipe import ResolvedRecipe
 from effnet.runtime.errors import UserError
 from effnet.training.setup import Opened
 
-_FOLDER_BACKENDS = ("pytorch", "dali-cpu", "dali-gpu")
-
 
 class Spread:
-    """As many images of a folder as asked for, at even distances in its order by class and name.
+    """A number of images of a folder, evenly spaced in its order by class and name.
 
     Args:
         images: the folder.
-        count: how many, at most all.
+        count: number of images; at most all are taken.
     """
 
     def __init__(self, images: ImageFolder, count: int) -> None:
@@ -44,7 +42,7 @@ class Spread:
 
 
 def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opened) -> Iterator[Batch]:
-    """This process's batches to calibrate on.
+    """Return this process's batches to calibrate on.
 
     Args:
         recipe: settings of the run; its `quantization` says how many batches, and the folder if not ``path/train``.
@@ -62,7 +60,7 @@ def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opene
     request = DataRequest(
         plain, path or Path(), opened.preprocessing, *place, ("train",), opened.data.classes
     )
-    if settings.calib_data is None and recipe.data.data_backend not in _FOLDER_BACKENDS:
+    if settings.calib_data is None and not BACKENDS[recipe.data.data_backend].reads_folders:
         loader = open_data(request).train
     else:
         folder = Path(settings.calib_data) if settings.calib_data is not None else (path or Path()) / "train"

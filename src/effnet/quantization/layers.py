@@ -1,7 +1,7 @@
 """The layers of a quantized model: the float ones, with quantizers in them.
 
 Entries of the state dict are those of NVIDIA's quantized models. A quantizer has a place wherever some engine needs
-one; which of them are on is `effnet.quantization.placement`'s business. A new model has those on that NVIDIA's have.
+one; `effnet.quantization.placement` decides which are on. In a new model those are on that NVIDIA's models have.
 """
 
 from typing import TypeVar
@@ -129,7 +129,7 @@ class QuantSqueezeExcitation(nn.Module):
         """(N, C, H, W) -> the same shape."""
         features = self.mul_b_quantizer(x)
         grid = self.mul_b_quantizer.only_rounds_to
-        # Both see the same tensor, so calibration gives them the same range, and one rounding serves both.
+        # Both read the same tensor and have the same range from calibration, so it is rounded once.
         is_shared = grid is not None and grid == self.pooling._input_quantizer.only_rounds_to
         pooled = features.mean((2, 3), keepdim=True) if is_shared else self.pooling(x)
         gate = self.gate_quantizer(self.expand(self.act(self.squeeze(pooled)))).sigmoid()

@@ -20,7 +20,7 @@ from effnet.quantization.layers import (
 
 
 def quantize(model: EfficientNet) -> EfficientNet:
-    """Replace the layers of a float model by those of its quantized twin, in place. The weights stay.
+    """Replace the layers of a float model by quantized ones, in place. The weights stay.
 
     From then on, loading a state dict with quantizers' entries switches off those that have none in it; a float
     model's leaves them as they are.
@@ -29,7 +29,7 @@ def quantize(model: EfficientNet) -> EfficientNet:
         model: plain, on any device.
 
     Returns:
-        `model`, whose `config` is that of the twin.
+        `model`, whose `config` is that of the quantized model (`ModelConfig.twin`).
     """
     replace_modules(model, _quantized)
     twin = MODEL_CONFIGS[model.config.twin]

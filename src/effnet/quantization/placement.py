@@ -1,49 +1,23 @@
-"""Where quantizers sit, by engine: one table, with the reason of each row.
+"""The places of quantizers by engine: one table, with the reason of each row.
 
 An engine computes an operator in integers only if the tensors around it are quantized in the way that it fuses, and
-what is quantized beyond that costs accuracy for nothing. The rows that all engines share are the document's.
+each further quantized tensor costs accuracy for nothing. The rows that all engines share are NVIDIA's.
 """
 
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import get_args
 
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.layers import quantizers_of, weighted_layers
+from effnet.quantization.targets import TARGETS
+from effnet.recipe.choices import TargetName
 from effnet.runtime.errors import UserError
-
-Target = Literal["tensorrt", "onnxruntime", "openvino"]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How an engine wants its tensors.
-
-    Attributes:
-        asymmetric: activations with a zero point. SiLU's outputs begin at -0.28: a symmetric range wastes almost half
-            of its steps on values that do not occur (arXiv 2004.09602, appendix D).
-        on_x86: it runs on x86 CPUs. Those without VNNI add two products of 8 bits in 16, which overflow, unless one
-            factor has 7 bits: 2 * 255 * 63 < 2^15.
-        reason: why.
-    """
-
-    asymmetric: bool
-    on_x86: bool
-    reason: str
-
 
 # Largest integers of weights in 8 and in 7 bits.
 _MOST, _MOST_REDUCED = 127, 63
-
-ENGINES: dict[Target, Engine] = {
-    "tensorrt": Engine(False, False, "accepts zero points of 0 only"),
-    "onnxruntime": Engine(
-        True, True, "its convolutions of unsigned inputs use VNNI; those of signed ones are slow"
-    ),
-    "openvino": Engine(True, True, "folds zero points into the convolution's bias"),
-}
 
 
 @dataclass(frozen=True)
@@ -51,17 +25,17 @@ class Row:
     """A place of quantizers.
 
     Attributes:
-        place: end of the quantizer's name; the first row that fits is a quantizer's.
+        place: end of the quantizers' names; the first row that matches a name holds.
         targets: engines that want it.
         reason: why it is there.
     """
 
     place: str
-    targets: tuple[Target, ...]
+    targets: tuple[TargetName, ...]
     reason: str
 
 
-_ALL: tuple[Target, ...] = ("tensorrt", "onnxruntime", "openvino")
+_ALL: tuple[TargetName, ...] = get_args(TargetName)
 
 PLACEMENT: tuple[Row, ...] = (
     Row(
@@ -104,12 +78,12 @@ PLACEMENT: tuple[Row, ...] = (
 
 
 def row_of(name: str) -> Row:
-    """The row of a quantizer."""
+    """Return the row of the quantizer called `name`."""
     return next(row for row in PLACEMENT if f".{name}".endswith(row.place))
 
 
 def place_quantizers(
-    model: EfficientNet, target: Target, keep_float: Sequence[str] = (), *, reduce_range: bool = True
+    model: EfficientNet, target: TargetName, keep_float: Sequence[str] = (), *, reduce_range: bool = True
 ) -> None:
     """Switch each quantizer of a model on or off as an engine wants it. Ranges that are known are kept.
 
@@ -125,7 +99,7 @@ def place_quantizers(
     if not model.config.quantized:
         raise UserError(f"--arch {model.config.name} has no quantizers; use --arch {model.config.twin}")
     float_layers = _chosen_layers(list(weighted_layers(model)), keep_float)
-    engine = ENGINES[target]
+    engine = TARGETS[target]
     for name, quantizer in quantizers_of(model).items():
         is_on = target in row_of(name).targets and name.rpartition(".")[0] not in float_layers
         quantizer.switch(is_on, asymmetric=engine.asymmetric)

@@ -18,7 +18,7 @@ _SMALLEST_SCALE = 2.0**-40
 
 
 class Observer(Protocol):
-    """What calibration puts in front of a quantizer."""
+    """An observer of a quantizer's input during calibration."""
 
     def collect(self, x: Tensor, function: Callable[[Tensor], Tensor] | None = None) -> None:
         """Look at a tensor (N, C, ...), or at a monotone function of its values."""
@@ -57,32 +57,32 @@ class Quantizer(nn.Module):
 
     @property
     def is_on(self) -> bool:
-        """Whether it has a place in the state dict."""
+        """True if it quantizes; it then has entries in the state dict."""
         return hasattr(self, "_amax")
 
     @property
     def is_asymmetric(self) -> bool:
-        """Whether its range has a zero point."""
+        """True if its range has a zero point."""
         return hasattr(self, "_bias_value")
 
     @property
     def grid(self) -> Grid:
-        """Values that it rounds to, for a quantizer of whole tensors whose range is known."""
+        """Values that it rounds to; only for a quantizer of whole tensors with a known range."""
         assert self._grid is not None
         return self._grid
 
     @property
     def only_rounds_to(self) -> Grid | None:
-        """The grid, if rounding to it is all that it does at present: layers may do that together with other work."""
+        """The grid if the quantizer does nothing but round to it, so that a layer may fuse that; else None."""
         return self._grid if self.is_on and self.rounds and self.observer is None else None
 
     @property
     def only_observes(self) -> bool:
-        """Whether calibration looks at its input and nothing else is done to it."""
+        """True while calibration observes its input and the input is not rounded."""
         return self.is_on and self.observer is not None and not self.rounds
 
     def observe_through(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
-        """Let calibration see `function(inputs)`, which is computed for the values alone that it looks at.
+        """Let calibration observe `function(inputs)`, which is computed for the sampled values only.
 
         Args:
             function: monotone, of each value by itself.
@@ -140,7 +140,7 @@ class Quantizer(nn.Module):
         return round_channels(inputs, HIGHEST / self._amax.clamp_min(HIGHEST * _SMALLEST_SCALE))
 
     def _refresh(self) -> None:
-        """Bring what is derived from the entries up to date."""
+        """Update the attributes that are derived from the state dict's entries."""
         self._grid, self.has_range = None, False
         if not self.is_on or self._amax.is_meta:
             return

@@ -1,4 +1,4 @@
-"""Fake quantization: rounding of a float tensor to what INT8 can hold, with the straight-through gradient."""
+"""Fake quantization: rounding of a float tensor to INT8's levels, with the straight-through gradient."""
 
 import functools
 from dataclasses import dataclass
@@ -16,56 +16,56 @@ _ROUNDS = 1.5 * 2**23
 
 @dataclass(frozen=True)
 class Grid:
-    """The numbers that a quantizer of a whole tensor can give: scale * (q - zero_point), q in [-128, 127]."""
+    """Output values of a quantizer of a whole tensor: scale * (q - zero_point), q in [-128, 127]."""
 
     scale: float
     zero_point: int
 
     @property
     def levels(self) -> tuple[int, int]:
-        """The smallest and the largest number in steps."""
+        """The smallest and the largest level, in steps."""
         return LOWEST - self.zero_point, HIGHEST - self.zero_point
 
     @property
     def steps(self) -> float:
-        """Steps in a unit: values are multiplied by it before rounding and divided by it after."""
+        """Inverse of the scale: values are multiplied by it before rounding and divided by it after."""
         return 1 / self.scale
 
     @property
     def low(self) -> float:
-        """The smallest."""
+        """The smallest output value."""
         return self.levels[0] * self.scale
 
     @property
     def high(self) -> float:
-        """The largest."""
+        """The largest output value."""
         return self.levels[1] * self.scale
 
     @property
     def ends(self) -> tuple[float, float]:
-        """What lies between them is within the grid, for what rounds to an end of it is."""
+        """Clipping bounds: half a step beyond the outermost levels."""
         return (self.levels[0] - 0.5) * self.scale, (self.levels[1] + 0.5) * self.scale
 
 
 def round_to_grid(x: Tensor, grid: Grid) -> Tensor:
-    """`x` on the grid; the gradient is that of a clamp. Of the same shape, dtype and memory format."""
+    """Round `x` to the grid, in the same shape, dtype and memory format; the gradient is that of a clamp."""
     rounded: Tensor = _Round.apply(x, grid)
     return rounded
 
 
 def round_channels(weight: Tensor, steps: Tensor) -> Tensor:
-    """Weights by output channel, symmetric in [-127, 127], whose range holds all of them; the gradient passes.
+    """Round weights by output channel, symmetric in [-127, 127]; the gradient passes unchanged.
 
     Args:
         weight: (out, ...).
-        steps: steps in a unit, float32 of as many dimensions, (out, 1, ...).
+        steps: inverse of each channel's scale, float32 (out, 1, ...).
     """
     rounded: Tensor = _RoundChannels.apply(weight, steps)
     return rounded
 
 
 def rounded_silu(x: Tensor, grid: Grid, gate_grid: Grid) -> Tensor:
-    """SiLU of `x` on a grid, with its gate on another: q * gate, where q = grid(x) and gate = gate_grid(sigmoid(q))."""
+    """Return SiLU on two grids: q * gate, where q = grid(x) and gate = gate_grid(sigmoid(q))."""
     if _in_one_pass(x):
         out: Tensor = _SiLU.apply(x, grid, gate_grid)
         return out
@@ -74,7 +74,7 @@ def rounded_silu(x: Tensor, grid: Grid, gate_grid: Grid) -> Tensor:
 
 
 def _in_one_pass(x: Tensor) -> bool:
-    # A compiler makes one pass of PyTorch's operators itself, and joins it with what stands around it.
+    # A compiler fuses PyTorch's operators itself, together with their neighbours.
     return not torch.compiler.is_compiling() and cpu_rounding.takes(x)
 
 
@@ -106,7 +106,7 @@ class _RoundChannels(torch.autograd.Function):
 
 
 def _rounded(x: Tensor, low: int, high: int) -> Tensor:
-    """The nearest even integers within [low, high]; in place, as `x` is a fresh tensor."""
+    """Round to the nearest integers, ties to even, within [low, high]; in place."""
     if torch.compiler.is_compiling():  # a compiler that reassociates sums would cancel the constant
         return x.round().clamp(low, high)
     return x.clamp_(low, high).add_(_ROUNDS).sub_(_ROUNDS)
@@ -135,7 +135,7 @@ class _SiLU(torch.autograd.Function):
 
 @functools.lru_cache(maxsize=1024)
 def _silu_tables(grid: Grid, gate_grid: Grid) -> tuple[Tensor, Tensor]:
-    """Values and slopes of `rounded_silu` at each level of `grid`."""
+    """Return the values and slopes of `rounded_silu` at each level of `grid`."""
     low, high = grid.levels
     x = torch.arange(low, high + 1, dtype=torch.float32, device="cpu") / grid.steps
     sigmoid = x.sigmoid()

@@ -1,4 +1,4 @@
-"""A whole quantization: from a recipe, weights and a folder to a calibrated or trained INT8 model."""
+"""The run of `effnet quantize`: from a recipe, weights and a folder to a calibrated or trained INT8 model."""
 
 from functools import partial
 from itertools import islice

@@ -1,4 +1,4 @@
-"""What each layer costs if it alone is quantized."""
+"""The cost of quantizing each layer alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class LayerCost:
     """Cost of quantizing one layer.
 
     Attributes:
-        layer: its name; a tensor that belongs to no layer has its quantizer's.
-        error: root mean square of the logits' difference to the float model's, as a share of theirs.
-        agreement: share of images, in percent, whose first class stays.
+        layer: name of the layer; for a tensor outside of layers, of its quantizer.
+        error: root mean square of the logits' difference to the float model's, as a share of that of the float logits.
+        agreement: share of images, in percent, whose top class stays the same.
     """
 
     layer: str

@@ -8,6 +8,15 @@ it or read into it. The docstring under a field is also its flag's help. `None` 
 from dataclasses import dataclass
 from typing import Literal
 
+from effnet.recipe.choices import (
+    AugmentationName,
+    BackendName,
+    EngineName,
+    MetricName,
+    OptimizerName,
+    ScheduleName,
+    TargetName,
+)
 from effnet.recipe.fields import setting
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "triangular"]
@@ -36,7 +45,7 @@ class ModelSettings:
     pretrained: bool = False
     """start from the model's published weights, downloaded once and kept"""
     pretrained_source: str | None = setting(None, metavar="PUBLISHER")
-    """publisher whose weights --pretrained takes: ngc, torchvision, timm or google [default: the first that has any]"""
+    """publisher whose weights --pretrained takes, one that `effnet models` lists [default: the first that has any]"""
     pretrained_from_file: str | None = setting(None, metavar="FILE")
     """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
     freeze: Literal["none", "backbone"] = setting("none")
@@ -47,9 +56,7 @@ class ModelSettings:
 class DataSettings:
     """Data and augmentation"""
 
-    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"] = setting(
-        "pytorch", "--data-backends"
-    )
+    data_backend: BackendName = setting("pytorch", "--data-backends")
     """input pipeline"""
     class_map: str | None = setting(None, metavar="FILE")
     """class folders in the order of the model's classes, one per line, for data that holds only some of them
@@ -69,9 +76,7 @@ class DataSettings:
     [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
-    augmentation: Literal[
-        "none", "autoaugment", "autoaugment-torchvision", "randaugment", "trivialaugment"
-    ] = setting("autoaugment")
+    augmentation: AugmentationName = setting("autoaugment")
     """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
     autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
@@ -88,7 +93,7 @@ class DataSettings:
 class OptimizerSettings:
     """Optimizer and loss"""
 
-    optimizer: Literal["rmsprop", "sgd"] = setting("rmsprop")
+    optimizer: OptimizerName = setting("rmsprop")
     """update rule"""
     batch_size: int = setting(64, "-b", low=1, metavar="IMAGES")
     """images in a batch of one process"""
@@ -104,7 +109,7 @@ class OptimizerSettings:
     backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
     momentum: float = setting(0.9, low=0, below=1)
-    """momentum of either optimizer"""
+    """momentum of the optimizer, where it has one"""
     nesterov: bool = False
     """Nesterov momentum (SGD)"""
     weight_decay: float | None = setting(None, "--wd", low=0)
@@ -129,14 +134,17 @@ class ScheduleSettings:
     """epochs of the training, which the learning rate's schedule spans; 0, for `effnet quantize`, skips training"""
     run_epochs: int | None = setting(None, low=1, no_limit=-1, metavar="EPOCHS")
     """stop after this many epochs of this run; --resume goes on; -1 for no limit [default: all]"""
-    lr_schedule: Literal["cosine", "linear", "step"] = setting("cosine")
+    lr_schedule: ScheduleName = setting("cosine")
     """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
     warmup: float | None = setting(None, low=0, metavar="EPOCHS")
     """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
     end_lr: float = setting(0.0, low=0)
     """learning rate at the end"""
     early_stopping_patience: int | None = setting(None, low=1, metavar="EPOCHS")
-    """stop when top-1 has not improved for this many epochs [default: never]"""
+    """stop when --best-metric has not improved for this many epochs [default: never]"""
+    best_metric: MetricName = setting("top1")
+    """validation metric that decides which epoch is the best, for model_best.pth.tar and early stopping; topk is the
+    top-K accuracy of --topk"""
 
 
 @dataclass(frozen=True)
@@ -211,7 +219,7 @@ class RunSettings:
     """write no checkpoints"""
     print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
     """steps between two lines of progress, the only points at which training waits for the device"""
-    engine: Literal["auto", "torch", "torch-compiled", "onnxruntime", "openvino", "tensorrt"] | None = None
+    engine: Literal["auto", EngineName] | None = None
     """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is for,
     torch for weights]"""
     per_class: str | None = setting(None, metavar="FILE")
@@ -226,7 +234,7 @@ class RunSettings:
 class QuantizationSettings:
     """Quantization"""
 
-    target: Literal["tensorrt", "onnxruntime", "openvino"] = setting("tensorrt")
+    target: TargetName = setting("tensorrt")
     """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
     calib_method: Literal["percentile", "max", "entropy", "mse"] = setting("percentile")
     """how the range of an activation follows from its histogram"""

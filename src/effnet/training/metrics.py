@@ -1,154 +1,94 @@
-"""Times, rates and accuracies under the document's names."""
+"""Validation metrics, one row each.
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from statistics import fmean, harmonic_mean
+A new one is a row of `METRICS` and its name in `effnet.recipe.choices.MetricName`: validation then measures it, and
+``--best-metric`` offers it.
+"""
 
-import numpy as np
-import torch
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch.nn.functional as F
 from torch import Tensor
 
-from effnet.data import Batch
+from effnet.recipe.choices import MetricName
+from effnet.runtime.registry import registry
 
 
-class Stopwatch:
-    """Time of the device's work in each step, measured without waiting for it.
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers for a batch of images.
 
-    On a GPU an event is recorded at both ends of a step and read when `seconds` is called; on a CPU the clock is.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-        self._seconds: list[float] = []
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Measure the work started inside."""
-        if self._on_gpu:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            yield
-            end.record()
-            self._events.append((start, end))
-        else:
-            begun = time.perf_counter()
-            yield
-            self._seconds.append(time.perf_counter() - begun)
-
-    def seconds(self) -> list[float]:
-        """Seconds of every step so far; waits for the last one."""
-        if self._events:
-            self._events[-1][1].synchronize()
-            self._seconds += [start.elapsed_time(end) / 1000 for start, end in self._events]
-            self._events.clear()
-        return self._seconds
-
-
-class Rates:
-    """Times of a pass over the data: the wait for each batch, the computation on it, and the whole.
-
-    Args:
-        device: where the computation runs.
-        world_size: processes that do the same beside this one; rates count their images too.
-    """
-
-    def __init__(self, device: torch.device, world_size: int = 1) -> None:
-        self._stopwatch = Stopwatch(device)
-        self._world_size = world_size
-        self._images: list[int] = []
-        self._waits: list[float] = []
-        self._begun = self._window_begun = time.perf_counter()
-        self._window_step = 0
-
-    def over(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, with the wait for each one measured."""
-        while True:
-            begun = time.perf_counter()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            self._waits.append(time.perf_counter() - begun)
-            self._images.append(len(batch.targets))
-            yield batch
-
-    @contextmanager
-    def compute(self) -> Iterator[None]:
-        """Measure the work on a batch."""
-        with self._stopwatch.step():
-            yield
-
-    def window(self) -> dict[str, float]:
-        """Metrics since the last call, as in `summary`."""
-        metrics = self._metrics(self._window_step, self._window_begun)
-        self._window_step = len(self._images)
-        self._window_begun = time.perf_counter()
-        return metrics
-
-    def summary(self) -> dict[str, float]:
-        """Metrics of the whole pass; waits for the device.
-
-        Returns:
-            `total_ips` and `compute_ips` in images a second over all processes, `data_time` and `compute_time` in
-            seconds a step, and `compute_latency` with its 95th and 99th percentile and its maximum (`at100`) in
-            seconds a step; nothing before the first step.
-        """
-        return self._metrics(0, self._begun)
-
-    def _metrics(self, first_step: int, begun: float) -> dict[str, float]:
-        seconds = np.array(self._stopwatch.seconds()[first_step:])
-        if not len(seconds):
-            return {}
-        images = sum(self._images[first_step:]) * self._world_size
-        return {
-            "total_ips": images / (time.perf_counter() - begun),
-            "compute_ips": images / float(seconds.sum()),
-            "data_time": float(np.mean(self._waits[first_step:])),
-            "compute_time": float(seconds.mean()),
-            "compute_latency": float(seconds.mean()),
-            "compute_latency_at95": float(np.percentile(seconds, 95)),
-            "compute_latency_at99": float(np.percentile(seconds, 99)),
-            "compute_latency_at100": float(seconds.max()),
-        }
-
-
-def over_epochs(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Metrics of a whole run from those of its epochs, which all have as many steps.
-
-    Args:
-        epochs: metrics by name, such as `train.total_ips`, of each epoch.
-
-    Returns:
-        Rates `*_ips` over the time of all epochs, that is their harmonic mean; the largest `*_at100`; the mean of
-        times and other latencies; the last epoch's value of all else, such as losses and accuracies. Empty without
-        epochs.
-    """
-    names = epochs[-1] if epochs else {}
-    return {name: _over_epochs(name, [epoch[name] for epoch in epochs if name in epoch]) for name in names}
-
-
-def _over_epochs(name: str, values: list[float]) -> float:
-    if name.endswith("_ips"):
-        return harmonic_mean(values)
-    if name.endswith("_at100"):
-        return max(values)
-    if name.endswith("_time") or "_latency" in name:
-        return fmean(values)
-    return values[-1]
-
-
-def count_correct(logits: Tensor, targets: Tensor, topk: tuple[int, ...]) -> Tensor:
-    """How many images have their class among the k largest logits, for each k.
-
-    Args:
-        logits: (N, num_classes).
+    Attributes:
+        logits: float32 (N, num_classes).
         targets: int64 (N,).
-        topk: values of k; one above num_classes counts as num_classes.
-
-    Returns:
-        int64 (len(topk),), on the device.
+        topk: K of the top-K accuracy; one above num_classes counts as num_classes.
     """
-    best = logits.topk(min(max(topk), logits.shape[1]), dim=1).indices
-    hits = best == targets[:, None]
-    return torch.stack([hits[:, :k].sum() for k in topk])
+
+    logits: Tensor
+    targets: Tensor
+    topk: int
+
+    @cached_property
+    def hits(self) -> Tensor:
+        """Bool (N, K): True where the k-th largest logit is the image's class."""
+        best = self.logits.topk(min(self.topk, self.logits.shape[1]), dim=1).indices
+        return best == self.targets[:, None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a validation set: a mean over its images.
+
+    Attributes:
+        name: value of ``--best-metric``, and its name in the log unless `name_of` says otherwise.
+        summary: the metric and its unit, for the documentation's table.
+        higher_is_better: False for losses.
+        total: returns the sum over a batch's images, a scalar on their device.
+        scale: times the mean, 100 for percent.
+        name_of: returns the name in the log from the setting ``--topk``.
+    """
+
+    name: str
+    summary: str
+    higher_is_better: bool
+    total: Callable[[Answers], Tensor]
+    scale: float = 1.0
+    name_of: Callable[[int], str] | None = None
+
+    def key(self, topk: int) -> str:
+        """Return the metric's name in the log, such as ``top5``."""
+        return self.name if self.name_of is None else self.name_of(topk)
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Return True if `value` is better than another one; any number is better than None and NaN."""
+        if than is None or math.isnan(than):
+            return not math.isnan(value)
+        return value > than if self.higher_is_better else value < than
+
+
+METRICS = registry(
+    MetricName,
+    Metric(
+        "loss",
+        "Mean cross entropy, without label smoothing",
+        False,
+        lambda answers: F.cross_entropy(answers.logits, answers.targets, reduction="sum"),
+    ),
+    Metric(
+        "top1",
+        "Images with their class at the largest logit, in percent",
+        True,
+        lambda answers: answers.hits[:, :1].sum(),
+        scale=100.0,
+    ),
+    Metric(
+        "topk",
+        "Images with their class among the K largest logits of `--topk`, in percent; logged as `top5` for 5",
+        True,
+        lambda answers: answers.hits.sum(),
+        scale=100.0,
+        name_of=lambda topk: f"top{topk}",
+    ),
+)

@@ -1,20 +1,19 @@
 """The optimizer over flat memory: each group of parameters is one tensor, so an update is a handful of operations.
 
 PyTorch's optimizers loop over parameters in Python, hundreds of small tensors for an EfficientNet. Here the
-parameters become views of one flat tensor per group, PyTorch's own RMSprop or SGD updates that tensor, and a step
-whose gradients are not finite is left out without asking the device.
+parameters become views of one flat tensor per group, one of PyTorch's own optimizers (`effnet.training.optimizers`)
+updates that tensor, and a step whose gradients are not finite is left out without waiting for the device.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
+from effnet.training.optimizers import OptimizerKind, optimizer_kind
 
-_STATES = {"rmsprop": ("square_avg", "momentum_buffer"), "sgd": ("momentum_buffer",)}
 # On a CPU an update goes over a megabyte at a time, whose operands stay in the cache from one operation to the next.
 _CPU_CHUNK = 1 << 18
 
@@ -47,7 +46,7 @@ class FlatGroup:
             parameter.data = view
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """Parts of a tensor laid out as `flat`, with the shapes and strides of the parameters."""
+        """Return the parts of a tensor laid out as `flat`, with the shapes and strides of the parameters."""
         parts = flat.split([parameter.numel() for parameter in self.parameters])
         return [
             part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
@@ -55,7 +54,7 @@ class FlatGroup:
         ]
 
     def chunks(self) -> dict[nn.Parameter, dict[str, Tensor]]:
-        """What PyTorch's optimizer updates: parts of `flat` with their gradients, and their parts of `state`."""
+        """Return the parts of `flat` that PyTorch's optimizer updates, each with its gradient and its `state`."""
         size = _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
         states = [dict(zip(self.state, parts, strict=True)) for parts in zip(*self._split(size), strict=True)]
         chunks = {}
@@ -79,7 +78,7 @@ class FlatGroup:
 
 
 class FlatOptimizer:
-    """RMSprop or SGD over the trainable parameters of a model.
+    """One of PyTorch's optimizers over the trainable parameters of a model.
 
     The parameters move into flat tensors when this is made, so the model must be on its device, in its memory
     format, and stay there. Weight decay leaves out BatchNorm's parameters unless `bn_weight_decay` is set.
@@ -94,12 +93,9 @@ class FlatOptimizer:
     def __init__(
         self, model: nn.Module, settings: ResolvedOptimizer, classifier: nn.Module | None = None
     ) -> None:
-        if settings.optimizer == "rmsprop" and settings.nesterov:
-            raise UserError("--nesterov goes with --optimizer sgd")
-        names = _STATES[settings.optimizer]
-        # Without momentum PyTorch keeps no buffer for it.
-        self.groups = _flatten(model, settings, classifier, names if settings.momentum else names[:-1])
-        self._optimizer = _build(self.groups, settings)
+        kind = optimizer_kind(settings)
+        self.groups = _flatten(model, settings, classifier, kind.state_names(settings))
+        self._optimizer = _build(kind, self.groups, settings)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, which each group scales by its factor."""
@@ -112,13 +108,13 @@ class FlatOptimizer:
         Gradients are unscaled by `scaler`'s scale and released. Does not wait for the device.
 
         Returns:
-            Whether the step was taken, a bool scalar on the device.
+            True if the step was taken, a bool scalar on the device.
         """
         for group in self.groups:
             group.gather_gradients()
         if scaler.is_enabled():
             scaler.unscale_(self._optimizer)
-        # A sum is finite only if every part is; one that overflows though its parts are finite is as useless.
+        # A sum is finite only if every element is; if the sum itself overflows, the step is useless as well.
         finite = torch.stack([group.gradient.sum() for group in self.groups]).isfinite().all()
         if finite.device.type == "cpu":
             if finite:
@@ -131,7 +127,7 @@ class FlatOptimizer:
         return finite
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Optimizer state by the model's parameter names: {name: {"square_avg": ..., "momentum_buffer": ...}}."""
+        """Return the state by the model's parameter names: {name: {"square_avg": ..., "momentum_buffer": ...}}."""
         state: dict[str, dict[str, Tensor]] = {}
         for group in self.groups:
             for kind, flat in group.state.items():
@@ -141,7 +137,7 @@ class FlatOptimizer:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Copy a state that `state_dict` gave.
+        """Copy a state that `state_dict` returned.
 
         Raises:
             UserError: the state belongs to another model or optimizer.
@@ -159,27 +155,20 @@ class FlatOptimizer:
         return [tensor for group in self.groups for tensor in (group.flat, *group.state.values())]
 
 
-def _build(groups: list[FlatGroup], settings: ResolvedOptimizer) -> torch.optim.Optimizer:
+def _build(
+    kind: OptimizerKind, groups: list[FlatGroup], settings: ResolvedOptimizer
+) -> torch.optim.Optimizer:
     chunks = [group.chunks() for group in groups]
     options = [
-        {"params": list(of_group), "weight_decay": group.weight_decay}
+        {"params": list(of_group), "lr": settings.lr, "weight_decay": group.weight_decay}
         for group, of_group in zip(groups, chunks, strict=True)
     ]
     # One call for each operation on a GPU, one chunk after the other on a CPU.
-    common: dict[str, Any] = {"lr": settings.lr, "momentum": settings.momentum}
-    common["foreach"] = groups[0].flat.device.type != "cpu"
-    optimizer: torch.optim.Optimizer
-    if settings.optimizer == "sgd":
-        optimizer = torch.optim.SGD(options, nesterov=settings.nesterov, **common)
-    else:
-        optimizer = torch.optim.RMSprop(
-            options, alpha=settings.rmsprop_alpha, eps=settings.rmsprop_eps, **common
-        )
+    optimizer = kind.build(options, settings, foreach=groups[0].flat.device.type != "cpu")
     # PyTorch makes the state in the first step; one that is left out needs it before.
     for of_group in chunks:
         for chunk, state in of_group.items():
-            step = {"step": torch.zeros(())} if settings.optimizer == "rmsprop" else {}
-            optimizer.state[chunk] = {**state, **step}
+            optimizer.state[chunk] = {**state, **({"step": torch.zeros(())} if kind.counts_steps else {})}
     return optimizer
 
 

@@ -61,7 +61,7 @@ class Reporter:
             epoch: their epoch, from 0.
             lr: learning rate of the last step.
             loss_scale: `grad_scale`; empty without loss scaling.
-            rates: metrics of `effnet.training.metrics.Rates`.
+            rates: metrics of `effnet.training.rates.Rates`.
         """
         number = batches[-1].number
         self._report_recompilations(epoch, number)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from effnet.data import DataRequest, DataSource, find_classes, open_data
+from effnet.data import BACKENDS, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.kernels.accelerate import accelerate
 from effnet.models.efficientnet import EfficientNet
@@ -123,7 +123,7 @@ def open_run(
 
 
 def _known_classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:
-    if recipe.data.data_backend == "synthetic":
+    if not BACKENDS[recipe.data.data_backend].reads_path:
         return None
     if recipe.data.class_map is not None:
         return read_class_map(recipe.data.class_map)

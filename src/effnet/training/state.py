@@ -10,6 +10,7 @@ from effnet.data import Loader
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
+from effnet.training.best import Best
 from effnet.training.ema import ModelEMA
 from effnet.training.optimizer import FlatOptimizer
 
@@ -23,6 +24,8 @@ class Progress:
         step: optimizer steps done, those that were skipped included.
         skipped_steps: of these, steps that were skipped because a gradient was not finite.
         best_top1: best validation top-1 accuracy so far, in percent, of the weights or their average; below 0 for none.
+        best_metric: name in the log of the metric that ``--best-metric`` names.
+        best_value: its best value so far, of the weights or their average; None for none.
         best_is_ema: True if the average reached it.
         stale_epochs: epochs since then.
         bad_steps: steps in a row, up to now, that were skipped or whose loss was not finite.
@@ -32,28 +35,33 @@ class Progress:
     step: int = 0
     skipped_steps: int = 0
     best_top1: float = -1.0
+    best_metric: str = "top1"
+    best_value: float | None = None
     best_is_ema: bool = False
     stale_epochs: int = 0
     bad_steps: int = 0
 
-    def finish_epoch(self, metrics: Mapping[str, float]) -> bool:
-        """Count an epoch and compare its accuracy with the best one.
+    def finish_epoch(self, metrics: Mapping[str, float], best: Best) -> bool:
+        """Count an epoch and compare it with the best one.
 
         Args:
-            metrics: of the epoch; `val.top1` and `val_ema.top1` where it was validated.
+            metrics: of the epoch; with `val.*` and `val_ema.*` where it was validated.
+            best: metric that decides.
 
         Returns:
             True if it is the best epoch so far.
         """
         self.epoch += 1
-        of_average = metrics.get("val_ema.top1", -1.0)
-        top1 = max(metrics.get("val.top1", -1.0), of_average)
-        is_best = top1 > self.best_top1
-        self.stale_epochs = 0 if is_best else self.stale_epochs + 1
-        if is_best:
-            self.best_top1 = top1
-            self.best_is_ema = of_average == top1
-        return is_best
+        self.best_top1 = max(
+            self.best_top1, *(metrics.get(f"{name}.top1", -1.0) for name in ("val", "val_ema"))
+        )
+        found = best.find(metrics)
+        if found is None or not best.metric.is_better(found[0], self.best_value):
+            self.stale_epochs += 1
+            return False
+        self.stale_epochs = 0
+        self.best_value, self.best_is_ema = found
+        return True
 
 
 @dataclass
@@ -66,7 +74,8 @@ class TrainingState:
         optimizer: holds the momenta.
         precision: holds the loss scale.
         loader: holds the position in the training set.
-        progress: epochs and steps done, and the best accuracy.
+        best: metric that decides which epoch is the best.
+        progress: epochs and steps done, and the best epoch's value.
     """
 
     model: EfficientNet
@@ -74,7 +83,11 @@ class TrainingState:
     optimizer: FlatOptimizer
     precision: Precision
     loader: Loader
-    progress: Progress = field(default_factory=Progress)
+    best: Best
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(best_metric=self.best.key)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
@@ -104,7 +117,7 @@ class TrainingState:
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["loss_scaler"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**self.best.resumed(state["progress"]))
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
             self.ema.set_step(self.progress.step - self.progress.skipped_steps)

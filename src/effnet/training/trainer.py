@@ -12,12 +12,13 @@ from effnet.data import Batch
 from effnet.data.mixup import Mix, epoch_mixes
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import data_parallel
+from effnet.training.best import Best
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.compilation import compiled, takes_cuda_graphs
 from effnet.training.ema import ModelEMA
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
-from effnet.training.metrics import Rates, over_epochs
 from effnet.training.optimizer import FlatOptimizer
+from effnet.training.rates import Rates, over_epochs
 from effnet.training.reporter import Reporter, prefixed
 from effnet.training.schedule import learning_rate
 from effnet.training.setup import Opened
@@ -39,6 +40,8 @@ class Trainer:
         step: the training step: images and targets in, loss out.
         accumulation: batches of each process in a step of the optimizer.
         steps_per_epoch: batches of each process in an epoch.
+        best: metric that decides which epoch is the best.
+        files: where checkpoints go.
     """
 
     def __init__(self, opened: Opened, log: RunLog, files: CheckpointFiles | None = None) -> None:
@@ -52,7 +55,7 @@ class Trainer:
         self.loader = loader
         self.accumulation = recipe.optimizer.accumulation(self.processes.world_size)
         self.steps_per_epoch = min(len(loader), recipe.run.prof or len(loader))
-        self._files = files
+        self.files = files
         self._report = Reporter(
             log,
             epochs=recipe.schedule.epochs,
@@ -68,7 +71,8 @@ class Trainer:
         self.step = self._build_step()
         # The average starts after the processes have taken over the first one's weights.
         ema = None if recipe.optimizer.use_ema is None else ModelEMA(model, recipe.optimizer.use_ema)
-        self.state = TrainingState(model, ema, optimizer, self.precision, loader)
+        self.best = Best.of(recipe.schedule.best_metric, recipe.run.topk)
+        self.state = TrainingState(model, ema, optimizer, self.precision, loader, self.best)
 
     def _build_step(self) -> nn.Module:
         recipe = self.recipe
@@ -101,6 +105,8 @@ class Trainer:
             self._finish_epoch(metrics)
             epochs.append(metrics)
         summary = {**over_epochs(epochs), "best_top1": progress.best_top1}
+        if progress.best_value is not None:
+            summary[f"best_{self.best.key}"] = progress.best_value
         self._report.log.record("summary", summary, epoch=progress.epoch)
         return metrics
 
@@ -249,13 +255,13 @@ class Trainer:
         return metrics
 
     def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
-        is_best = self.state.progress.finish_epoch(metrics)
+        is_best = self.state.progress.finish_epoch(metrics, self.best)
         if self.recipe.data.on_bad_image == "skip":
             validated = {"val": self.validator.loader} if self.validator else {}
             self._report.bad_images({"train": self.loader, **validated}, self.processes)
         self._report.epoch(metrics, self.state.progress)
-        if self._files is not None and self.processes.is_main:
-            self._files.save(self.checkpoint(), is_best=is_best)
+        if self.files is not None and self.processes.is_main:
+            self.files.save(self.checkpoint(), is_best=is_best)
         self.processes.barrier()
 
     def _stopped_early(self) -> bool:
@@ -263,7 +269,7 @@ class Trainer:
         if patience is None or self.state.progress.stale_epochs < patience:
             return False
         self._report.log.print(
-            f"stopped: top-1 has not improved for {patience} epochs (--early-stopping-patience)"
+            f"stopped: {self.best.key} has not improved for {patience} epochs (--early-stopping-patience)"
         )
         return True
 

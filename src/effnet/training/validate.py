@@ -4,14 +4,14 @@ from collections.abc import Callable
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.data import Batch, Loader
 from effnet.data.preprocessing import Preprocessing
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
-from effnet.training.metrics import Rates, count_correct
+from effnet.training.metrics import METRICS, Answers
+from effnet.training.rates import Rates
 from effnet.training.step import Normalise
 
 Observer = Callable[[Batch, Tensor], None]
@@ -50,42 +50,55 @@ class Validator:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, observe: Observer | None = None) -> dict[str, float]:
-        """Metrics of `model` in eval mode; its mode is restored.
+        """Validate a model in evaluation mode; its mode is restored.
 
         Args:
-            model: takes prepared images, gives logits (N, num_classes).
+            model: takes prepared images, returns logits (N, num_classes).
             observe: called with each batch and its logits, for reports by class.
 
         Returns:
-            `loss` (mean cross entropy), `top1` and `top5` (or another k) in percent, and the metrics of `Rates`.
+            The metrics of `METRICS`, such as `loss`, `top1` and `top5`, the number of `images`, and the metrics of
+            `Rates`.
         """
         was_training = model.training
         model.eval()
         device = self.processes.device
         rates = Rates(device, self.processes.world_size)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        correct = torch.zeros(2, dtype=torch.int64, device=device)
-        images = 0
+        sums = Sums(device)
         for batch in rates.over(islice(iter(self.loader), self.max_batches)):
             with rates.compute():
                 with self.precision.autocast():
                     logits = model(self.prepare(batch.images))
                 logits = logits.float()
-            loss_sum += F.cross_entropy(logits, batch.targets, reduction="sum")
-            correct += count_correct(logits, batch.targets, (1, self.topk))
-            images += len(batch.targets)
+            sums.add(Answers(logits, batch.targets, self.topk))
             if observe is not None:
                 observe(batch, logits)
         model.train(was_training)
-        return {**self._totals(loss_sum, correct, images), **rates.summary()}
+        return {**sums.metrics(self.processes, self.topk), **rates.summary()}
 
-    def _totals(self, loss_sum: Tensor, correct: Tensor, images: int) -> dict[str, float]:
-        count = torch.tensor([images], dtype=torch.float64, device=correct.device)
-        totals = self.processes.sum(torch.cat([loss_sum[None], correct.double(), count]))
-        loss, top1, topk, total = totals.tolist()
-        return {
-            "loss": loss / total,
-            "top1": 100 * top1 / total,
-            f"top{self.topk}": 100 * topk / total,
-            "images": total,
+
+class Sums:
+    """Sums of the metrics over a validation set; adding to them does not wait for the device.
+
+    Args:
+        device: the device of the answers.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._images = 0
+        self._totals = torch.zeros(len(METRICS), dtype=torch.float64, device=device)
+
+    def add(self, answers: Answers) -> None:
+        """Add a batch."""
+        self._images += len(answers.targets)
+        self._totals += torch.stack([metric.total(answers).double() for metric in METRICS.values()])
+
+    def metrics(self, processes: Processes, topk: int) -> dict[str, float]:
+        """Return the metrics over the images of all processes by their names in the log, and `images`."""
+        count = self._totals.new_tensor([self._images])
+        *totals, images = processes.sum(torch.cat([self._totals, count])).tolist()
+        values = {
+            metric.key(topk): metric.scale * total / images
+            for metric, total in zip(METRICS.values(), totals, strict=True)
         }
+        return {**values, "images": images}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from effnet.data.augmentations import AUGMENTATIONS
-from effnet.data.augmentations.autoaugment import AUTOAUGMENT, OPERATIONS, SUB_POLICIES, augment
+from effnet.data.augmentations.autoaugment import AUGMENTATION, OPERATIONS, SUB_POLICIES, augment
 from effnet.data.augmentations.form import DaliForm
 from tests.data.batches import of
 from tests.data.conftest import Opened, photograph
@@ -27,7 +27,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def form() -> DaliForm:
-    made = AUTOAUGMENT.dali(SIDE)
+    made = AUGMENTATION.dali(SIDE)
     assert made is not None
     return made
 

@@ -21,7 +21,7 @@ def test_the_flag_offers_all() -> None:
 
 
 def test_the_documentations_table_lists_all() -> None:
-    page = (REPOSITORY / "recipes" / "README.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "choices.md").read_text(encoding="utf-8")
     rows = [f"| `{row.name}` | {row.summary} |" for row in AUGMENTATIONS.values()]
     assert "\n".join(rows) in page
 

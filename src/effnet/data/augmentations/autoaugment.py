@@ -84,7 +84,7 @@ def _translate_y(image: Image.Image, pixels: float) -> Image.Image:
 def _moved(image: Image.Image, source: tuple[float, ...], interpolation: Image.Resampling) -> Image.Image:
     """Fetch each pixel from where the first two rows of the affine matrix `source` put it."""
     if source == (1, 0, 0, 0, 1, 0):
-        return image  # a shear of level 0, which would take as long as any other
+        return image  # a shear of level 0: skip a transform that changes nothing
     return image.transform(
         image.size, Image.Transform.AFFINE, source, interpolation, fillcolor=(FILL, FILL, FILL)
     )
@@ -167,7 +167,7 @@ def _dali(side: int) -> DaliForm:
     return dali_form(SUB_POLICIES, operations, identity, NUM_LEVELS)
 
 
-AUTOAUGMENT = Augmentation(
+AUGMENTATION = Augmentation(
     "autoaugment",
     "AutoAugment with NVIDIA's ImageNet policy (TensorFlow's of EfficientNet)",
     pillow=lambda: augment,

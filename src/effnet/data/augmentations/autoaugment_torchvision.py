@@ -21,7 +21,7 @@ def _dali(side: int) -> DaliForm:
     return dali_form(sub_policies, operations, identity, policy.num_magnitude_bins)
 
 
-AUTOAUGMENT_TORCHVISION = Augmentation(
+AUGMENTATION = Augmentation(
     "autoaugment-torchvision",
     "AutoAugment with torchvision's ImageNet policy (arXiv 1805.09501)",
     pillow=partial(TorchvisionForm, "AutoAugment"),

@@ -54,7 +54,7 @@ class Augmentation:
     name: str
     """value of ``--augmentation``"""
     summary: str
-    """what it does, for the documentation's table"""
+    """its effect, for the documentation's table"""
     pillow: Callable[[], PillowForm | None]
     """returns the form of the backends ``pytorch`` and ``packed``, None for an augmentation that changes nothing"""
     dali: Callable[[int], DaliForm | None]

@@ -24,7 +24,7 @@ def _dali(side: int) -> DaliForm:
     return DaliForm([operations] * _STAGES, _NUM_BINS, draw)
 
 
-RANDAUGMENT = Augmentation(
+AUGMENTATION = Augmentation(
     "randaugment",
     "RandAugment (arXiv 1909.13719), two operations at magnitude 9 of 30",
     pillow=partial(TorchvisionForm, "RandAugment"),

@@ -15,7 +15,7 @@ class TorchvisionForm:
     """
 
     def __init__(self, name: str) -> None:
-        # Imported here: whoever only classifies an image need not wait for it, nor workers hold it.
+        # Imported here: classification does not need it, and it costs start-up time and memory.
         from torchvision.transforms import InterpolationMode, v2
 
         self._augment = getattr(v2, name)(interpolation=InterpolationMode.BILINEAR, fill=FILL)

@@ -23,7 +23,7 @@ def _dali(side: int) -> DaliForm:
     return DaliForm([operations], _NUM_BINS, draw)
 
 
-TRIVIALAUGMENT = Augmentation(
+AUGMENTATION = Augmentation(
     "trivialaugment",
     "TrivialAugment, wide (arXiv 2103.10158): one operation at a random magnitude",
     pillow=partial(TorchvisionForm, "TrivialAugmentWide"),

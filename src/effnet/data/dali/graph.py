@@ -1,4 +1,4 @@
-"""What makes images of files in DALI's graph, and what of that is random."""
+"""The parts of DALI's graph from files to images, and the random numbers that they take."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,23 +16,23 @@ from effnet.data.transforms import crop_box
 from effnet.recipe import DataSettings
 
 Decoder = Literal["cpu", "mixed"]
-"""where DALI decodes: on the CPU, or on the GPU with its JPEG hardware if it has any"""
+"""the decoder's device: the CPU, or the GPU with its JPEG hardware if it has any"""
 
-# The largest of ImageNet's images: memory for the hardware decoder that need not grow as they come.
+# The largest image of ImageNet: the hardware decoder's memory does not have to grow later.
 _LARGEST = {"preallocate_height_hint": 6430, "preallocate_width_hint": 5980}
 
 
 class Graph(Protocol):
-    """What makes images of files in DALI's graph."""
+    """A graph from encoded files to images."""
 
     inputs: list[tuple[Any, int]]
-    """DALI's type and number of dimensions of each array that `draw` gives"""
+    """DALI's type and number of dimensions of each array that `draw` returns"""
 
     def draw(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
         """See `effnet.data.feed.Draw`."""
 
     def __call__(self, encoded: Any, *drawn: Any) -> Any:
-        """Nodes of the graph from encoded images and what was drawn for them to uint8 (side, side, 3)."""
+        """Return the nodes from encoded images and the arrays of `draw` to uint8 (side, side, 3)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Stages:
     preprocessing: Preprocessing
 
     def decoding(self) -> dict[str, Any]:
-        """Keyword arguments of decoders."""
+        """Return keyword arguments of decoders."""
         if self.decoder == "cpu":
             return {"device": "cpu"}
         return {"device": "mixed", "jpeg_fancy_upsampling": True, **_LARGEST}  # colours as on the CPU
@@ -74,7 +74,7 @@ class TrainGraph:
         return augmented(self.augment, images, *augment) if self.augment else images
 
     def draw(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
-        """Where the crop begins, its size, whether the image is flipped, and the augmentation."""
+        """Return the crop's start and size, the flip (0 or 1), and the augmentation's numbers."""
         random = generator(Stream.SAMPLE, self.seed, epoch, index)
         box = crop_box(image.height, image.width, self.settings.crop_scale, self.settings.crop_ratio, random)
         start, size = np.array(box, np.int32).reshape(2, 2)
@@ -96,7 +96,7 @@ class ValGraph:
         return self.stages.resized(images, size=size, crop_pos_y=place[0], crop_pos_x=place[1])
 
     def draw(self, image: Readable, epoch: int, index: int) -> tuple[Array, ...]:
-        """Size to resize to, and where the crop begins, as a share of the space that it has."""
+        """Return the size to resize to, and the crop's start as a share of the free space."""
         side, resize = self.stages.preprocessing.image_size, self.stages.preprocessing.resize
         shape = np.array(image.original, np.int64)
         size = resize * shape // shape.min()

@@ -1,4 +1,4 @@
-"""DALI itself: the one place that imports it, and says what to install where it is missing."""
+"""DALI itself: the one module that imports it, whose error says what to install."""
 
 from effnet.runtime.errors import UserError
 

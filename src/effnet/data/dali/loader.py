@@ -56,7 +56,7 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened))
 
 
-# batches that a pipeline works on beside those that wait to be taken: one going in, one coming out
+# Batches that a pipeline holds beside its prefetch queue: one entering, one leaving.
 _HELD_BESIDE_PREFETCH = 2
 
 
@@ -100,7 +100,7 @@ class DaliLoader(Position):
         return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the present epoch.
+        """Yield the rest of the current epoch.
 
         Raises:
             UserError: an image that can't be decoded; the file is named.
@@ -110,7 +110,7 @@ class DaliLoader(Position):
         self._next_epoch()
 
     def _until_failure(self) -> Iterator[Batch]:
-        """Batches to the epoch's end, or to one with a file that DALI can't decode."""
+        """Yield batches to the epoch's end, or up to one with a file that DALI can't decode."""
         if self._pipeline is None or self._reached != (self.epoch, self.step):
             # DALI warns, past any filter, of its own policies' use of what it deprecated
             with warnings.catch_warnings(record=True):
@@ -121,7 +121,7 @@ class DaliLoader(Position):
                 images = self._next_images()
             except UserError:
                 raise
-            except Exception as error:  # of many kinds, and the pipeline is of no use any more
+            except Exception as error:  # DALI raises many kinds; the pipeline can't be used afterwards
                 self._pipeline = None
                 self._find_unreadable(indices, error)
                 return
@@ -131,17 +131,17 @@ class DaliLoader(Position):
             self._reached = (self.epoch + 1, 0) if last else (self.epoch, self.step)
             if kept is not None:
                 images, indices = images[torch.from_numpy(kept)], indices[kept]
-            if len(indices):  # else all its images are broken
+            if len(indices):  # otherwise all its images are broken
                 yield self._batch(images, indices)
 
     def _next_images(self) -> torch.Tensor:
-        """(N, H, W, 3) on the device, without a copy: DALI keeps the memory until the tensor is gone."""
+        """Return images (N, H, W, 3) on the device, without a copy: DALI keeps the memory while the tensor exists."""
         cuda = self._device.type == "cuda"
         (images,) = self._pipeline.run(torch.cuda.current_stream(self._device) if cuda else None)
         return torch.from_dlpack(images.as_tensor())
 
     def _kept(self, indices: Indices) -> Indices | None:
-        """Rows of a batch to hand out, None for all.
+        """Return the rows of a batch to hand out, None for all.
 
         They are those of images that are not broken; training repeats others in their place.
 
@@ -171,17 +171,19 @@ class DaliLoader(Position):
         )
 
     def _find_unreadable(self, indices: Indices, error: Exception) -> None:
-        """Let the feed know of the images that DALI can't decode.
+        """Find the images that DALI can't decode, and pass them to the feed.
 
         Raises:
             Exception: `error` itself if DALI can decode them all.
         """
-        untried = [index for index in indices.tolist() if index not in self._feed.odd | self._feed.bad.keys()]
+        untried = [
+            index for index in indices.tolist() if index not in self._feed.refused | self._feed.bad.keys()
+        ]
         opened = zip(untried, self._images.read(untried), strict=True)
         unreadable = {index for index, opener in opened if not _readable(opener())}
         if not unreadable:
             raise error
-        self._feed.odd |= unreadable
+        self._feed.refused |= unreadable
 
 
 def _open_images(path: Path, split: str, classes: Sequence[str]) -> Images:
@@ -202,7 +204,7 @@ def _one_file(content: bytes) -> Any:
 
 
 def _readable(image: Readable) -> bool:
-    """Whether DALI can decode an image's file; pixels that lie packed are none."""
+    """Return True if DALI can decode an image's file, or if the image is packed pixels."""
     if not isinstance(image, EncodedImage):
         return True
     try:

@@ -1,5 +1,6 @@
-"""The engines that run a trained model, each a module and a row in the table."""
+"""The engines that run a trained model, one file each."""
 
-from effnet.inference.engines.table import ENGINES, EngineKind, fastest, kind_of_file
+from effnet.inference.engines.form import EngineKind
+from effnet.inference.engines.table import ENGINES, fastest, is_exported, kind_of_file
 
-__all__ = ["ENGINES", "EngineKind", "fastest", "kind_of_file"]
+__all__ = ["ENGINES", "EngineKind", "fastest", "is_exported", "kind_of_file"]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, read_metadata
 from effnet.export.session import open_session
+from effnet.inference.engines.form import EngineKind, by_onnx
 from effnet.inference.engines.network import Network, as_array, require_fp32
 
 
@@ -17,10 +18,10 @@ class OnnxRuntimeNetwork(Network):
         path: ONNX file of `effnet.export.onnx.export_onnx`.
         device: a GPU needs the package onnxruntime-gpu.
         precision: `fp32`; another one is the file's.
-        threads: threads of an operator; 0 for one a core.
+        threads: threads of an operator; 0 for one per core.
 
     Raises:
-        UserError: a package is missing, or a file that can't be used.
+        UserError: a package is missing, or the file can't be used.
     """
 
     def __init__(
@@ -37,6 +38,18 @@ class OnnxRuntimeNetwork(Network):
         self.session = session
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+        """Return the logits of images."""
         (logits,) = self.session.run([OUTPUT], {INPUT: as_array(images)})
         return torch.from_numpy(logits)
+
+
+ENGINE = EngineKind(
+    "onnxruntime",
+    "onnxruntime on a CPU, or for exported files on a GPU",
+    "`pip install 'effnet[onnx]'`; on a GPU, onnxruntime-gpu",
+    package="onnxruntime",
+    from_weights=by_onnx(OnnxRuntimeNetwork),
+    device="cpu",
+    suffixes=(".onnx",),
+    network=OnnxRuntimeNetwork,
+)

@@ -9,25 +9,26 @@ from torch import Tensor
 
 from effnet.export.facts import PRECISION_KEY, read_metadata
 from effnet.export.openvino import compile_openvino, read_openvino
+from effnet.inference.engines.form import EngineKind, by_onnx
 from effnet.inference.engines.network import Network, as_array
 from effnet.runtime.errors import UserError
 
-# Sizes of batch that are kept compiled.
+# Batch sizes that are kept compiled.
 _COMPILED = 4
 _HINTS = {"fp32": "f32", "bf16": "bf16", "amp": "bf16"}
 
 
 class OpenVinoNetwork(Network):
-    """A model in OpenVINO, compiled for each size of batch by itself: with an open one it chooses slower operators.
+    """A model in OpenVINO, compiled for each batch size: for an open one OpenVINO chooses slower operators.
 
     Args:
         path: .xml or .onnx file that `effnet export` wrote.
         device: must be the CPU.
-        precision: `fp32` or `bf16`; of a quantized file, that of what is left in floating point.
-        threads: 0 for one a core.
+        precision: `fp32` or `bf16`; of a quantized file, the precision of its floating-point part.
+        threads: 0 for one per core.
 
     Raises:
-        UserError: the package is missing, a file that can't be used, or a device or precision that is not offered.
+        UserError: the package is missing, the file can't be used, or the device or precision is not offered.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class OpenVinoNetwork(Network):
         self._request = functools.lru_cache(_COMPILED)(self._compiled)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+        """Return the logits of images."""
         request = self._request(len(images))
         return torch.from_numpy(request.infer({0: as_array(images)}, share_inputs=True)[0].copy())
 
@@ -59,3 +60,15 @@ class OpenVinoNetwork(Network):
             _, *image = model.input(0).get_partial_shape()
             model.reshape([batch_size, *image])
         return compile_openvino(model, precision=self.hint, threads=self.threads).create_infer_request()
+
+
+ENGINE = EngineKind(
+    "openvino",
+    "OpenVINO on the CPU",
+    "`pip install 'effnet[openvino,onnx]'`",
+    package="openvino",
+    from_weights=by_onnx(OpenVinoNetwork),
+    device="cpu",
+    suffixes=(".xml", ".onnx"),
+    network=OpenVinoNetwork,
+)

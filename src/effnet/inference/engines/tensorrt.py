@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU, on an engine's file. Written to its documentation; not yet run on a GPU."""
+"""TensorRT on an NVIDIA GPU, on an engine's file. Written against its documentation; not yet run on a GPU."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ from torch import Tensor
 
 from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, read_metadata
 from effnet.export.tensorrt import read_engine
+from effnet.export.trained import TrainedModel
+from effnet.inference.engines.form import EngineKind, without_tf32
 from effnet.inference.engines.network import Network, require_fp32
 from effnet.runtime.errors import UserError
 
@@ -23,7 +25,7 @@ class TensorRtNetwork(Network):
         threads: ignored.
 
     Raises:
-        UserError: TensorRT or a GPU is missing, or a file that can't be used.
+        UserError: TensorRT or a GPU is missing, or the file can't be used.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class TensorRtNetwork(Network):
         self.engine, self.context = engine, engine.create_execution_context()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+        """Return the logits of images."""
         images = images.to(self.device).contiguous()
         self.context.set_input_shape(INPUT, tuple(images.shape))
         logits = torch.empty(tuple(self.context.get_tensor_shape(OUTPUT)), device=self.device)
@@ -50,3 +52,26 @@ class TensorRtNetwork(Network):
         self.context.set_tensor_address(OUTPUT, logits.data_ptr())
         self.context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream)
         return logits
+
+
+def _from_weights(trained: TrainedModel, device: torch.device, precision: str, folder: Path) -> Network:
+    from effnet.export.tensorrt import export_tensorrt  # not needed for a file that has been built already
+
+    chosen = without_tf32(precision)
+    if chosen not in ("fp32", "fp16"):
+        raise UserError(f"--precision {chosen}: TensorRT offers fp32 and fp16 here")
+    path = folder / "model.engine"
+    export_tensorrt(trained.model, trained.metadata, path, precision=chosen, device=device)  # type: ignore[arg-type]
+    return TensorRtNetwork(path, device)
+
+
+ENGINE = EngineKind(
+    "tensorrt",
+    "TensorRT on an NVIDIA GPU; **not yet run: no GPU has been at hand**",
+    "`pip install tensorrt`",
+    package="tensorrt",
+    from_weights=_from_weights,
+    device="cuda",
+    suffixes=(".engine", ".plan"),
+    network=TensorRtNetwork,
+)

@@ -1,13 +1,17 @@
-"""PyTorch, eager or compiled."""
+"""PyTorch, and the network that both of its engines share."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from effnet.export.form import inference_form
 from effnet.export.trained import TrainedModel
+from effnet.inference.engines.form import EngineKind
 from effnet.inference.engines.network import Network
+from effnet.recipe import ComputeSettings
 from effnet.runtime.precision import AUTOCAST_DTYPES, Precision
 
 
@@ -16,10 +20,10 @@ class TorchNetwork(Network):
 
     Args:
         trained: the model.
-        precision: arithmetic; holds the device. Mixed precision is the whole network in half the bits: what autocast
-            would keep in FP32 here, the final logits' softmax, is outside.
-        compiles: use torch.compile; on a GPU each size of batch becomes a CUDA graph as well, so that small ones are
-            not bound by launches.
+        precision: arithmetic, and the device. In mixed precision the whole network has 16-bit weights and activations:
+            the softmax, which autocast would keep in FP32, is applied to the logits by the caller.
+        compiles: use torch.compile; on a GPU each batch size becomes a CUDA graph as well, so that small batches are
+            not bound by kernel launches.
     """
 
     is_channels_last = True
@@ -36,6 +40,23 @@ class TorchNetwork(Network):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of normalised images."""
+        """Return the logits of normalised images."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         return self.network(images).float()
+
+
+def torch_network(
+    trained: TrainedModel, device: torch.device, precision: str, folder: Path, *, compiles: bool
+) -> TorchNetwork:
+    """Open a model in memory; see `EngineKind.from_weights`. The folder is not used."""
+    settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
+    return TorchNetwork(trained, Precision(settings, device), compiles=compiles)
+
+
+ENGINE = EngineKind(
+    "torch",
+    "PyTorch without a compiler",
+    "nothing more",
+    package="torch",
+    from_weights=partial(torch_network, compiles=False),
+)

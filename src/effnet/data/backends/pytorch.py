@@ -1,5 +1,6 @@
 """Folders of images through PyTorch's DataLoader."""
 
+from effnet.data.backends.form import Backend
 from effnet.data.batch import DataSource
 from effnet.data.folder import list_images, split_classes
 from effnet.data.loader import open_loaders
@@ -13,3 +14,10 @@ def open_pytorch(request: DataRequest) -> DataSource:
         classes = split_classes(request.path, request.splits)
     images = {split: list_images(request.path, split, classes) for split in request.splits}
     return open_loaders(request, images, classes)
+
+
+BACKEND = Backend(
+    "pytorch",
+    "Folders of images, decoded by Pillow in the worker processes of PyTorch's DataLoader",
+    open_pytorch,
+)

@@ -1,19 +1,22 @@
-"""Random images that lie on the device: the speed of training without the cost of input."""
+"""Random images on the device: the speed of training without the cost of input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
+from effnet.data.backends.form import Backend
 from effnet.data.batch import Batch, DataSource
 from effnet.data.position import Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
+from effnet.recipe import Recipe
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000}  # as many as ImageNet has
 NUM_CLASSES = 1000
 
 
 def open_synthetic(request: DataRequest) -> DataSource:
-    """Random images in place of ImageNet's; the path is not read. See `effnet.data.open_data`."""
+    """Make random images in place of ImageNet's; the path is not read. See `effnet.data.open_data`."""
     classes = request.classes
     if classes is None:
         classes = [str(target) for target in range(request.recipe.model.num_classes)]
@@ -26,7 +29,7 @@ def open_synthetic(request: DataRequest) -> DataSource:
 
 
 class SyntheticLoader(Position):
-    """A `Loader` that gives the same batch in every step, at the end of validation cut to what is left."""
+    """A `Loader` that returns the same batch in every step; the last one of validation is cut to what is left."""
 
     def __init__(self, batch: Batch, order: TrainOrder | ValOrder, num_images: int) -> None:
         self.num_images, self.batch_size = num_images, len(batch.targets)
@@ -40,7 +43,7 @@ class SyntheticLoader(Position):
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the present epoch."""
+        """Yield the rest of the current epoch."""
         batch = self._batch
         while self.step < self._steps:
             self.step += 1
@@ -58,3 +61,17 @@ def _random_batch(request: DataRequest, num_classes: int) -> Batch:
     if recipe.compute.memory_format == "nchw":
         images = images.contiguous()
     return Batch(images, torch.randint(num_classes, (size,), device=device, generator=random))
+
+
+def _find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> list[str]:
+    return [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
+
+
+BACKEND = Backend(
+    "synthetic",
+    "Random images that lie on the device; no folder is read",
+    open_synthetic,
+    find_classes=_find_classes,
+    reads_folders=False,
+    reads_path=False,
+)

@@ -1,0 +1,38 @@
+"""The form of an input backend."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from effnet.data.batch import DataSource
+from effnet.data.folder import split_classes
+from effnet.data.packed import is_packed, packed_classes
+from effnet.data.request import DataRequest
+from effnet.recipe import Recipe
+
+FindClasses = Callable[[Recipe, Path | str, Sequence[str]], list[str]]
+
+
+def classes_at(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> list[str]:
+    """Return the class names of a folder of images or of a packed data set; see `effnet.data.find_classes`."""
+    if is_packed(path, splits[0]):
+        return packed_classes(path, splits)
+    return split_classes(Path(path), splits)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An input backend."""
+
+    name: str
+    """value of ``--data-backend``"""
+    summary: str
+    """its input and its decoder, for the documentation's table"""
+    open: Callable[[DataRequest], DataSource]
+    """opens a data set; it may import an optional package"""
+    find_classes: FindClasses = classes_at
+    """returns the class names of a data set without opening its images"""
+    reads_folders: bool = True
+    """a folder of class folders can be opened with it"""
+    reads_path: bool = True
+    """it reads the path; otherwise none has to be given"""

@@ -1,0 +1,62 @@
+"""The form of an engine."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from effnet.export.trained import TrainedModel
+from effnet.inference.engines.network import Network
+
+FromWeights = Callable[[TrainedModel, torch.device, str, Path], Network]
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine.
+
+    Attributes:
+        name: value of ``--engine``.
+        summary: the engine and its devices, for the documentation's table.
+        needs: what has to be installed for it, for the same table.
+        package: module whose presence says that it is installed.
+        from_weights: opens a model in memory, by way of a file in a folder where it needs one: (model, device,
+            precision, folder). The precision is one of `ComputeSettings`.
+        device: type of device that it runs on; None for any.
+        suffixes: files that it reads; empty for PyTorch, which reads weights.
+        network: opens such a file: (path, device, precision=...).
+    """
+
+    name: str
+    summary: str
+    needs: str
+    package: str
+    from_weights: FromWeights
+    device: str | None = None
+    suffixes: tuple[str, ...] = ()
+    network: Callable[..., Network] | None = None
+
+    def runs_on(self, device: torch.device) -> bool:
+        """Return True if it is installed and has a use for the device."""
+        is_installed = importlib.util.find_spec(self.package) is not None
+        return is_installed and self.device in (None, device.type)
+
+
+def by_onnx(network: Callable[..., Network]) -> FromWeights:
+    """Return a function that opens a model on an engine which reads ONNX and is told the precision."""
+
+    def from_weights(trained: TrainedModel, device: torch.device, precision: str, folder: Path) -> Network:
+        from effnet.export.onnx import export_onnx  # needed for no file that has been exported already
+
+        path = folder / "model.onnx"
+        export_onnx(trained.model, trained.metadata, path, device=device)
+        return network(path, device, precision=without_tf32(precision))
+
+    return from_weights
+
+
+def without_tf32(precision: str) -> str:
+    """Return a precision for an engine other than PyTorch, which itself chooses how it computes in FP32."""
+    return "fp32" if precision == "tf32" else precision

@@ -1,0 +1,29 @@
+"""Names that settings offer: one list for each kind of thing that can be added to the project.
+
+The implementations need PyTorch and lie in the packages above this one; flags, YAML files and `--help` need the names
+alone. Each list has one registry (`effnet.runtime.registry`), which refuses to be built from other names than these.
+The order is that of the help and of the tables in `docs/choices.md`.
+"""
+
+from typing import Literal
+
+AugmentationName = Literal["none", "autoaugment", "autoaugment-torchvision", "randaugment", "trivialaugment"]
+"""modules of `effnet.data.augmentations`"""
+
+BackendName = Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"]
+"""modules of `effnet.data.backends`"""
+
+OptimizerName = Literal["rmsprop", "sgd"]
+"""rows of `effnet.training.optimizers`"""
+
+ScheduleName = Literal["cosine", "linear", "step"]
+"""rows of `effnet.training.schedule`"""
+
+MetricName = Literal["loss", "top1", "topk"]
+"""rows of `effnet.training.metrics`"""
+
+TargetName = Literal["tensorrt", "onnxruntime", "openvino"]
+"""rows of `effnet.quantization.targets`"""
+
+EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch"]
+"""modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs"""

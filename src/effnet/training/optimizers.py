@@ -1,0 +1,95 @@
+"""Optimizers, one row each.
+
+A new one is a row here and its name in `effnet.recipe.choices.OptimizerName`. It must update each element from that
+element, its gradient and its state alone, since parameters are concatenated (`effnet.training.optimizer`). A checkpoint
+holds tensors of the parameters' shapes: an update that depends on the number of steps, such as Adam's bias correction,
+starts from step 0 when a training is resumed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from effnet.recipe import OptimizerSettings
+from effnet.recipe.choices import OptimizerName
+from effnet.runtime.errors import UserError
+from effnet.runtime.registry import registry
+
+GroupOptions = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class OptimizerKind:
+    """An optimizer of PyTorch's interface.
+
+    Attributes:
+        name: value of ``--optimizer``.
+        summary: its update rule, for the documentation's table.
+        create: makes it from groups of parameters, `lr`, `foreach` and the arguments in `settings`.
+        settings: names of the settings that it takes, each with the name of its argument.
+        states: its tensors of a parameter's shape, which start as zeros.
+        momentum_states: further ones, kept with ``--momentum`` above 0 only.
+        counts_steps: its state holds a step count.
+    """
+
+    name: str
+    summary: str
+    create: Callable[..., torch.optim.Optimizer]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    states: tuple[str, ...] = ()
+    momentum_states: tuple[str, ...] = ()
+    counts_steps: bool = False
+
+    def state_names(self, settings: OptimizerSettings) -> tuple[str, ...]:
+        """Return the names of the tensors of a parameter's shape."""
+        return self.states + (self.momentum_states if settings.momentum else ())
+
+    def build(
+        self, groups: GroupOptions, settings: OptimizerSettings, *, foreach: bool
+    ) -> torch.optim.Optimizer:
+        """Make the optimizer.
+
+        Args:
+            groups: groups of parameters with their `lr` and `weight_decay`, as PyTorch's optimizers take them.
+            settings: the settings.
+            foreach: one kernel for each operation, over all parameters of a group.
+        """
+        arguments = {argument: getattr(settings, name) for name, argument in self.settings.items()}
+        return self.create(groups, foreach=foreach, **arguments)
+
+
+OPTIMIZERS = registry(
+    OptimizerName,
+    OptimizerKind(
+        "rmsprop",
+        "RMSprop with momentum",
+        torch.optim.RMSprop,
+        settings={"momentum": "momentum", "rmsprop_alpha": "alpha", "rmsprop_eps": "eps"},
+        states=("square_avg",),
+        momentum_states=("momentum_buffer",),
+        counts_steps=True,
+    ),
+    OptimizerKind(
+        "sgd",
+        "Stochastic gradient descent with momentum, Nesterov's with `--nesterov`",
+        torch.optim.SGD,
+        settings={"momentum": "momentum", "nesterov": "nesterov"},
+        momentum_states=("momentum_buffer",),
+    ),
+)
+
+
+def optimizer_kind(settings: OptimizerSettings) -> OptimizerKind:
+    """Return the row that the settings name.
+
+    Raises:
+        UserError: a switch is on that belongs to other optimizers.
+    """
+    chosen = OPTIMIZERS[settings.optimizer]
+    for other in OPTIMIZERS.values():
+        for name in other.settings.keys() - chosen.settings.keys():
+            if getattr(settings, name) is True:
+                raise UserError(f"--{name.replace('_', '-')} goes with --optimizer {other.name}")
+    return chosen
