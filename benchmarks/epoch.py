@@ -23,7 +23,7 @@ from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes, choose_device
-from effnet.training.run import open_run
+from effnet.training.setup import open_run
 from effnet.training.trainer import Trainer
 
 INPUT, STEP, EPOCH = "input alone", "step alone", "epoch"
@@ -63,7 +63,7 @@ def benchmark_epoch(settings: EpochBenchmark) -> dict[str, Any]:
     if len(loader) < settings.steps:
         raise UserError(f"{settings.path} has {len(loader)} batches for training; give fewer --steps")
     with tempfile.TemporaryDirectory() as scratch, RunLog(Path(scratch, "log.json")) as log:
-        trainer = opened.trainer(recipe, log)
+        trainer = Trainer(opened, log)
         loops = _loops(trainer, settings.steps)
         images = settings.steps * opened.recipe.optimizer.batch_size
         rates: dict[str, list[float]] = {name: [] for name in loops}

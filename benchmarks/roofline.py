@@ -106,9 +106,9 @@ def _rows(
 def measure_stages(recipe: Recipe, device: torch.device) -> dict[bool, dict[str, float]]:
     """Return the seconds of each stage alone and of the whole, in inference (False) and in training (True)."""
     trainer, batch = synthetic_trainer(recipe, device)
-    model, precision = trainer.model, trainer.precision
+    model, precision = trainer.opened.model, trainer.precision
     assert isinstance(model, EfficientNet)
-    images = Normalise(trainer.preprocessing).to(device)(batch.images)
+    images = Normalise(trainer.opened.preprocessing).to(device)(batch.images)
     training = {"whole": milliseconds(own_step(trainer, batch), device) / 1000}
     training |= _stage_times(model.train(), images, precision, recipe.compute.compile, device)
     model.eval()

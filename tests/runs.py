@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from effnet.recipe import Recipe
+from effnet.recipe import Recipe, ResolvedRecipe
+from effnet.training.facts import facts_of
 
 CLASSES = ("circle", "square", "star")
 """classes of the fixture `images`"""
@@ -54,6 +55,11 @@ def quick_recipe(workspace: Path, **changes: Any) -> Recipe:
         "workspace": str(workspace),
     }
     return Recipe().replace({**values, **changes})
+
+
+def resolved(recipe: Recipe, world_size: int = 1, num_classes: int = 1000) -> ResolvedRecipe:
+    """Return a recipe resolved for fresh weights in FP32."""
+    return recipe.resolve(facts_of(recipe, precision="fp32", num_classes=num_classes, world_size=world_size))
 
 
 def records(workspace: Path, kind: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ def test_the_epoch_is_the_trainers_own(
     train_epoch = Trainer.train_epoch
 
     def counting(trainer: Trainer) -> dict[str, float]:
-        assert trainer.ema is not None
+        assert trainer.state.ema is not None
         epochs.append(trainer.steps_per_epoch)
         return train_epoch(trainer)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from effnet.data import DataRequest, DataSource, Preprocessing, open_data
 from effnet.recipe import Recipe
+from tests.runs import resolved
 
 CPU = torch.device("cpu")
 
@@ -51,8 +52,8 @@ def opened(folder: Path) -> Opened:
         device: torch.device = CPU,
         **settings: object,
     ) -> DataSource:
-        recipe = Recipe().replace({"workers": 0, "batch_size": 4, "seed": 3, **settings})
-        preprocessing = Preprocessing(size, size + 8, recipe.data.interpolation or "bicubic")
+        recipe = resolved(Recipe().replace({"workers": 0, "batch_size": 4, "seed": 3, **settings}))
+        preprocessing = Preprocessing(size, size + 8, recipe.data.interpolation)
         return open_data(DataRequest(recipe, path, preprocessing, device, rank, world_size, splits, classes))
 
     return open_it

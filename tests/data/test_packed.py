@@ -19,6 +19,7 @@ from effnet.data.packed import PackedImages, RawImage
 from effnet.data.preprocessing import Preprocessing
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+from tests.runs import resolved
 
 from .batches import assert_same, of
 from .conftest import CPU, Opened, photograph
@@ -74,7 +75,7 @@ def test_photographs_packed_without_loss_validate_alike(shared_dir: Path, tmp_pa
     preprocessing = Preprocessing(224, 256)
 
     def batches(backend: str, path: Path) -> list[Batch]:
-        recipe = Recipe().replace({"data_backend": backend, "workers": 0})
+        recipe = resolved(Recipe().replace({"data_backend": backend, "workers": 0}))
         return list(of(open_data(DataRequest(recipe, path, preprocessing, CPU, splits=("val",))).val))
 
     expected = batches("pytorch", tmp_path / "in")
@@ -116,9 +117,11 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from effnet.data import DataRequest, Preprocessing, open_data
 from effnet.recipe import Recipe
+from effnet.training.facts import facts_of
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
-recipe = Recipe().replace({"data_backend": sys.argv[1], "workers": rank, "batch_size": 2, "seed": 3})
+given = Recipe().replace({"data_backend": sys.argv[1], "workers": rank, "batch_size": 2, "seed": 3})
+recipe = given.resolve(facts_of(given, precision="fp32", num_classes=2, world_size=world))
 data = open_data(DataRequest(recipe, Path(sys.argv[2]), Preprocessing(32, 40), torch.device("cpu"), rank, world))
 batches = [[(b.images, b.targets, b.indices) for b in loader] for loader in (data.train, data.val)]
 gathered = [None] * world

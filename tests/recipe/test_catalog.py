@@ -1,4 +1,4 @@
-"""The published recipes are what the document gives, and names resolve to them."""
+"""The published recipes have the settings of NVIDIA's README, and are found by name."""
 
 import re
 import subprocess
@@ -14,11 +14,11 @@ from effnet.models import list_models
 from effnet.recipe import Recipe, read_recipe, settings
 from effnet.recipe.catalog import Layer, compose, find_recipe, names, published
 from effnet.runtime.errors import UserError
-from effnet.training.defaults import resolve
+from tests.runs import resolved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Model and what the document's "Default configuration" says of it: learning rate, the batch that it is for, weight
+# Model and its row of the "Default configuration" in NVIDIA's README: learning rate, the batch that it is for, weight
 # decay, momentum, optimizer, fall of the learning rate, epochs; and the published image size.
 DOCUMENT = {
     "efficientnet-b0": (0.08, 4096, 1e-5, 0.9, "rmsprop", "cosine", 400, 224),
@@ -28,7 +28,7 @@ DOCUMENT = {
     "efficientnet-quant-b0": (0.0125, 128, 4.5e-5, 0.89, "sgd", "cosine", 10, 224),
     "efficientnet-quant-b4": (4.09e-6, 32, 9.714e-4, 0.9, "rmsprop", "linear", 2, 380),
 }
-# Platform and precision of each column of the document's results, and the memory format that goes with it.
+# Platform and precision of each column of the results in NVIDIA's README, and the memory format that goes with it.
 COLUMNS = [
     ("DGXA100", "TF32", "tf32", "nchw"),
     ("DGXA100", "AMP", "amp", "nhwc"),
@@ -43,7 +43,7 @@ TRAINED = [model for model in DOCUMENT if "quant" not in model]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, tuple[str, str]]:
-    """What `launch.py --print-recipe` prints: setting to value and source."""
+    """Return the output of `launch.py --print-recipe`: setting to value and source."""
     assert launch([*arguments, "DIR", "--print-recipe"]) == 0
     lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
     return {line[0].split(".")[1]: (line[1], line[2]) for line in lines if len(line) == 3}
@@ -82,7 +82,7 @@ def test_quantization_is_the_document_s(model: str, platform: str, precision: st
     lr, batch_size, weight_decay, momentum, optimizer, schedule, epochs, image_size = DOCUMENT[model]
     found = published(model, platform, precision)
     recipe, _ = compose(found.layers)
-    assert found.verb == "quantize"
+    assert found.command == "quantize"
     assert (recipe.model.arch, recipe.model.image_size) == (model, image_size)
     settings = recipe.optimizer
     assert settings.lr == lr
@@ -100,7 +100,7 @@ def test_quantization_is_the_document_s(model: str, platform: str, precision: st
 def test_quantization_on_a_cpu_scales_its_learning_rate(model: str, for_128: float) -> None:
     recipe, _ = compose(published(model, "CPU", "FP32").layers)
     for processes in (1, 4):
-        optimizer = resolve(recipe, num_classes=1000, world_size=processes).optimizer
+        optimizer = resolved(recipe, processes).optimizer
         assert optimizer.optimizer_batch_size == processes * recipe.optimizer.batch_size
         assert optimizer.lr == pytest.approx(for_128 * optimizer.optimizer_batch_size / 128)
 

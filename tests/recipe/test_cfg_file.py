@@ -72,7 +72,7 @@ def test_sections_are_composed_and_translated(file: Path) -> None:
     assert {name: benchmark[name] for name in expected} == expected
     # NVIDIA's README says DGX1V for the one with 16 GB.
     assert recipe_of(file, "efficientnet-b0/DGX1V/FP32")["workers"] == 8
-    assert configured(file, "efficientnet-quant-b0/DGXA100/TF32").verb == "quantize"
+    assert configured(file, "efficientnet-quant-b0/DGXA100/TF32").command == "quantize"
 
 
 def test_every_value_of_nvidia_s_recipes_is_one_of_our_settings(shared_dir: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from effnet.recipe import Recipe
 from effnet.recipe.catalog import DEVIATIONS, Deviation, compose, deviations, deviations_table, published
-from effnet.training.defaults import resolve
+from tests.runs import resolved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DIFFERENCES = REPOSITORY / "docs/differences.md"
@@ -70,16 +70,17 @@ def in_our_terms(values: dict[str, Any], precision: str) -> dict[str, Any]:
     return ours
 
 
-def resolved(name: str, processes: int) -> dict[str, Any]:
+def settings_of(name: str, processes: int) -> dict[str, Any]:
     recipe, _ = compose(published(*name.split("/")).layers)
-    groups = resolve(recipe, num_classes=1000, world_size=processes).to_dict()
+    groups = resolved(recipe, processes).to_dict()
+    groups["compute"]["precision"] = recipe.compute.precision  # its meaning depends on the device
     return {setting: value for group in groups.values() for setting, value in group.items()}
 
 
 def differences(facts: dict[str, Any]) -> list[Difference]:
     found = []
     for name, processes, values in expected(facts):
-        ours = resolved(name, processes)
+        ours = settings_of(name, processes)
         found += [(name, key, value, ours[key]) for key, value in values.items() if ours[key] != value]
     return found
 
@@ -109,7 +110,7 @@ def outdated(
         ]
         for name, processes, values in recipes:
             if row.reference is None:
-                holds = row.setting not in values and resolved(name, processes)[row.setting] == row.ours
+                holds = row.setting not in values and settings_of(name, processes)[row.setting] == row.ours
             else:
                 holds = (name, row.setting, row.reference, row.ours) in found
             if not holds:
@@ -159,7 +160,7 @@ def test_qat_has_its_learning_rate_with_any_number_of_processes(
     model: str, lr: float, processes: int
 ) -> None:
     for platform in ("DGX1V-16G", "DGX1V-32G", "DGXA100"):
-        assert resolved(f"{model}/{platform}/AMP", processes)["lr"] == lr
+        assert settings_of(f"{model}/{platform}/AMP", processes)["lr"] == lr
 
 
 def test_every_row_says_why() -> None:

@@ -12,7 +12,7 @@ CONTEXT.set_forkserver_preload(["effnet.training.run", "effnet.inference.evaluat
 
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function(*arguments)` gives in each of `count` processes, by rank."""
+    """Return the result of `function(*arguments)` in each of `count` processes, by rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

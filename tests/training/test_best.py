@@ -28,7 +28,7 @@ def scripted(workspace: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
         recipe = quick_recipe(workspace, num_classes=5, epochs=len(EPOCHS), lr_schedule="linear", **changes)
         trainer, _ = synthetic_trainer(recipe, torch.device("cpu"))
         monkeypatch.setattr(trainer, "train_epoch", lambda: {"loss": 1.0})
-        monkeypatch.setattr(trainer, "validator", lambda model: EPOCHS[trainer.progress.epoch])
+        monkeypatch.setattr(trainer, "validator", lambda model: EPOCHS[trainer.state.progress.epoch])
         trainer.files = CheckpointFiles(workspace, "checkpoint.pth.tar", 0)
         return trainer
 
@@ -44,9 +44,9 @@ def test_the_best_checkpoint(
     trainer = scripted(tmp_path, monkeypatch, **changes)()
     trainer.run()
     assert torch.load(trainer.files.best, weights_only=True)["epoch"] == best
-    assert trainer.progress.best_top1 == 30.0
+    assert trainer.state.progress.best_top1 == 30.0
     key = trainer.best.key
-    assert trainer.progress.best_value == EPOCHS[best - 1][key]
+    assert trainer.state.progress.best_value == EPOCHS[best - 1][key]
 
 
 @pytest.mark.parametrize(("metric", "epochs"), [("top1", 4), ("loss", 3), ("topk", 2)])
@@ -56,7 +56,7 @@ def test_early_stopping_follows_it(
     patience = 1
     trainer = scripted(tmp_path, monkeypatch, best_metric=metric, early_stopping_patience=patience)()
     trainer.run()
-    assert trainer.progress.epoch == epochs
+    assert trainer.state.progress.epoch == epochs
 
 
 @pytest.mark.parametrize(("before", "then", "best"), [("loss", "loss", 2), ("topk", "top1", 3)])
@@ -67,7 +67,7 @@ def test_a_resumed_run_goes_on_from_the_best_so_far(
     first.run()
     state = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     second = scripted(tmp_path, monkeypatch, best_metric=then)()
-    second.load_state_dict(state)
+    second.resume(state)
     second.run()
-    assert second.progress.epoch == len(EPOCHS)
+    assert second.state.progress.epoch == len(EPOCHS)
     assert torch.load(second.files.best, weights_only=True)["epoch"] == best

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from effnet.cli import main
-from effnet.recipe import OptimizerSettings
+from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.foreign_checkpoint import training_state
@@ -99,12 +99,17 @@ def test_evaluating_gives_the_accuracy_of_the_weights(
     assert resumed["val_ema.loss"] != pytest.approx(plain["val.loss"], rel=1e-3)
 
 
+def settings(**changes: Any) -> ResolvedOptimizer:
+    complete = {"lr": 0.01, "base_lr": 0.01, "optimizer_batch_size": 64, "weight_decay": 1e-5}
+    return ResolvedOptimizer(**{**complete, **changes})
+
+
 @pytest.mark.parametrize("optimizer", ["rmsprop", "sgd"])
 @pytest.mark.parametrize("arch", [ARCH, "efficientnet-b0"])
 def test_weights_momenta_and_place_are_taken_over(arch: str, optimizer: str) -> None:
     theirs = foreign(arch, optimizer)
     model = create_model(arch, num_classes=3)
-    ours = FlatOptimizer(model, OptimizerSettings(optimizer=optimizer, lr=0.01, weight_decay=1e-5))  # type: ignore[arg-type]
+    ours = FlatOptimizer(model, settings(optimizer=optimizer))
     state = training_state(theirs, model, ours.state_dict(), steps_per_epoch=7)
     model.load_state_dict(state["state_dict"])
     ours.load_state_dict(state["optimizer"])
@@ -130,9 +135,7 @@ def test_the_next_step_is_pytorch_s(checkpoint: dict[str, Any]) -> None:
     theirs.load_state_dict(bare)
     plain = optimizer_of(theirs, "rmsprop")
     plain.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))
-    ours = FlatOptimizer(
-        model, OptimizerSettings(lr=0.01, weight_decay=1e-5, rmsprop_alpha=0.9, rmsprop_eps=1e-3)
-    )
+    ours = FlatOptimizer(model, settings(rmsprop_alpha=0.9, rmsprop_eps=1e-3))
     state = training_state(checkpoint, model, ours.state_dict(), steps_per_epoch=1)
     model.load_state_dict(state["state_dict"])
     ours.load_state_dict(state["optimizer"])
@@ -173,7 +176,7 @@ def without(checkpoint: dict[str, Any], *entries: str) -> dict[str, Any]:
 
 def test_what_is_missing_is_named(checkpoint: dict[str, Any]) -> None:
     model = create_model(ARCH, num_classes=3)
-    rmsprop = FlatOptimizer(model, OptimizerSettings(lr=0.01, weight_decay=1e-5)).state_dict()
+    rmsprop = FlatOptimizer(model, settings()).state_dict()
 
     def refused(content: dict[str, Any], words: str) -> None:
         with pytest.raises(UserError, match=words):
@@ -191,6 +194,6 @@ def test_what_is_missing_is_named(checkpoint: dict[str, Any]) -> None:
     halved["param_groups"][0]["params"] = halved["param_groups"][0]["params"][:10]
     refused({**checkpoint, "optimizer": halved}, "a group of 10 parameters .* is neither all")
     halved["param_groups"] = halved["param_groups"][1:]
-    refused({**checkpoint, "optimizer": halved}, "knows nothing of stem.conv.weight")
+    refused({**checkpoint, "optimizer": halved}, "has no state of stem.conv.weight")
     with pytest.raises(UserError, match="don't fit"):
         training_state(foreign("efficientnet-b0"), model, rmsprop, steps_per_epoch=1)

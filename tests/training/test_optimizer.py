@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from effnet.recipe import OptimizerSettings
+from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.optimizers import OPTIMIZERS, optimizer_kind
@@ -22,9 +22,16 @@ def network() -> nn.Sequential:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def settings(**changes: object) -> OptimizerSettings:
-    values = {"lr": LR, "weight_decay": DECAY, "rmsprop_eps": 1e-3, **changes}
-    return OptimizerSettings(**values)  # type: ignore[arg-type]
+def settings(**changes: object) -> ResolvedOptimizer:
+    values = {
+        "lr": LR,
+        "base_lr": LR,
+        "optimizer_batch_size": 64,
+        "weight_decay": DECAY,
+        "rmsprop_eps": 1e-3,
+        **changes,
+    }
+    return ResolvedOptimizer(**values)  # type: ignore[arg-type]
 
 
 def backward(model: nn.Module, step: int) -> None:
@@ -98,9 +105,8 @@ def test_learning_rate_and_backbone_factor() -> None:
     model = nn.Sequential()
     model.add_module("body", nn.Linear(2, 2))
     model.add_module("classifier", nn.Linear(2, 2))
-    flat = FlatOptimizer(
-        model, settings(optimizer="sgd", momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.1)
-    )
+    plain_sgd = settings(optimizer="sgd", momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.1)
+    flat = FlatOptimizer(model, plain_sgd, model.classifier)
     before = deepcopy(model)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)

@@ -39,7 +39,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def break_image(path: Path) -> str:
-    """The path, of whose file the last third is cut off."""
+    """Cut off the last third of a file, and return its path."""
     content = path.read_bytes()
     path.write_bytes(content[: 2 * len(content) // 3])
     return str(path)

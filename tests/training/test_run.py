@@ -1,4 +1,4 @@
-"""Whole trainings on real files: what they write, and that a resumed one is the uninterrupted one."""
+"""Trainings on real files: what they write, and that a resumed one equals an uninterrupted one."""
 
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def test_evaluation_reports_by_class(images: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_stays_infinite_ends_the_run(images: Path, tmp_path: Path) -> None:
-    # Nothing is learned from a step that is left out, so the weights survive to be looked at.
+    # A skipped step changes nothing, so the weights survive for inspection.
     with pytest.raises(UserError, match="was not finite in 3 steps in a row"):
         train(quick_recipe(tmp_path, lr=1e30, warmup=0.0, epochs=5, max_bad_steps=3, optimizer="sgd"), images)
     assert records(tmp_path, "event")[0]["data"]["event"] == "non-finite loss"

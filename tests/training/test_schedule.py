@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from effnet.recipe import ScheduleSettings
+from effnet.recipe import ResolvedSchedule
 from effnet.training.schedule import SCHEDULES, learning_rate
 
 
 def at(epoch: float, **settings: object) -> float:
-    values = {"epochs": 400, "warmup": 16.0, **settings}
-    return learning_rate(ScheduleSettings(**values), 0.08, epoch)  # type: ignore[arg-type]
+    values = {"epochs": 400, "run_epochs": 400, "warmup": 16.0, **settings}
+    return learning_rate(ResolvedSchedule(**values), 0.08, epoch)  # type: ignore[arg-type]
 
 
 def test_warmup_is_linear_from_zero() -> None:

@@ -1,4 +1,4 @@
-"""Steps that are left out are seen: in the log, in the loss scale, in the run's end."""
+"""Skipped steps are seen in the log, in the loss scale and in the end of the run."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ BIG = 1e30  # gradients of a loss that is scaled by this overflow in FP16
 
 
 def overflowing(workspace: Path, data: Path, *flags: str) -> int:
-    """Exit code of a training in FP16, with a limit of four steps that are left out."""
+    """Exit code of a training in FP16, with a limit of four skipped steps."""
     quick = "-a efficientnet-lite0 --image-size 32 -b 8 --epochs 3 -j 0 --device cpu --precision fp16 -p 2"
     limits = ["--max-bad-steps", str(LIMIT), "--use-ema", "0.9"]
     return main(["train", *quick.split(), "--workspace", str(workspace), *limits, *flags, str(data)])

@@ -59,9 +59,9 @@ def test_weights_and_average_are_those_of_a_plain_loop(tmp_path: Path) -> None:
             for parameter, gradient in zip(step.parameters(), gradients, strict=True):
                 parameter.sub_(gradient, alpha=LR)
         average.lerp_(flat(step.parameters()), 1 - (1 + update) / (10 + update))
-    assert trainer.progress.step == 3
-    assert trainer.ema is not None
-    for ours, plain in ((trainer.model, flat(step.parameters())), (trainer.ema.module, average)):
+    assert trainer.state.progress.step == 3
+    assert trainer.state.ema is not None
+    for ours, plain in ((trainer.state.model, flat(step.parameters())), (trainer.state.ema.module, average)):
         moved = plain - start
         # Halving the last group's gradient, or a decay of 0.999, is off by 10 % and more.
         assert (flat(ours.parameters()) - plain).norm() < 0.03 * moved.norm()

@@ -2,12 +2,12 @@
 
 from torch import nn
 
-from effnet.recipe import Recipe
+from effnet.recipe import Recipe, ResolvedRecipe
 
 LIBRARIES = ("torchvision", "timm")
 
 
-def baseline_model(library: str, recipe: Recipe) -> nn.Module:
+def baseline_model(library: str, recipe: Recipe | ResolvedRecipe) -> nn.Module:
     """Build a model of another library, of the recipe's architecture, with that library's defaults.
 
     Args:

@@ -16,6 +16,7 @@ from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, open_engine
 from effnet.inference.engines import ENGINES, is_exported
 from effnet.inference.evaluate import open_for
+from effnet.models import model_config
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.processes import Processes, choose_device
@@ -109,12 +110,12 @@ def _accuracy(engine: Engine, settings: Comparison, device: torch.device) -> dic
 def _ratios(key: Key, timings: dict[Key, Timing], opened: dict[Key, Engine]) -> dict[str, float]:
     """Return the ratios to the first FP32 file of the same model on the same engine, and in PyTorch."""
     ratios = {}
+    model = opened[key].metadata.model
+    same_network = {model, model_config(model).twin}
     for name, engine in (("ratio_fp32", key[1]), ("ratio_torch", "torch")):
         for other, timing in timings.items():
             network = opened[other].network
-            same = network.metadata.model.replace("-quant", "") == opened[key].metadata.model.replace(
-                "-quant", ""
-            )
+            same = network.metadata.model in same_network
             if other[1] == engine and network.precision == "fp32" and same and name not in ratios:
                 ratios[name] = timings[key].ratio_to(timing)
     return ratios

@@ -26,9 +26,9 @@ from effnet.data import Preprocessing
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import INDEX
-from effnet.data.workers import worker_count
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+from effnet.training.facts import facts_of
 
 AUGMENTATIONS = ("none", "autoaugment")
 
@@ -111,14 +111,15 @@ def _opened(setup: Setup, names: Sequence[str]) -> tuple[dict[tuple[str, str], P
 
 
 def _setup(settings: DataBenchmark, scratch: Path) -> Setup:
-    recipe = Recipe().replace(
+    given = Recipe().replace(
         {
-            "workers": worker_count(settings.workers),
+            "workers": settings.workers,
             "batch_size": settings.batch_size,
             "interpolation": settings.interpolation,
             "image_size": settings.image_size,
         }
     )
+    recipe = given.resolve(facts_of(given, precision="fp32", num_classes=1000))
     root = scratch / "images"
     _repeat(settings.path, root, max(settings.images, settings.batch_size))
     preprocessing = Preprocessing(settings.image_size, settings.image_size, settings.interpolation)

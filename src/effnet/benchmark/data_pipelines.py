@@ -17,7 +17,7 @@ from effnet.data import DataRequest, Preprocessing, open_data
 from effnet.data.decode import EncodedImage
 from effnet.data.folder import list_images
 from effnet.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from effnet.recipe import Recipe
+from effnet.recipe import ResolvedRecipe
 from effnet.runtime.errors import UserError
 
 BASELINE = "ImageFolder, PIL"
@@ -35,7 +35,7 @@ class UnavailableError(Exception):
 class Setup:
     """Settings and images for a pipeline."""
 
-    recipe: Recipe
+    recipe: ResolvedRecipe
     """settings of all pipelines; its backend is replaced"""
     root: Path
     """folder with ``train/<class>/``"""
@@ -47,7 +47,6 @@ class Setup:
     @property
     def workers(self) -> int:
         """Number of processes or threads."""
-        assert self.recipe.data.workers is not None
         return self.recipe.data.workers
 
 

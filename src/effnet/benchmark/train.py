@@ -20,7 +20,7 @@ from effnet.recipe import Recipe
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes, choose_device
-from effnet.training.run import open_run
+from effnet.training.setup import open_run
 from effnet.training.step import Normalise
 from effnet.training.trainer import Trainer
 
@@ -129,7 +129,7 @@ def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Ba
     """Return a trainer on random images that writes nothing, and its batch."""
     recipe = recipe.replace({"data_backend": "synthetic", "print_freq": 1_000_000})
     opened = open_run(recipe, None, Processes.alone(device), ("train",), build=build)
-    trainer = opened.trainer(recipe, RunLog(None))
+    trainer = Trainer(opened, RunLog(None))
     return trainer, next(iter(trainer.loader))
 
 
@@ -144,7 +144,7 @@ def _baseline_step(library: str, trainer: Trainer, batch: Batch, *, compiles: bo
     """Return a plain training loop's step over another library's model: same images, loss, optimizer, precision."""
     device, recipe = trainer.processes.device, trainer.recipe
     model = baseline_model(library, recipe).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    normalise = Normalise(trainer.preprocessing).to(device)
+    normalise = Normalise(trainer.opened.preprocessing).to(device)
     # A loss scaler of its own, which adapts to its own loss.
     precision = Precision(
         recipe.compute.precision,

@@ -44,4 +44,4 @@ def launch(argv: Sequence[str]) -> int:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
     source = ["--cfg-file", named.cfg_file] if named.cfg_file else []
-    return main([*rest, *source, "--recipe", recipe.name], command=recipe.verb, prog=PROG)
+    return main([*rest, *source, "--recipe", recipe.name], command=recipe.command, prog=PROG)

@@ -40,7 +40,7 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
     Returns:
         The recipe, and the source of each setting that does not have its default.
     """
-    from effnet.training.checkpoint import inherited_settings, resolve_resume
+    from effnet.training.resume import inherited_settings, resume_path
 
     flags = given_settings(namespace)
     if (model := getattr(namespace, "model", None)) is not None:
@@ -50,8 +50,8 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
             "lr", None
         )  # a recipe's learning rate would win over the one that --base-lr asks for
     found = _found(namespace)
-    if found and found.verb not in (command, ""):
-        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.verb}`")
+    if found and found.command not in (command, ""):
+        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.command}`")
     layers = [*(found.layers if found else ()), Layer("flag", flags)]
     recipe, sources = compose(layers)
     if (
@@ -63,7 +63,7 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
         layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
     if recipe.run.resume is None:
         return compose([_named_model(layers), *layers])
-    resumed = resolve_resume(recipe.run)
+    resumed = resume_path(recipe.run)
     origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
     return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
 
@@ -100,16 +100,23 @@ def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
     from effnet.models import model_config
     from effnet.runtime.precision import resolve_precision
     from effnet.runtime.processes import choose_device
-    from effnet.training.defaults import resolve
+    from effnet.training.facts import facts_of
 
     if os.environ.get("RANK", "0") != "0":
         return
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    resolved = resolve(recipe, num_classes=recipe.model.num_classes or 1000, world_size=processes)
-    if resolved.compute.precision is None:
-        here = choose_device("cpu" if recipe.compute.device == "cpu" else "auto")
-        resolved = resolved.replace({"precision": resolve_precision(None, here)})
-    given, settled = recipe.to_dict(), resolved.to_dict()
+    here = choose_device("cpu" if recipe.compute.device == "cpu" else "auto")
+    facts = facts_of(
+        recipe,
+        precision=resolve_precision(None, here),
+        num_classes=1000,
+        world_size=processes,
+        resume=recipe.run.resume,
+    )
+    given, settled = recipe.to_dict(), recipe.resolve(facts).to_dict()
+    # Not known before the run starts, as they depend on its machine and weights.
+    settled["data"] |= {name: given["data"][name] for name in ("workers", "interpolation", "resize")}
+    settled["compute"]["precision"] = recipe.compute.precision or facts.precision
     quantized = model_config(recipe.model.arch).quantized
     rows = []
     for group, _, leaf in settings():

@@ -8,15 +8,14 @@ import torch
 
 from effnet.data.position import TrainOrder, ValOrder
 from effnet.data.preprocessing import Preprocessing
-from effnet.data.workers import worker_count
-from effnet.recipe import Recipe
+from effnet.recipe import ResolvedRecipe
 
 
 @dataclass(frozen=True)
 class DataRequest:
     """Arguments of `effnet.data.open_data`, for one process of a run."""
 
-    recipe: Recipe
+    recipe: ResolvedRecipe
     """settings of data, batch and seed"""
     path: Path
     """folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed``, and optionally for DALI, the
@@ -38,7 +37,7 @@ class DataRequest:
     @property
     def workers(self) -> int:
         """Number of processes or threads that load this process's images."""
-        return worker_count(self.recipe.data.workers, self.world_size)
+        return self.recipe.data.workers
 
     def order(self, split: str, num_images: int) -> TrainOrder | ValOrder:
         """Return the order of this process's images of a split, batch by batch."""

@@ -13,15 +13,16 @@ from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
 from effnet.quantization.model import build
-from effnet.recipe import Recipe
+from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
-from effnet.runtime.precision import Precision
+from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import prepare_workspace
+from effnet.training.class_map import read_class_map
+from effnet.training.facts import facts_of
 from effnet.training.foreign_checkpoint import with_our_names
-from effnet.training.run import Opened, open_run
-from effnet.training.setup import read_class_map
+from effnet.training.setup import Opened, open_run
 from effnet.training.validate import Validator
 
 
@@ -35,7 +36,7 @@ class Opening:
         models: network and validator by the prefix of their metrics: `val` and, for averaged weights, `val_ema`.
     """
 
-    recipe: Recipe
+    recipe: ResolvedRecipe
     data: DataSource
     models: dict[str, tuple[nn.Module, Validator]]
 
@@ -144,23 +145,23 @@ def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Proce
     Raises:
         UserError: data that can't be used, or has other classes than the model.
     """
-    preprocessing = replace(
-        engine.preprocessing,
-        resize=recipe.data.resize or engine.preprocessing.resize,
-        interpolation=recipe.data.interpolation or engine.preprocessing.interpolation,
+    classes = _classes(recipe, engine, path)
+    own = "tf32" if engine.network.precision == "tf32" else "fp32"
+    given = recipe.replace({"arch": engine.metadata.model, "image_size": engine.preprocessing.image_size})
+    facts = facts_of(
+        given,
+        precision=resolve_precision(recipe.compute.precision or own, processes.device),
+        num_classes=len(classes),
+        world_size=processes.world_size,
+        metadata=engine.metadata,
     )
-    recipe = recipe.replace(
-        {
-            "arch": engine.metadata.model,
-            "image_size": preprocessing.image_size,
-            "resize": preprocessing.resize,
-            "interpolation": preprocessing.interpolation,
-        }
+    resolved = given.resolve(facts)
+    preprocessing = replace(
+        engine.preprocessing, resize=resolved.data.resize, interpolation=resolved.data.interpolation
     )
     place = processes.device, processes.rank, processes.world_size
-    classes = _classes(recipe, engine, path)
-    data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, ("val",), classes))
-    return Opening(recipe, data, {"val": (engine.network, _validator(recipe, data, processes, engine))})
+    data = open_data(DataRequest(resolved, path or Path(), preprocessing, *place, ("val",), classes))
+    return Opening(resolved, data, {"val": (engine.network, _validator(resolved, data, processes, engine))})
 
 
 def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
@@ -176,7 +177,7 @@ def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
     return classes
 
 
-def _validator(recipe: Recipe, data: DataSource, processes: Processes, engine: Engine) -> Validator:
+def _validator(recipe: ResolvedRecipe, data: DataSource, processes: Processes, engine: Engine) -> Validator:
     """Return the validator of an engine's network, which has its own precision."""
     assert data.val is not None
     return Validator(

@@ -11,9 +11,9 @@ from effnet.data import BACKENDS, Batch, DataRequest, open_data
 from effnet.data.decode import Readable
 from effnet.data.folder import ImageFolder, list_images
 from effnet.data.loader import open_loaders
-from effnet.recipe import Recipe
+from effnet.recipe import ResolvedRecipe
 from effnet.runtime.errors import UserError
-from effnet.training.run import Opened
+from effnet.training.setup import Opened
 
 
 class Spread:
@@ -41,11 +41,11 @@ class Spread:
         return self._images.read([int(self._indices[index]) for index in indices])
 
 
-def calibration_batches(recipe: Recipe, path: Path | None, opened: Opened) -> Iterator[Batch]:
+def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opened) -> Iterator[Batch]:
     """Return this process's batches to calibrate on.
 
     Args:
-        recipe: resolved settings; its `quantization` says how many batches, and the folder if not ``path/train``.
+        recipe: settings of the run; its `quantization` says how many batches, and the folder if not ``path/train``.
         path: the run's folder of images.
         opened: the run.
 

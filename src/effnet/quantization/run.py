@@ -15,8 +15,10 @@ from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
-from effnet.training.checkpoint import CheckpointFiles, prepare_workspace, resolve_resume
-from effnet.training.run import Opened, announce, open_run, train
+from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.resume import resume_path
+from effnet.training.run import announce, train
+from effnet.training.setup import Opened, open_run
 from effnet.training.step import Normalise
 
 SENSITIVITY_BATCHES = 1
@@ -49,7 +51,7 @@ def _check_start(recipe: Recipe) -> None:
     sources = {
         "--pretrained": recipe.model.pretrained,
         "--pretrained-from-file": recipe.model.pretrained_from_file,
-        "--resume": resolve_resume(recipe.run),
+        "--resume": resume_path(recipe.run),
     }
     given = [flag for flag, value in sources.items() if value]
     if not given and not recipe.quantization.from_scratch:
@@ -117,20 +119,18 @@ def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, flo
             log.record("summary", metrics)
             log.print(f"validation top-1: {metrics['val.top1']:.2f} % of {metrics['val.images']:.0f} images")
             if processes.is_main and not recipe.run.no_checkpoints:
-                _save(recipe, opened, metrics, log)
+                _save(opened, metrics, log)
     return metrics
 
 
-def _save(recipe: Recipe, opened: Opened, metrics: dict[str, float], log: RunLog) -> None:
-    files = CheckpointFiles(Path(recipe.run.workspace), recipe.run.checkpoint_filename, 0)
+def _save(opened: Opened, metrics: dict[str, float], log: RunLog) -> None:
+    run = opened.recipe.run
+    files = CheckpointFiles(Path(run.workspace), run.checkpoint_filename, 0)
     content = {
         "epoch": 0,
         "best_prec1": metrics["val.top1"],
-        "arch": opened.recipe.model.arch,
         "state_dict": opened.model.state_dict(),
-        "recipe": recipe.to_dict(),
-        "resolved_recipe": opened.recipe.to_dict(),
-        "metadata": opened.metadata.to_dict(),
+        **opened.description(),
     }
     files.save(content, is_best=True)
     log.print(f"quantized weights: {files.best}")

@@ -1,29 +1,47 @@
 """Every setting of a run, and the published recipes by name."""
 
-from effnet.recipe.recipe import (
+from effnet.recipe.given import Recipe, flatten, read_recipe, read_yaml, settings
+from effnet.recipe.resolved import (
+    Arithmetic,
+    Facts,
+    ModelFacts,
+    ResolvedCompute,
+    ResolvedData,
+    ResolvedModel,
+    ResolvedOptimizer,
+    ResolvedRecipe,
+    ResolvedSchedule,
+    WeightsFacts,
+)
+from effnet.recipe.settings import (
     ComputeSettings,
     DataSettings,
     ModelSettings,
     OptimizerSettings,
     QuantizationSettings,
-    Recipe,
     RunSettings,
     ScheduleSettings,
-    flatten,
-    read_recipe,
-    read_yaml,
-    settings,
 )
 
 __all__ = [
+    "Arithmetic",
     "ComputeSettings",
     "DataSettings",
+    "Facts",
+    "ModelFacts",
     "ModelSettings",
     "OptimizerSettings",
     "QuantizationSettings",
     "Recipe",
+    "ResolvedCompute",
+    "ResolvedData",
+    "ResolvedModel",
+    "ResolvedOptimizer",
+    "ResolvedRecipe",
+    "ResolvedSchedule",
     "RunSettings",
     "ScheduleSettings",
+    "WeightsFacts",
     "flatten",
     "read_recipe",
     "read_yaml",

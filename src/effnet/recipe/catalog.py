@@ -41,7 +41,7 @@ class Deviation:
     Attributes:
         setting: name of the setting.
         where: patterns of ``MODEL/PLATFORM/PRECISION/MODE``, as `fnmatch` reads them.
-        reference: NVIDIA's value; None where it gives none.
+        reference: NVIDIA's value; None where it states none.
         ours: value of our recipes.
         reason: why.
         effect: consequences for a run.
@@ -65,17 +65,17 @@ class Published:
 
     Attributes:
         name: ``MODEL/PLATFORM/PRECISION/MODE``.
-        verb: verb of `effnet` that runs it, `train` or `quantize`; empty for a single file, which serves either.
+        command: command of `effnet` that runs it, `train` or `quantize`; empty for a single file, which serves either.
         layers: its settings, later ones over earlier ones.
     """
 
     name: str
-    verb: str
+    command: str
     layers: tuple[Layer, ...]
 
 
 def names(kind: str) -> list[str]:
-    """What there is of a kind: `models`, `platforms`, `precisions` or `modes`."""
+    """Return the names of a kind: `models`, `platforms`, `precisions` or `modes`."""
     return sorted(path.stem for path in (ROOT / kind).glob("*.yaml"))
 
 
@@ -105,29 +105,29 @@ def published(model: str, platform: str, precision: str, mode: str = DEFAULT_MOD
         ),
         _plain(f"modes/{mode}.yaml"),
     )
-    return Published(f"{model}/{platform}/{precision}/{mode}", of_model["verb"], layers)
+    return Published(f"{model}/{platform}/{precision}/{mode}", of_model["command"], layers)
 
 
-def verb_of(model: str) -> str:
-    """Return the verb that trains a model: what its published recipe says, or `train` where there is none."""
-    return str(_part("models", model)["verb"]) if model in names("models") else "train"
+def command_of(model: str) -> str:
+    """Return the command that trains a model: that of its published recipe, or `train` where there is none."""
+    return str(_part("models", model)["command"]) if model in names("models") else "train"
 
 
 def alias_of(name: str) -> str:
-    """Return the platform that a published platform stands for, or the name itself."""
+    """Return the platform whose settings a published platform has, or the name itself."""
     known = _part("platforms", name) if name in names("platforms") else {}
     return str(known.get("same_as", name))
 
 
 def find_recipe(name: str) -> Published:
-    """The recipe that ``--recipe`` names.
+    """Find the recipe that ``--recipe`` names.
 
     Args:
-        name: a YAML file, ``MODEL/PLATFORM/PRECISION[/MODE]`` of the published ones (a leading ``recipes/`` is passed
-            over), or a single file of them such as ``finetune``.
+        name: a YAML file, a single published file such as ``finetune``, or ``MODEL/PLATFORM/PRECISION[/MODE]`` of the
+            published recipes; a leading ``recipes/`` is ignored.
 
     Raises:
-        UserError: there is none of that name, or it can't be read.
+        UserError: there is no recipe of that name, or it can't be read.
     """
     if Path(name).is_file():
         return Published(name, "", (Layer(name, read_recipe(name)),))
@@ -147,7 +147,7 @@ def find_recipe(name: str) -> Published:
 
 
 def compose(layers: Iterable[Layer]) -> tuple[Recipe, dict[str, str]]:
-    """The recipe of layers, later ones over earlier ones, and the source of each setting that one of them gives."""
+    """Return the recipe of layers, later ones over earlier ones, and the source of each setting that a layer sets."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:

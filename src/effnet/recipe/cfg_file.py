@@ -1,7 +1,7 @@
 """Recipes in the format of NVIDIA's `launch.py --cfg_file`, under the names of our settings.
 
-The file is YAML with four sections, of which later ones win over earlier ones; anchors and merge keys may be used, and
-other sections, which hold anchors, are passed over:
+The file is YAML with four sections, of which later ones win over earlier ones. Anchors and merge keys may be used;
+other sections, which hold anchors, are ignored:
 
     precision: {AMP: {amp: true, ...}}
     platform: {DGXA100: {workers: 10, ...}}
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from effnet.recipe import Recipe, read_yaml
-from effnet.recipe.catalog import DEFAULT_MODE, Layer, Published, alias_of, verb_of
+from effnet.recipe.catalog import DEFAULT_MODE, Layer, Published, alias_of, command_of
 from effnet.runtime.errors import UserError
 
-# What NVIDIA's implementation takes where the file says nothing, and ours does not.
+# Defaults of NVIDIA's implementation that differ from ours.
 _DEFAULTS = {"memory_format": "nchw"}
 # NVIDIA's name of a setting and ours, where they differ. AMP's loss scale is dynamic and starts at the one given.
 _NAMES = {"static_loss_scale": "initial_loss_scale", "raport_file": "report_file"}
@@ -31,7 +31,7 @@ def configured(path: Path, name: str) -> Published:
         name: ``MODEL/PLATFORM/PRECISION[/MODE]``.
 
     Raises:
-        UserError: the file can't be read, lacks a part of the name, or sets what is no setting or out of range.
+        UserError: the file can't be read, lacks a part of the name, or sets an unknown setting or a value out of range.
     """
     content = read_yaml(path)
     parts = name.split("/")
@@ -51,7 +51,7 @@ def configured(path: Path, name: str) -> Published:
             Recipe().replace(layer.values)
     except UserError as error:
         raise UserError(f"--cfg-file {path}: {error}") from None
-    return Published(f"{model}/{platform}/{precision}/{mode}", verb_of(model), tuple(layers))
+    return Published(f"{model}/{platform}/{precision}/{mode}", command_of(model), tuple(layers))
 
 
 def _part(section: object, where: str, wanted: str) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ def _part(section: object, where: str, wanted: str) -> Mapping[str, Any]:
 
 
 def _translated(values: Mapping[str, Any], precision: str) -> dict[str, Any]:
-    """Settings under our names; None, which stands for what is not given, is left out."""
+    """Return the settings under our names, without those that are None and so not given."""
     settings: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""What a setting is: a dataclass field with flags, a range, and a check of its values."""
+"""Dataclass fields that are settings: with flags, a range, and a check of their values."""
 
 import types
 import typing
@@ -20,9 +20,15 @@ def setting(
     no_limit: int | None = None,
     metavar: str | None = None,
 ) -> T:
-    """A field with the flags' further names and its range: `low` and `high` belong to it, `above` and `below` not.
+    """Return a dataclass field for a setting.
 
-    `no_limit` is a number outside the range that stands for None, as -1 does in NVIDIA's scripts.
+    Args:
+        default: value if the setting is not given.
+        flags: names of the flag besides the one that follows from the setting's name.
+        low, high: bounds of the value, allowed themselves.
+        above, below: bounds of the value, not allowed themselves.
+        no_limit: number outside the range that means None, as -1 does in NVIDIA's scripts.
+        metavar: name of the value in the help.
     """
     bounds = {"low": low, "above": above, "high": high, "below": below}
     metadata = {
@@ -35,7 +41,7 @@ def setting(
 
 
 def value_type(leaf: Field[Any]) -> tuple[Any, bool]:
-    """Type of a setting without None, and whether None is allowed."""
+    """Return the type of a setting without None, and True if None is allowed."""
     if typing.get_origin(leaf.type) in (types.UnionType, typing.Union):  # `Literal[...] | None` is the latter
         members = [member for member in typing.get_args(leaf.type) if member is not types.NoneType]
         return members[0], True
@@ -43,20 +49,20 @@ def value_type(leaf: Field[Any]) -> tuple[Any, bool]:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether a setting's type is a tuple of any length, such as ``tuple[str, ...]``."""
+    """Return True if a setting's type is a tuple of any length, such as ``tuple[str, ...]``."""
     return typing.get_origin(kind) is tuple and typing.get_args(kind)[1] is Ellipsis
 
 
 def flag_name(leaf: Field[Any]) -> str:
-    """The flag of a setting, such as ``--batch-size``."""
+    """Return the flag of a setting, such as ``--batch-size``."""
     return "--" + leaf.name.replace("_", "-")
 
 
 def checked(leaf: Field[Any], value: Any) -> Any:
-    """`value` in the setting's type.
+    """Return a value in the setting's type.
 
     Raises:
-        UserError: another type, or out of range; the flag is named.
+        UserError: the value has another type or is out of range; the flag is named.
     """
     kind, optional = value_type(leaf)
     if optional and (value is None or value == leaf.metadata.get("no_limit")):

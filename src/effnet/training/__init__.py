@@ -1,1 +1,1 @@
-"""Training: the recipe, the loop, checkpoints and metrics."""
+"""Training: the loop, its step, validation, checkpoints and metrics."""

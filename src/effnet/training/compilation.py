@@ -1,4 +1,4 @@
-"""The compiled training step: where its code is kept, CUDA graphs, and a word when it has to be compiled again.
+"""Compilation of the training step: its cache, CUDA graphs, and a count of recompilations.
 
 CUDA graphs have been written against the documentation and have not run on a GPU yet.
 """
@@ -14,7 +14,7 @@ from effnet.runtime.errors import UserError
 
 
 def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size: int) -> bool:
-    """Whether steps are to be replayed as CUDA graphs: all kernels of a step for the price of one launch.
+    """Return True if steps are to be replayed as CUDA graphs: all kernels of a step with one launch.
 
     Args:
         compute: `compile` and `cuda_graphs`.
@@ -23,7 +23,7 @@ def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size
             kernels, so that ``auto`` takes graphs only where there is none.
 
     Raises:
-        UserError: they are asked for and can't be had.
+        UserError: they are asked for without compilation or without a GPU.
     """
     possible = compute.compile and device.type == "cuda"
     if compute.cuda_graphs == "on" and not possible:
@@ -32,21 +32,21 @@ def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size
 
 
 def compiled(step: nn.Module, *, cuda_graphs: bool) -> nn.Module:
-    """`step`, to be compiled when it is first called; the code is kept for later runs in `cache_dir`."""
+    """Return `step`, to be compiled at its first call; the code is cached for later runs in `cache_dir`."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
     made: nn.Module = torch.compile(step, mode="reduce-overhead" if cuda_graphs else None)  # type: ignore[assignment]
     return made
 
 
 class Recompilations:
-    """Notices that something was compiled after the first time, when nothing should be: shapes do not change."""
+    """Count of compilations after the first; there should be none, as shapes do not change."""
 
     def __init__(self) -> None:
         self._seen: int | None = None
 
     def since_last_time(self) -> int:
-        """Graphs compiled since the last call; 0 in the first, which has seen what compilation there must be."""
-        # A count that PyTorch keeps for its own statistics; it has no other name for it.
+        """Return the graphs compiled since the last call; the first call returns 0."""
+        # PyTorch counts this for its own statistics and has no public name for it.
         graphs = int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         before, self._seen = self._seen, graphs
         return 0 if before is None else graphs - before

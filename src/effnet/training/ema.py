@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 
 class ModelEMA:
-    """A copy of `model` that follows it: every floating-point entry, BatchNorm's statistics included, moves a share
-    1 - decay of the way to the model's at each `update`; counters are copied.
+    """Average of a model's weights.
+
+    At each `update`, every floating-point entry, BatchNorm's statistics included, moves a share 1 - decay of the way to
+    the model's; counters are copied.
 
     The decay warms up, so that the random start is soon forgotten: of step n, counted from 0, it is
     min(`decay`, (1 + n) / (10 + n)).
@@ -30,7 +32,7 @@ class ModelEMA:
         # Collected once: the tensors are updated in place ever after.
         self._ours, self._theirs = _unzip(averaged)
         self._counted: tuple[list[Tensor], list[Tensor]] = _unzip(counted)
-        # On the device, which alone knows in time whether a step was left out.
+        # On the device, so that counting the steps taken does not wait for it.
         self._step = torch.zeros((), dtype=torch.float64, device=self._ours[0].device)
 
     def set_step(self, step: int) -> None:
@@ -42,7 +44,7 @@ class ModelEMA:
         """Follow the model by one step; does not wait for the device.
 
         Args:
-            taken: whether the optimizer made the step, a bool scalar on the model's device; if not, the average stays
+            taken: bool scalar on the model's device, True if the optimizer made the step; otherwise the average stays
                 and the step is not counted.
         """
         share = 1.0 - ((1.0 + self._step) / (10.0 + self._step)).clamp(max=self.decay)
@@ -56,7 +58,7 @@ class ModelEMA:
 
     def _blend(self, taken: Tensor, share: Tensor) -> None:
         old = torch.cat(self._ours)
-        # A step that is left out may have left values that are not finite: a share of 0 would not keep them out.
+        # A skipped step may leave values that are not finite; a share of 0 would turn them into NaN.
         new = torch.where(taken, torch.lerp(old, torch.cat(self._theirs), share.to(old.dtype)), old)
         torch._foreach_copy_(self._ours, new.split([len(ours) for ours in self._ours]))
 

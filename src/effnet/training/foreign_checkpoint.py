@@ -16,7 +16,7 @@ _REMEDY = "for its weights alone use --pretrained-from-file"
 
 
 def is_foreign(checkpoint: Checkpoint) -> bool:
-    """Return whether another program wrote a checkpoint: ours all hold the recipe."""
+    """Return True if another program wrote a checkpoint: ours all hold the recipe."""
     return "recipe" not in checkpoint
 
 
@@ -24,8 +24,8 @@ def with_our_names(checkpoint: Checkpoint, model: EfficientNet) -> Checkpoint:
     """Return a checkpoint whose weights have the names and shapes of `model`; one of ours as it is.
 
     Args:
-        checkpoint: `state_dict`, perhaps `state_dict_ema`, with or without a distributed run's prefixes, in any known
-            layout. The weights keep their order.
+        checkpoint: `state_dict`, optionally `state_dict_ema`, with or without the prefixes of a distributed run, in any
+            known layout. The weights keep their order.
         model: the network that they are for.
 
     Raises:
@@ -44,17 +44,17 @@ def with_our_names(checkpoint: Checkpoint, model: EfficientNet) -> Checkpoint:
 def training_state(
     checkpoint: Checkpoint, model: EfficientNet, optimizer: OptimizerState, steps_per_epoch: int
 ) -> dict[str, Any]:
-    """Return what a trainer takes over from another program's checkpoint.
+    """Return the training state in another program's checkpoint.
 
     Args:
-        checkpoint: `epoch` (finished ones), `state_dict`, `optimizer` (a state dict of `torch.optim`) and perhaps
+        checkpoint: `epoch` (finished ones), `state_dict`, `optimizer` (a state dict of `torch.optim`) and optionally
             `best_prec1` and `state_dict_ema`.
         model: the network in training.
         optimizer: state of its optimizer now, by parameter; the same is read from the checkpoint.
         steps_per_epoch: optimizer steps in an epoch.
 
     Returns:
-        Entries of `Trainer.state_dict`: weights, average, optimizer state, progress and position in the data.
+        Entries of `TrainingState.state_dict`: weights, average, optimizer state, progress and position in the data.
 
     Raises:
         UserError: the weights don't fit the model.
@@ -90,7 +90,7 @@ def describe(checkpoint: Checkpoint, *, averages: bool) -> str:
     if averages:
         (taken if "state_dict_ema" in checkpoint else fresh).append("averaged weights")
     elif "state_dict_ema" in checkpoint:
-        line = "; its averaged weights are left out, --use-ema takes them along"
+        line = "; its averaged weights are ignored; use --use-ema to take them over"
     return (
         f"resumed after epoch {checkpoint['epoch']} of another program's checkpoint: {', '.join(taken)}; "
         f"not in it, from scratch: {', '.join(fresh)}{line}"
@@ -112,7 +112,7 @@ def _optimizer_state(
                 found[name] = _state_of(by_number.get(number, {}), name, parameters[name], wanted[name])
     if absent := [name for name in wanted if name not in found]:
         raise UserError(
-            f"--resume: the checkpoint's optimizer knows nothing of {absent[0]} and {len(absent) - 1} more; {_REMEDY}"
+            f"--resume: the checkpoint's optimizer has no state of {absent[0]} and {len(absent) - 1} more; {_REMEDY}"
         )
     return found
 
@@ -123,7 +123,7 @@ def _names_of(
     parameters: Mapping[str, nn.Parameter],
     batch_norm: set[str],
 ) -> Sequence[str]:
-    """Parameters of a group: those with weight decay, BatchNorm's without it, or all; whose sizes agree."""
+    """Return the parameters of a group, by sizes: those with weight decay, BatchNorm's without it, or all."""
     decayed = [name for name in parameters if name not in batch_norm]
     undecayed = [name for name in parameters if name in batch_norm]
     sizes = [_sizes(by_number.get(number, {}).values()) for number in numbers]
@@ -140,7 +140,7 @@ def _names_of(
 
 
 def _sizes(state: Iterable[Any]) -> set[int]:
-    """Sizes of a parameter's state; a step counter, which is a scalar, has none."""
+    """Return the sizes of a parameter's state, without scalars such as a step counter."""
     return {value.numel() for value in state if isinstance(value, Tensor) and value.ndim > 0}
 
 

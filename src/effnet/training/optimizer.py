@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from effnet.recipe import OptimizerSettings
+from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
 from effnet.training.optimizers import OptimizerKind, optimizer_kind
 
@@ -85,12 +85,16 @@ class FlatOptimizer:
 
     Args:
         model: model on its device.
-        settings: resolved settings (`lr` and `weight_decay` given).
+        settings: optimizer, learning rate and weight decay.
+        classifier: part of the model whose parameters have the full learning rate; the others have it times
+            `settings.backbone_lr_factor`. None applies the factor to all.
     """
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings) -> None:
+    def __init__(
+        self, model: nn.Module, settings: ResolvedOptimizer, classifier: nn.Module | None = None
+    ) -> None:
         kind = optimizer_kind(settings)
-        self.groups = _flatten(model, settings, kind.state_names(settings))
+        self.groups = _flatten(model, settings, classifier, kind.state_names(settings))
         self._optimizer = _build(kind, self.groups, settings)
 
     def set_lr(self, lr: float) -> None:
@@ -152,11 +156,11 @@ class FlatOptimizer:
 
 
 def _build(
-    kind: OptimizerKind, groups: list[FlatGroup], settings: OptimizerSettings
+    kind: OptimizerKind, groups: list[FlatGroup], settings: ResolvedOptimizer
 ) -> torch.optim.Optimizer:
     chunks = [group.chunks() for group in groups]
     options = [
-        {"params": list(of_group), "lr": settings.lr or 0.0, "weight_decay": group.weight_decay}
+        {"params": list(of_group), "lr": settings.lr, "weight_decay": group.weight_decay}
         for group, of_group in zip(groups, chunks, strict=True)
     ]
     # One call for each operation on a GPU, one chunk after the other on a CPU.
@@ -168,13 +172,19 @@ def _build(
     return optimizer
 
 
-def _flatten(model: nn.Module, settings: OptimizerSettings, state_names: tuple[str, ...]) -> list[FlatGroup]:
+def _flatten(
+    model: nn.Module,
+    settings: ResolvedOptimizer,
+    classifier: nn.Module | None,
+    state_names: tuple[str, ...],
+) -> list[FlatGroup]:
+    head = set() if classifier is None else set(classifier.parameters())
     members: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     undecayed = set() if settings.bn_weight_decay else set(_batch_norm_parameters(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decay = 0.0 if parameter in undecayed else settings.weight_decay or 0.0
-            factor = 1.0 if name.startswith("classifier.") else settings.backbone_lr_factor
+            decay = 0.0 if parameter in undecayed else settings.weight_decay
+            factor = 1.0 if parameter in head else settings.backbone_lr_factor
             members.setdefault((decay, factor), {})[name] = parameter
     return [FlatGroup(named, decay, factor, state_names) for (decay, factor), named in members.items()]
 

@@ -1,4 +1,4 @@
-"""What is made sure of before the first step."""
+"""Check the images of a run before its first step."""
 
 from pathlib import Path
 
@@ -8,23 +8,22 @@ from effnet.data import DataSource
 from effnet.data.folder import ImageFolder
 from effnet.data.loader import REMEDY
 from effnet.data.verified import Memory, file_keys, find_broken
-from effnet.data.workers import worker_count
-from effnet.recipe import Recipe
+from effnet.recipe import ResolvedRecipe
 from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
 from effnet.runtime.progress import ProgressBar
 
-# Images that a process checks between two meetings of all: NCCL's patience with the slowest ends after ten minutes.
+# Images that a process checks between two collectives: NCCL's time-out, ten minutes, must not be reached.
 ROUND = 100_000
 
 
-def check_images(recipe: Recipe, data: DataSource, processes: Processes, log: RunLog) -> None:
-    """Make sure that every image file of a run can be decoded, where the recipe wants that.
+def check_images(recipe: ResolvedRecipe, data: DataSource, processes: Processes, log: RunLog) -> None:
+    """Check that every image file of a run can be decoded, unless the recipe says not to.
 
-    The processes divide the files among them. What has been found to decode is remembered in the cache folder, and
-    a file is not decoded again before it changes.
+    The processes divide the files among them. Files that could be decoded are remembered in the cache folder, and none
+    is decoded again before it changes.
 
     Args:
         recipe: settings; ``--on-bad-image skip`` needs no check, nor does a run of a few iterations (``--prof``).
@@ -33,7 +32,7 @@ def check_images(recipe: Recipe, data: DataSource, processes: Processes, log: Ru
         log: where broken images are listed.
 
     Raises:
-        UserError: there are broken images; the first is named. Every process of the run raises it alike.
+        UserError: there are broken images; the first is named. Every process of the run raises it.
     """
     if not recipe.data.check_images or recipe.data.on_bad_image == "skip" or recipe.run.prof is not None:
         return
@@ -50,13 +49,12 @@ def check_images(recipe: Recipe, data: DataSource, processes: Processes, log: Ru
 
 
 def _flaws(
-    split: str, images: ImageFolder, recipe: Recipe, processes: Processes, log: RunLog
+    split: str, images: ImageFolder, recipe: ResolvedRecipe, processes: Processes, log: RunLog
 ) -> dict[int, str]:
-    """What is wrong with each broken image of a folder, found out by all processes together."""
-    workers = worker_count(recipe.data.workers, processes.world_size)
+    """Return the reason for each broken image of a folder, by index; all processes must call this together."""
     memory = Memory(cache_dir() / "decodable", images)
     mine = np.arange(processes.rank, len(images), processes.world_size)
-    keys = file_keys(images, mine, workers=workers)
+    keys = file_keys(images, mine, workers=recipe.data.workers)
     decodable = np.isin(keys, memory.read())
     unknown = np.flatnonzero(~decodable)
     numbers = processes.gather(len(unknown))
@@ -72,7 +70,7 @@ def _flaws(
                 log.print(f"checked {sum(min(first, number) for number in numbers):,} of {sum(numbers):,}")
             places = unknown[first : first + ROUND]
             found: dict[int, str] = {}
-            for part, of_part in find_broken(images, mine[places], workers=workers):
+            for part, of_part in find_broken(images, mine[places], workers=recipe.data.workers):
                 found |= of_part
                 progress.advance(len(part))
             decodable[places] = [index not in found for index in mine[places].tolist()]
@@ -90,5 +88,5 @@ def _told(broken: dict[str, str], folder: Path, report: Path) -> str:
         return f"{name}: {reason}; {REMEDY}"
     return (
         f"{name}: {reason}; nor can {len(broken) - 1:,} more be decoded ({report} and `effnet prepare check {folder}` "
-        "list all); mend or remove them, or give --on-bad-image skip"
+        "list all); fix or remove them, or give --on-bad-image skip"
     )

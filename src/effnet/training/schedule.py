@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from effnet.recipe import ScheduleSettings
+from effnet.recipe import ResolvedSchedule
 from effnet.recipe.choices import ScheduleName
 from effnet.runtime.registry import registry
 
@@ -64,7 +64,7 @@ SCHEDULES = registry(
 )
 
 
-def learning_rate(settings: ScheduleSettings, lr: float, epoch: float) -> float:
+def learning_rate(settings: ResolvedSchedule, lr: float, epoch: float) -> float:
     """Return the learning rate of a step.
 
     It changes with every step, not with every epoch. In the warm-up it rises linearly from 0, in the very first step,
@@ -72,11 +72,11 @@ def learning_rate(settings: ScheduleSettings, lr: float, epoch: float) -> float:
     as the row of `settings.lr_schedule` says.
 
     Args:
-        settings: schedule, with `warmup` given.
+        settings: shape, warm-up and length of the schedule.
         lr: learning rate at the end of the warm-up.
         epoch: epochs done before the step, fractions included, from 0 to `settings.epochs`.
     """
-    warmup, epochs = settings.warmup or 0.0, settings.epochs
+    warmup, epochs = settings.warmup, settings.epochs
     if epoch < warmup:
         return lr * epoch / warmup
     since_warmup = min(1.0, (epoch - warmup) / (epochs - warmup)) if epochs > warmup else 0.0

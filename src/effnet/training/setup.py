@@ -1,222 +1,149 @@
-"""From a recipe to a model and what it needs of its images."""
+"""From a recipe and a folder to an opened run: settings resolved, model built, data open."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from effnet.data import BACKENDS, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
-from effnet.kernels.workload import Workload
+from effnet.kernels.accelerate import accelerate
 from effnet.models.efficientnet import EfficientNet
-from effnet.recipe import Recipe
-from effnet.runtime.errors import UserError
-from effnet.runtime.precision import AUTOCAST_DTYPES, resolve_precision
-from effnet.training.checkpoint import read_checkpoint
-from effnet.weights import (
-    IMAGENET,
-    Build,
-    WeightsMetadata,
-    class_list,
-    create_model,
-    load_model,
-    published_tag,
-    read_metadata,
-)
-
-# The document validates at size + 32, which fits its sizes of 224 and more; smaller images keep 224's proportion.
-RESIZE_MARGIN = 32
-LARGEST_RESIZE = 256 / 224
+from effnet.recipe import Recipe, ResolvedRecipe
+from effnet.runtime.affinity import bind_process
+from effnet.runtime.memory import keep_freed_memory
+from effnet.runtime.precision import Precision, resolve_precision, tune_convolutions
+from effnet.runtime.processes import Processes
+from effnet.training.build import build_model, metadata_of, preprocessing_of, workload_of
+from effnet.training.class_map import read_class_map
+from effnet.training.facts import facts_of
+from effnet.training.origin import Origin, find_origin
+from effnet.training.sync_bn import with_sync_batch_norm
+from effnet.training.validate import Validator
+from effnet.weights import Build, WeightsMetadata
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a run starts from.
+class Opened:
+    """An opened run.
 
     Attributes:
-        weights: what `create_model` takes: a publisher's tag, a path, or None for fresh weights.
-        checkpoint: content of the checkpoint to resume, which then holds the weights.
-        metadata: what the weights or the checkpoint say of themselves.
+        given: settings as given; a resumed run resolves them again.
+        recipe: settings resolved.
+        origin: where the run starts from.
+        model: the network on its device, in its memory format.
+        data: the opened splits.
+        preprocessing: of the images.
+        precision: arithmetic of the forward pass.
+        processes: the processes of the run.
+        metadata: of the model, for checkpoints.
     """
 
-    weights: str | None
-    checkpoint: Mapping[str, Any] | None
-    metadata: WeightsMetadata | None
+    given: Recipe
+    recipe: ResolvedRecipe
+    origin: Origin
+    model: EfficientNet
+    data: DataSource
+    preprocessing: Preprocessing
+    precision: Precision
+    processes: Processes
+    metadata: WeightsMetadata
 
-    def classes(self, *, keeps_classifier: bool) -> Sequence[str] | None:
-        """Class folders in the order of the model's logits; None where it is left to the data.
-
-        Args:
-            keeps_classifier: whether the weights are used as they are, not as a start for other classes.
-        """
-        if self.metadata is None or not (keeps_classifier or self.checkpoint is not None):
+    def validator(self) -> Validator | None:
+        """Return what validates on the run's validation set; None if that is not open."""
+        if self.data.val is None:
             return None
-        return self.metadata.class_folders() or None
+        return Validator(
+            self.data.val,
+            self.preprocessing,
+            self.precision,
+            self.processes,
+            topk=self.recipe.run.topk,
+            max_batches=self.recipe.run.prof,
+        )
 
-
-def find_origin(recipe: Recipe) -> Origin:
-    """Read the checkpoint to resume, or find the weights to start from.
-
-    Raises:
-        UserError: contradicting flags.
-        UserError: a file that can't be used, or no published weights for the model.
-    """
-    sources = {
-        "--resume": recipe.run.resume,
-        "--pretrained-from-file": recipe.model.pretrained_from_file,
-        "--pretrained": recipe.model.pretrained,
-    }
-    given = [flag for flag, value in sources.items() if value]
-    if recipe.run.resume:
-        checkpoint = read_checkpoint(recipe.run.resume)
-        if (arch := checkpoint.get("arch", recipe.model.arch)) != recipe.model.arch:
-            raise UserError(
-                f"--resume {recipe.run.resume} is a checkpoint of {arch}, not of --arch {recipe.model.arch}"
-            )
-        metadata = checkpoint.get("metadata")
-        return Origin(None, checkpoint, WeightsMetadata.from_dict(metadata) if metadata else None)
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} contradict each other; give one")
-    if not given:
-        return Origin(None, None, None)
-    weights = recipe.model.pretrained_from_file or published_tag(
-        recipe.model.arch, recipe.model.pretrained_source
-    )
-    return Origin(weights, None, read_metadata(weights))
-
-
-def with_origin(recipe: Recipe, origin: Origin) -> Recipe:
-    """`recipe` with the image size, BatchNorm epsilon and interpolation of the weights where it leaves them open."""
-    if origin.metadata is None:
-        return recipe
-    preprocessing = Preprocessing.from_dict(origin.metadata.preprocessing)
-    size = recipe.model.image_size or preprocessing.image_size
-    return recipe.replace(
-        {
-            "image_size": size,
-            "bn_epsilon": recipe.model.bn_epsilon or origin.metadata.bn_epsilon,
-            "interpolation": recipe.data.interpolation or preprocessing.interpolation,
-            "resize": recipe.data.resize or preprocessing.at_size(size).resize,
+    def description(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint that describe the run, as plain values."""
+        return {
+            "arch": self.recipe.model.arch,
+            "recipe": self.given.to_dict(),
+            "resolved_recipe": self.recipe.to_dict(),
+            "metadata": self.metadata.to_dict(),
         }
-    )
 
 
-def preprocessing_of(recipe: Recipe, origin: Origin) -> Preprocessing:
-    """What images go through: the recipe's sizes, and the normalisation of the weights or ImageNet's."""
-    size = recipe.model.image_size
-    assert size is not None, "the recipe is to be resolved"
-    resize = recipe.data.resize or min(size + RESIZE_MARGIN, round(size * LARGEST_RESIZE))
-    base = (
-        Preprocessing.from_dict(origin.metadata.preprocessing)
-        if origin.metadata
-        else Preprocessing(size, resize)
-    )
-    return replace(
-        base, image_size=size, resize=resize, interpolation=recipe.data.interpolation or base.interpolation
-    )
-
-
-def read_class_map(path: str) -> list[str]:
-    """Class folders in a file, one a line.
-
-    Raises:
-        UserError: it can't be read, is empty, or names a folder twice.
-    """
-    try:
-        classes = Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--class-map {path}: {getattr(error, 'strerror', None) or error}") from None
-    if not classes:
-        raise UserError(f"--class-map {path} names no class; it takes a folder name a line")
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise UserError(f"--class-map {path} names {twice} twice")
-    return classes
-
-
-def build_model(
-    recipe: Recipe,
-    origin: Origin,
-    device: torch.device,
+def open_run(
+    given: Recipe,
+    path: Path | None,
+    processes: Processes,
+    splits: Sequence[str],
     *,
     build: Build = EfficientNet,
-    keeps_classifier: bool = False,
-) -> EfficientNet:
-    """The model of a resolved recipe on its device, in its memory format, with the origin's weights.
+) -> Opened:
+    """Resolve a recipe, build its model and open its data.
 
     Args:
-        recipe: resolved settings.
-        origin: the weights.
-        device: where the model goes.
+        given: settings as given.
+        path: folder of images; None with synthetic ones.
+        processes: the processes of the run.
+        splits: splits to open.
         build: makes the model of a configuration.
-        keeps_classifier: use the weights' own classifier and its number of classes.
 
     Raises:
-        UserError: weights that don't fit.
-        UserError: a classifier that is to be kept but has another number of classes than the data.
+        UserError: settings, weights or data that can't be used.
     """
-    settings = recipe.model
-    assert settings.num_classes is not None, "the recipe is to be resolved"
-    overrides: dict[str, Any] = {
-        "image_size": settings.image_size,
-        "dropout": settings.dropout,
-        "survival_prob": settings.survival_prob,
-        "bn_momentum": settings.bn_momentum,
-        "bn_epsilon": settings.bn_epsilon,
-        "conv_init": settings.conv_init,
-        "padding": origin.metadata.padding if origin.metadata else None,
-    }
-    if keeps_classifier and origin.weights is not None:
-        model = load_model(origin.weights, name=settings.arch, build=build, **overrides)
-        if model.config.num_classes != settings.num_classes:
-            raise UserError(
-                f"{origin.weights} has {model.config.num_classes} classes, the data {settings.num_classes}; "
-                "say with --class-map which folder is which class"
-            )
-    else:
-        model = create_model(
-            settings.arch,
-            weights=origin.weights,
-            num_classes=settings.num_classes,
-            build=build,
-            **overrides,
+    device = processes.device
+    if device.type == "cpu":
+        keep_freed_memory()
+    origin = find_origin(given)
+    # Only training may put a new classifier on the weights.
+    trains = "train" in splits
+    classes = _known_classes(given, origin, keeps_classifier=not trains)
+    recipe = given.resolve(
+        facts_of(
+            given,
+            precision=resolve_precision(given.compute.precision, device),
+            num_classes=len(classes or find_classes(given, path or Path(), splits)),
+            world_size=processes.world_size,
+            metadata=origin.metadata,
+            resume=origin.resume,
         )
-    if settings.freeze == "backbone":
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("classifier."))
-    layout = torch.channels_last if recipe.compute.memory_format == "nhwc" else torch.contiguous_format
-    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-
-
-def workload_of(recipe: Recipe, device: torch.device) -> Workload:
-    """Return what a training by a resolved recipe asks of its model."""
-    compute, size = recipe.compute, recipe.model.image_size
-    assert size is not None, "the recipe is to be resolved"
-    return Workload(
-        recipe.optimizer.batch_size,
-        size,
-        AUTOCAST_DTYPES.get(resolve_precision(compute.precision, device)),
-        compute.compile,
-        channels_last=compute.memory_format == "nhwc",
-        batch_statistics=recipe.model.freeze == "none",
     )
-
-
-def metadata_of(model: EfficientNet, preprocessing: Preprocessing, classes: Sequence[str]) -> WeightsMetadata:
-    """What a checkpoint or exported model says of itself, so that nobody has to repeat it to use it.
-
-    Args:
-        model: the network.
-        preprocessing: what its images go through.
-        classes: class folders in the order of the logits.
-    """
-    is_imagenet = tuple(classes) == class_list(IMAGENET).wnids
-    return WeightsMetadata(
-        model=model.config.name,
-        preprocessing=preprocessing.to_dict(),
-        bn_epsilon=model.config.bn_epsilon,
-        padding=model.config.padding,
-        class_list=IMAGENET if is_imagenet else None,
-        classes=() if is_imagenet else tuple(classes),
+    preprocessing = preprocessing_of(recipe, origin)
+    precision = Precision(
+        recipe.compute.precision,
+        device,
+        static_loss_scale=recipe.compute.static_loss_scale,
+        initial_loss_scale=recipe.compute.initial_loss_scale,
     )
+    model = _build(recipe, origin, processes, build, trains=trains)
+    place = device, processes.rank, processes.world_size
+    data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes))
+    metadata = metadata_of(model, preprocessing, data.classes)
+    # Last: the workers' share of the cores has been counted among all cores that this machine offers.
+    bind_process(recipe.compute.gpu_affinity, device, processes.local_rank, processes.local_world_size)
+    return Opened(given, recipe, origin, model, data, preprocessing, precision, processes, metadata)
+
+
+def _known_classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:
+    if not BACKENDS[recipe.data.data_backend].reads_path:
+        return None
+    if recipe.data.class_map is not None:
+        return read_class_map(recipe.data.class_map)
+    return origin.classes(keeps_classifier=keeps_classifier)
+
+
+def _build(
+    recipe: ResolvedRecipe, origin: Origin, processes: Processes, build: Build, *, trains: bool
+) -> EfficientNet:
+    """Return the run's model, with this project's kernels if it is to be trained."""
+    tune_convolutions(processes.device)
+    torch.manual_seed(recipe.compute.seed + processes.rank)
+    model = build_model(recipe, origin, processes.device, build=build, keeps_classifier=not trains)
+    if recipe.compute.sync_bn and processes.world_size > 1:
+        with_sync_batch_norm(model)
+    if trains:
+        accelerate(model, workload_of(recipe), recipe.compute.kernels)
+    return model

@@ -1,4 +1,4 @@
-"""Steps that are left out because a loss or gradient is not finite: counted, reported, and at last the run's end."""
+"""Steps that are skipped because a gradient is not finite: counted and reported; too many in a row end the run."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Trained(NamedTuple):
 
     Attributes:
         loss: mean loss of this process's images, a float32 scalar.
-        taken: whether the optimizer's step after this batch was taken, a bool scalar; None where only gradients were
+        taken: bool scalar, True if the optimizer's step after this batch was taken; None where gradients were only
             accumulated.
     """
 
@@ -31,7 +31,7 @@ class TrainedBatch:
     """`Trained` as the loop reports it.
 
     Attributes:
-        number: which batch of the epoch it is, from 1.
+        number: position of the batch in the epoch, from 1.
         loss: mean loss over all processes.
         taken: as in `Trained`; all processes agree on it, since their gradients are sums over all.
     """
@@ -42,7 +42,7 @@ class TrainedBatch:
 
     @property
     def is_skipped(self) -> bool:
-        """Whether a step ended here and was left out."""
+        """True if a step ended here and was skipped."""
         return self.taken is False
 
 
@@ -66,7 +66,7 @@ def read_back(trained: Sequence[Trained], processes: Processes, last: int) -> li
 
 
 class SkippedSteps:
-    """Reports losses that are not finite and steps that were left out, and ends a run with too many in a row.
+    """Reports losses that are not finite and skipped steps, and ends a run with too many in a row.
 
     Args:
         log: where to report.
@@ -80,7 +80,7 @@ class SkippedSteps:
     def watch(
         self, batches: Sequence[TrainedBatch], in_a_row: int, *, epoch: int, loss_scale: float | None
     ) -> int:
-        """Report what went wrong in some batches.
+        """Report the bad steps of some batches.
 
         Args:
             batches: consecutive batches of an epoch, the last of which is the present one.

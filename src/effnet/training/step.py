@@ -1,4 +1,4 @@
-"""One training step: bytes in, gradients out."""
+"""The training step: from uint8 images to the loss."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from effnet.runtime.precision import Precision
 
 
 class Normalise(nn.Module):
-    """uint8 images to floats with the weights' mean and standard deviation, on the device.
+    """Normalise uint8 images with the weights' mean and standard deviation, on the device.
 
     Shapes: (N, 3, H, W) uint8 -> the same, float32.
     """
@@ -35,12 +35,12 @@ class TrainStep(nn.Module):
     """Normalisation, mixup, forward pass and loss as one graph.
 
     Args:
-        model: the network, perhaps wrapped for distributed training.
+        model: the network, wrapped or not for distributed training.
         preprocessing: mean and standard deviation.
         num_classes: logits of the model.
         label_smoothing: share of the target spread over all classes (arXiv 1512.00567).
         precision: the forward pass's arithmetic.
-        mixes: whether batches are mixed; otherwise `mix` is not looked at.
+        mixes: apply mixup; otherwise `mix` is ignored.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TrainStep(nn.Module):
         self.mixes = mixes
 
     def forward(self, images: Tensor, targets: Tensor, mix: Mix) -> Tensor:
-        """Mean loss of a batch.
+        """Return the mean loss of a batch.
 
         Args:
             images: uint8, (N, 3, H, W).

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """Sum of every process's tensor. As each process's loss depends on it, so does its gradient sum up."""
+    """Sum of a tensor over the processes. Every process's loss depends on it, so its gradient is a sum as well."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """`torch.nn.SyncBatchNorm`, which PyTorch has for GPUs alone, of the processes' whole group on a CPU.
+    """Counterpart of `torch.nn.SyncBatchNorm`, which PyTorch has for GPUs alone, for processes on a CPU.
 
     In training a batch is normalised by the mean and variance over all processes' images, and gradients flow through
     both. Shapes: (N, C, H, W) -> the same; N may differ between processes.
@@ -61,7 +61,10 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 def with_sync_batch_norm(model: nn.Module) -> nn.Module:
-    """Make every BatchNorm of a model, on its device, one over all processes; keys and values stay. Gives `model`."""
+    """Replace every BatchNorm of a model, on its device, by one over all processes, and return the model.
+
+    Names and values of parameters and buffers stay.
+    """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):

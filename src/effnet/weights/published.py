@@ -180,7 +180,7 @@ def metadata_by_convention(publisher: str, model: str) -> WeightsMetadata | None
     """
     if publisher not in ("google", "ngc"):
         return None
-    config = MODEL_CONFIGS[model.replace("-quant-", "-")]
+    config = MODEL_CONFIGS[model]
     size = config.image_size
     mean, std = _IMAGENET_MEAN, _IMAGENET_STD
     if publisher == "google" and config.squeeze_width == "none":  # EfficientNet-Lite

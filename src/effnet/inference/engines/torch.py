@@ -11,7 +11,6 @@ from effnet.export.form import inference_form
 from effnet.export.trained import TrainedModel
 from effnet.inference.engines.form import EngineKind
 from effnet.inference.engines.network import Network
-from effnet.recipe import ComputeSettings
 from effnet.runtime.precision import AUTOCAST_DTYPES, Precision
 
 
@@ -49,8 +48,7 @@ def torch_network(
     trained: TrainedModel, device: torch.device, precision: str, folder: Path, *, compiles: bool
 ) -> TorchNetwork:
     """Open a model in memory; see `EngineKind.from_weights`. The folder is not used."""
-    settings = ComputeSettings(precision=precision)  # type: ignore[arg-type]
-    return TorchNetwork(trained, Precision(settings, device), compiles=compiles)
+    return TorchNetwork(trained, Precision(precision, device), compiles=compiles)
 
 
 ENGINE = EngineKind(

@@ -1,17 +1,12 @@
-"""Every setting of a run, in one place.
+"""The settings of a run, in groups: names, types, ranges, defaults, and the help of their flags.
 
-A `Recipe` is the only configuration there is: flags, YAML files, a checkpoint's metadata and the report's header
-are all written from it or read into it. The docstring under a field is also its flag's help; `None` means that
-the value follows from others (the model, the data, the machine), which `effnet.training.defaults` works out.
+This is the only list of settings: flags, YAML files, a checkpoint's metadata and the log's header are all written from
+it or read into it. The docstring under a field is also its flag's help. `None` in a field whose help names a
+``[default: ...]`` is open: `effnet.recipe.resolved` fills it in.
 """
 
-import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from dataclasses import dataclass
+from typing import Literal
 
 from effnet.recipe.choices import (
     AugmentationName,
@@ -22,8 +17,9 @@ from effnet.recipe.choices import (
     ScheduleName,
     TargetName,
 )
-from effnet.recipe.fields import checked, setting
-from effnet.runtime.errors import UserError
+from effnet.recipe.fields import setting
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "triangular"]
 
 
 @dataclass(frozen=True)
@@ -63,19 +59,19 @@ class DataSettings:
     data_backend: BackendName = setting("pytorch", "--data-backends")
     """input pipeline"""
     class_map: str | None = setting(None, metavar="FILE")
-    """class folders in the order of the model's classes, one a line, for data that holds only some of them
+    """class folders in the order of the model's classes, one per line, for data that holds only some of them
     [default: the classes that the weights name, else the folders found]"""
     workers: int | None = setting(None, "-j", low=0)
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, metavar="BATCHES")
     """batches that each worker prepares ahead"""
     on_bad_image: Literal["stop", "skip"] = setting("stop")
-    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is left out (a
+    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is skipped (a
     training batch repeats another image instead) and listed in the report"""
     check_images: bool = True
-    """before training, see that every image file can be decoded, unless broken ones are to be skipped or --prof is
-    given; a file that can be is not decoded for this again before it changes"""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "triangular"] | None = None
+    """before training, check that every image file can be decoded, unless broken ones are to be skipped or --prof is
+    given; a file that passed is not checked again before it changes"""
+    interpolation: Interpolation | None = None
     """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
     [default: the pretrained weights', else bicubic]"""
     resize: int | None = setting(None, low=32, metavar="PIXELS")
@@ -105,7 +101,7 @@ class OptimizerSettings:
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""
     lr: float | None = setting(None, "--learning-rate", above=0)
-    """learning rate after the warm-up, used as it is for any number of images in a step; published recipes give it
+    """learning rate after the warm-up, used as it is for any number of images in a step; published recipes set it
     [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
     base_lr: float | None = setting(None, above=0)
     """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or
@@ -135,8 +131,7 @@ class ScheduleSettings:
     """Schedule"""
 
     epochs: int = setting(400, low=0)
-    """epochs of the whole training, which the learning rate's schedule spans; 0, for `effnet quantize`, trains not at
-    all"""
+    """epochs of the training, which the learning rate's schedule spans; 0, for `effnet quantize`, skips training"""
     run_epochs: int | None = setting(None, low=1, no_limit=-1, metavar="EPOCHS")
     """stop after this many epochs of this run; --resume goes on; -1 for no limit [default: all]"""
     lr_schedule: ScheduleName = setting("cosine")
@@ -195,7 +190,7 @@ class ComputeSettings:
     bucket_size: float = setting(4.0, above=0, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
-    """stop after this many steps of the optimizer in a row that are left out, as their gradients are not finite"""
+    """stop after this many steps of the optimizer in a row that are skipped, as their gradients are not finite"""
 
 
 @dataclass(frozen=True)
@@ -203,8 +198,8 @@ class RunSettings:
     """Run and results"""
 
     resume: str | None = setting(None, metavar="CHECKPOINT")
-    """go on from this checkpoint; `auto` goes on from the latest one in the workspace and starts anew if there is none,
-    so that the same command can be started again after an interruption"""
+    """go on from this checkpoint; `auto` goes on from the latest one in the workspace and starts from scratch if there
+    is none, so that the same command can be started again after an interruption"""
     evaluate: bool = False
     """validate only"""
     training_only: bool = False
@@ -214,7 +209,7 @@ class RunSettings:
     workspace: str = setting(".", metavar="DIR")
     """folder for checkpoints and the log"""
     report_file: str = setting("report.json", "--raport-file", metavar="FILE")
-    """JSON log in the workspace, one object a line"""
+    """JSON log in the workspace, one JSON object per line"""
     checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE")
     """name of the latest checkpoint in the workspace"""
     gather_checkpoints: int = setting(0, low=-1, metavar="N")
@@ -263,100 +258,3 @@ class QuantizationSettings:
     """after calibration, print what each layer alone costs if it is quantized, and stop"""
     from_scratch: bool = False
     """quantize a model with random weights; without this, weights are required"""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All settings of a run, in groups. Every leaf has a name of its own, so that flags need no prefix."""
-
-    model: ModelSettings = ModelSettings()
-    data: DataSettings = DataSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    compute: ComputeSettings = ComputeSettings()
-    run: RunSettings = RunSettings()
-    quantization: QuantizationSettings = QuantizationSettings()
-
-    def replace(self, values: Mapping[str, Any]) -> "Recipe":
-        """A copy with leaves changed, each found by its name; values are checked.
-
-        Raises:
-            UserError: no such setting, a value of another type, or one out of range.
-        """
-        changes: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
-            if name not in _LEAVES:
-                raise UserError(f"unknown setting {name!r}")
-            group, leaf = _LEAVES[name]
-            changes.setdefault(group, {})[name] = checked(leaf, value)
-        return replace(self, **{group: replace(getattr(self, group), **v) for group, v in changes.items()})
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Groups of plain values, for YAML, JSON and checkpoints."""
-        return {
-            group: {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-            for group, values in asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, groups: Mapping[str, Mapping[str, Any]]) -> "Recipe":
-        """Inverse of `to_dict`; what is left out has its default. For the errors see `flatten` and `replace`."""
-        return cls().replace(flatten(groups))
-
-
-def settings() -> Iterator[tuple[str, type, Field[Any]]]:
-    """Every leaf of `Recipe`: its group's name, its group's class and its field."""
-    for group in fields(Recipe):
-        cls = typing.cast(type, group.type)
-        for leaf in fields(cls):
-            yield group.name, cls, leaf
-
-
-_LEAVES = {leaf.name: (group, leaf) for group, _, leaf in settings()}
-
-
-def flatten(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Leaves of a nested mapping such as `Recipe.to_dict` gives.
-
-    Raises:
-        UserError: a setting that does not exist or stands in another group.
-    """
-    values = {}
-    for group, members in groups.items():
-        if not isinstance(members, Mapping):
-            raise UserError(f"setting group {group!r} must hold settings, not {members!r}")
-        for name, value in members.items():
-            if name not in _LEAVES or _LEAVES[name][0] != group:
-                raise UserError(f"unknown setting {group}.{name}")
-            values[name] = value
-    return values
-
-
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Leaves that a YAML recipe file sets.
-
-    Raises:
-        UserError: the file can't be read, is not YAML, or holds what is no setting; the file is named.
-    """
-    content = read_yaml(path)
-    try:
-        return flatten(content)
-    except UserError as error:
-        raise UserError(f"recipe {path}: {error}") from None
-
-
-def read_yaml(path: str | Path) -> Mapping[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: the file can't be read, is not YAML, or holds none; the file is named.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"recipe {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, Mapping):
-        raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
-    return content

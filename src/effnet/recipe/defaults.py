@@ -1,0 +1,106 @@
+"""Values of the settings that a recipe leaves open, group by group."""
+
+from dataclasses import fields
+from typing import Any
+
+from effnet.recipe.resolved import (
+    Facts,
+    ResolvedCompute,
+    ResolvedData,
+    ResolvedModel,
+    ResolvedOptimizer,
+    ResolvedSchedule,
+    WeightsFacts,
+)
+from effnet.recipe.settings import (
+    ComputeSettings,
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+)
+
+# NVIDIA's README states learning rates for steps of 4096 images.
+REFERENCE_BATCH_SIZE = 4096
+WARMUP_EPOCHS = 16
+WARMUP_SHARE = 0.1
+# NVIDIA's README validates at size + 32, which fits its sizes of 224 and more; smaller images keep 224's proportion.
+RESIZE_MARGIN = 32
+LARGEST_RESIZE = 256 / 224
+
+
+def from_weights(model: ModelSettings, data: DataSettings, weights: WeightsFacts | None) -> dict[str, Any]:
+    """Return the values, by name, of settings that follow from the weights unless they are given."""
+    if weights is None:
+        return {}
+    size = model.image_size or weights.image_size
+    return {
+        "image_size": size,
+        "bn_epsilon": model.bn_epsilon or weights.bn_epsilon,
+        "interpolation": data.interpolation or weights.interpolation,
+        # At another size, the proportion of crop to image stays.
+        "resize": data.resize or round(size * weights.resize / weights.image_size),
+    }
+
+
+def complete_model(given: ModelSettings, facts: Facts) -> ResolvedModel:
+    """Fill in the model's own settings and the classes of the data."""
+    row = facts.model
+    return ResolvedModel(
+        **_kept(given, ResolvedModel),
+        num_classes=given.num_classes or facts.num_classes,
+        image_size=given.image_size or row.image_size,
+        dropout=row.dropout if given.dropout is None else given.dropout,
+        survival_prob=given.survival_prob or row.survival_prob,
+        bn_momentum=row.bn_momentum if given.bn_momentum is None else given.bn_momentum,
+        bn_epsilon=given.bn_epsilon or row.bn_epsilon,
+    )
+
+
+def complete_data(given: DataSettings, image_size: int, facts: Facts) -> ResolvedData:
+    """Fill in the input settings of NVIDIA's README for an image size in pixels, and the machine's workers."""
+    return ResolvedData(
+        **_kept(given, ResolvedData),
+        workers=facts.workers if given.workers is None else given.workers,
+        interpolation=given.interpolation or "bicubic",
+        resize=given.resize or min(image_size + RESIZE_MARGIN, round(image_size * LARGEST_RESIZE)),
+    )
+
+
+def complete_optimizer(given: OptimizerSettings, facts: Facts) -> ResolvedOptimizer:
+    """Fill in the learning rate and weight decay of NVIDIA's README, scaled to the images of a step."""
+    base_lr = given.base_lr or (0.16 if facts.model.is_large else 0.08)
+    weight_decay = 5e-6 if facts.model.is_large else 1e-5
+    at_once = given.batch_size * facts.world_size
+    step_size = max(1, round((given.optimizer_batch_size or at_once) / at_once)) * at_once
+    return ResolvedOptimizer(
+        **_kept(given, ResolvedOptimizer),
+        optimizer_batch_size=step_size,
+        lr=given.lr or base_lr * step_size / REFERENCE_BATCH_SIZE,
+        base_lr=base_lr,
+        weight_decay=weight_decay if given.weight_decay is None else given.weight_decay,
+    )
+
+
+def complete_schedule(given: ScheduleSettings) -> ResolvedSchedule:
+    """Fill in all epochs for this run, and the warm-up of NVIDIA's README, shorter for short trainings."""
+    warmup = min(WARMUP_EPOCHS, WARMUP_SHARE * given.epochs) if given.warmup is None else given.warmup
+    return ResolvedSchedule(
+        **_kept(given, ResolvedSchedule),
+        run_epochs=given.run_epochs or given.epochs,
+        warmup=float(warmup),
+    )
+
+
+def complete_compute(given: ComputeSettings, facts: Facts) -> ResolvedCompute:
+    """Fill in the arithmetic of the device."""
+    return ResolvedCompute(**_kept(given, ResolvedCompute), precision=facts.precision)
+
+
+def _kept(given: object, resolved: type) -> dict[str, Any]:
+    """Return the settings of a group that its resolved class takes over without declaring them required."""
+    return {
+        leaf.name: getattr(given, leaf.name)
+        for leaf in fields(given)  # type: ignore[arg-type]
+        if leaf.name not in resolved.__annotations__
+    }

@@ -1,0 +1,102 @@
+"""Reports of a training in progress, on the screen and in the run's log."""
+
+from collections.abc import Mapping, Sequence
+
+from effnet.data import Loader
+from effnet.runtime.log import RunLog
+from effnet.runtime.processes import Processes
+from effnet.training.compilation import Recompilations
+from effnet.training.skipped import TrainedBatch
+from effnet.training.state import Progress
+
+# Metrics of the line that ends an epoch.
+_EPOCH_LINE = {
+    "train.loss": "train loss {:.4f}",
+    "val.loss": "val loss {:.4f}",
+    "val.top1": "top-1 {:.2f} %",
+    "val.top5": "top-5 {:.2f} %",
+    "val_ema.top1": "EMA top-1 {:.2f} %",
+    "train.total_ips": "{:.0f} images/s",
+}
+
+
+class Reporter:
+    """Reports the steps and epochs of a training.
+
+    Args:
+        log: the run's log.
+        epochs: epochs of the training, over all its runs.
+        steps_per_epoch: batches of each.
+        compiled: the step is compiled, so that compiling it again is worth a line.
+    """
+
+    def __init__(self, log: RunLog, *, epochs: int, steps_per_epoch: int, compiled: bool) -> None:
+        self.log = log
+        self._epochs = epochs
+        self._steps = steps_per_epoch
+        self._recompilations = Recompilations() if compiled else None
+        self._bad_images: set[str] = set()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Show the progress of an epoch, counted from 0, until `end_epoch`."""
+        self.log.begin_epoch(epoch, self._epochs, self._steps)
+
+    def end_epoch(self) -> None:
+        """End what `begin_epoch` began."""
+        self.log.end_epoch()
+
+    def steps(
+        self,
+        batches: Sequence[TrainedBatch],
+        *,
+        epoch: int,
+        lr: float,
+        loss_scale: Mapping[str, float],
+        rates: Mapping[str, float],
+    ) -> None:
+        """Report consecutive batches.
+
+        Args:
+            batches: results, the last of which is the present one.
+            epoch: their epoch, from 0.
+            lr: learning rate of the last step.
+            loss_scale: `grad_scale`; empty without loss scaling.
+            rates: metrics of `effnet.training.rates.Rates`.
+        """
+        number = batches[-1].number
+        self._report_recompilations(epoch, number)
+        data = {
+            "loss": batches[-1].loss,
+            "lr": lr,
+            "skipped_steps": sum(batch.is_skipped for batch in batches),
+            **loss_scale,
+            **rates,
+        }
+        self.log.iteration(prefixed("train", data), epoch=epoch, step=number, steps=self._steps)
+
+    def _report_recompilations(self, epoch: int, number: int) -> None:
+        if self._recompilations is None:
+            return
+        if graphs := self._recompilations.since_last_time():
+            self.log.print(f"epoch {epoch + 1} step {number}: compiled again ({graphs} graphs)")
+            event = {"event": "recompilation", "graphs": graphs}
+            self.log.record("event", event, epoch=epoch, step=number)
+
+    def epoch(self, metrics: Mapping[str, float], progress: Progress) -> None:
+        """Report the metrics of the epoch that `progress` has counted last."""
+        self.log.record("epoch", metrics, epoch=progress.epoch - 1, step=progress.step)
+        parts = [words.format(metrics[name]) for name, words in _EPOCH_LINE.items() if name in metrics]
+        self.log.print(f"epoch {progress.epoch}/{self._epochs}: {', '.join(parts)}")
+
+    def bad_images(self, loaders: Mapping[str, Loader], processes: Processes) -> None:
+        """Report skipped images that have not been reported yet; every process must call this."""
+        for split, loader in loaders.items():
+            left_out = processes.merge(loader.bad_images)
+            if new := {name: reason for name, reason in left_out.items() if name not in self._bad_images}:
+                self._bad_images |= new.keys()
+                self.log.bad_images(split, new)
+
+
+def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics under ``prefix.name``."""
+    return {f"{prefix}.{name}": value for name, value in metrics.items()}
