@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from effnet.cli import verbs
+from effnet.cli import commands
 from effnet.cli.flags import Parser, add_recipe_flags
 from effnet.recipe import Recipe, settings
 from effnet.recipe.fields import value_type
@@ -64,7 +64,7 @@ def test_other_commands_offer_the_same(
     command: tuple[str, ...], flag: str, title: str, further: list[str]
 ) -> None:
     (kind,) = (kind for kind in kinds() if kind.title == title)
-    action = action_of(subparser(verbs.parser_of_verbs(), *command), flag)
+    action = action_of(subparser(commands.command_parser(), *command), flag)
     assert list(action.choices or ()) == further + [row.name for row in kind.rows]
 
 
@@ -72,7 +72,7 @@ def test_every_format_is_a_command() -> None:
     (kind,) = (kind for kind in kinds() if kind.title == "Export formats")
     (action,) = (
         a
-        for a in subparser(verbs.parser_of_verbs(), "export")._actions
+        for a in subparser(commands.command_parser(), "export")._actions
         if isinstance(a, argparse._SubParsersAction)
     )
     assert list(action.choices) == [row.name for row in kind.rows]
@@ -97,7 +97,7 @@ def test_contributing_names_every_kind() -> None:
 
 def test_the_names_are_known_without_pytorch() -> None:
     code = (
-        "import sys; from effnet.cli.verbs import parser_of_verbs; parser_of_verbs().format_help(); "
+        "import sys; from effnet.cli.commands import command_parser; command_parser().format_help(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
