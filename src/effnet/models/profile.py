@@ -1,4 +1,4 @@
-"""Size and work of a model, counted without running it."""
+"""Size and cost of a model, counted without computing it."""
 
 from dataclasses import dataclass, replace
 
@@ -13,12 +13,12 @@ from effnet.models.registry import model_config
 
 @dataclass(frozen=True)
 class Profile:
-    """Size of a model and its work on one image.
+    """Size of a model and its cost for one image.
 
     Attributes:
-        parameters: trainable numbers.
-        macs: multiply-accumulates of convolutions and linear layers.
-        activations: numbers that convolutions and linear layers give, as in arXiv 2003.13678.
+        parameters: trainable elements.
+        macs: multiply-accumulate operations of convolutions and linear layers.
+        activations: elements of the outputs of convolutions and linear layers, as in arXiv 2003.13678.
         image_size: side of the image in pixels.
     """
 
@@ -30,12 +30,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class LayerSize:
-    """A convolution's or linear layer's work on one image.
+    """Size of a convolution or linear layer and its cost for one image.
 
     Attributes:
-        inputs, outputs: numbers that it reads and gives.
-        weights: its numbers, bias included.
-        macs: multiply-accumulates.
+        inputs: elements of the input.
+        outputs: elements of the output.
+        weights: elements of the weight and of the bias.
+        macs: multiply-accumulate operations.
     """
 
     inputs: int
@@ -45,12 +46,16 @@ class LayerSize:
 
 
 def profile(name: str, image_size: int | None = None) -> Profile:
-    """Count for a registered model; on the meta device, so that even B7 takes no memory.
+    """Count the parameters and operations of a registered model, on the meta device.
+
+    Args:
+        name: a name of `effnet.models.list_models`.
+        image_size: side of the images in pixels; None for the model's own.
 
     Raises:
         UserError: unknown name.
     """
-    # Quantizers neither add parameters nor change the count, and are slow to import.
+    # Quantizers change none of the counts, and are slow to import.
     config = replace(model_config(name, image_size=image_size), quantized=False)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in EfficientNet(config).parameters())
@@ -64,7 +69,7 @@ def profile(name: str, image_size: int | None = None) -> Profile:
 
 
 def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
-    """Every convolution and linear layer of a model by its name, in the order in which they run."""
+    """Return the convolutions and linear layers of a model by name, in the order in which they run."""
     sizes: dict[str, LayerSize] = {}
     names: dict[nn.Module, str] = {}
 
@@ -78,7 +83,7 @@ def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
         model = EfficientNet(config).eval()
         for name, module in list(model.named_modules()):
             if isinstance(module, ConvBNAct):
-                # These keep shapes, and are slow to run on the meta device.
+                # Neither changes shapes, and both are slow on the meta device.
                 module.act = nn.Identity()
                 module.bn = nn.Identity()  # type: ignore[assignment]
             if isinstance(module, nn.Conv2d | nn.Linear):
