@@ -166,18 +166,19 @@ _TIMM = (
     ("tf_efficientnet_lite3.in1k", 300, 0.904, "half", "bilinear", 79.808, 94.912),
     ("tf_efficientnet_lite4.in1k", 380, 0.920, "half", "bilinear", 81.532, 95.664),
     ("efficientnet_lite0.ra_in1k", 224, 0.875, "imagenet", "bicubic", 75.480, 92.522),
-    # Google's EfficientNetV2 weights, trained on ImageNet-1k or first on ImageNet-21k.
+    # Google's EfficientNetV2 weights, trained on ImageNet-1k or first on ImageNet-21k. timm squashes the images for M,
+    # for L and for the last of B3; here they are cropped, so that its accuracies of these are not stated.
     ("tf_efficientnetv2_s.in1k", 384, 1.0, "half", "bicubic", 83.900, 96.698),
     ("tf_efficientnetv2_s.in21k_ft_in1k", 384, 1.0, "half", "bicubic", 84.288, 97.252),
-    ("tf_efficientnetv2_m.in1k", 480, 1.0, "half", "bicubic", 85.204, 97.364),
-    ("tf_efficientnetv2_m.in21k_ft_in1k", 480, 1.0, "half", "bicubic", 86.000, 97.946),
-    ("tf_efficientnetv2_l.in1k", 480, 1.0, "half", "bicubic", 85.664, 97.474),
-    ("tf_efficientnetv2_l.in21k_ft_in1k", 480, 1.0, "half", "bicubic", 86.802, 98.136),
+    ("tf_efficientnetv2_m.in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_m.in21k_ft_in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_l.in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_l.in21k_ft_in1k", 480, 1.0, "half", "bicubic", None, None),
     ("tf_efficientnetv2_b0.in1k", 224, 0.875, "imagenet", "bicubic", 78.358, 94.014),
     ("tf_efficientnetv2_b1.in1k", 240, 0.882, "imagenet", "bicubic", 79.462, 94.722),
     ("tf_efficientnetv2_b2.in1k", 260, 0.890, "imagenet", "bicubic", 80.194, 95.042),
     ("tf_efficientnetv2_b3.in1k", 300, 0.904, "imagenet", "bicubic", 81.970, 95.788),
-    ("tf_efficientnetv2_b3.in21k_ft_in1k", 300, 0.9, "half", "bicubic", 82.670, 96.626),
+    ("tf_efficientnetv2_b3.in21k_ft_in1k", 300, 0.9, "half", "bicubic", None, None),
 )
 
 # timm builds its `tf_` models as TensorFlow has them, the others with PyTorch's defaults.
