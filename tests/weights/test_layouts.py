@@ -107,7 +107,9 @@ def shapes(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {key: tensor.shape for key, tensor in state_dict.items()}
 
 
-@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-widese-b4", "efficientnet-lite2"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet-b0", "efficientnet-widese-b4", "efficientnet-lite2", "efficientnet-v2-m"]
+)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_there_and_back(name: str, layout: object) -> None:
     assert isinstance(layout, type(LAYOUTS["ngc"]))
