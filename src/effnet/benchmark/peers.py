@@ -10,7 +10,7 @@ def peer_model(peer: str, recipe: Recipe) -> nn.Module:
 
     Args:
         peer: ``torchvision`` or ``timm``.
-        recipe: resolved settings; the architecture must be one of `efficientnet-b0` to `-b7`.
+        recipe: resolved settings; the architecture must be one that the other project has.
 
     Raises:
         ImportError: the package is not installed, or has no such model.
@@ -25,6 +25,8 @@ def peer_model(peer: str, recipe: Recipe) -> nn.Module:
         else:
             import timm
 
+            # Of V2, timm has the TensorFlow models in all sizes.
+            name = name.replace("efficientnet_v2", "tf_efficientnetv2")
             model = timm.create_model(name, num_classes=classes, drop_rate=0.2, drop_path_rate=0.2)
     except (ValueError, RuntimeError) as error:
         raise ImportError(f"{peer} has no {name}") from error
