@@ -42,6 +42,7 @@ IMPLEMENTATIONS = [
     ("timm", timm_model, "tf_efficientnet_b0", "b0", "tf_efficientnet_b0.in1k.safetensors"),
     ("timm", timm_model, "tf_efficientnet_lite0", "lite0", "tf_efficientnet_lite0.in1k.safetensors"),
     ("timm", timm_model, "efficientnet_lite0", "lite0", "efficientnet_lite0.ra_in1k.safetensors"),
+    ("timm", timm_model, "tf_efficientnetv2_b0", "v2-b0", "tf_efficientnetv2_b0.in1k.safetensors"),
     ("google", google_model, "efficientnet-lite0", "lite0", "efficientnet-lite0-57934424.pth"),
     ("google", google_model, "efficientnet-lite2", "lite2", "efficientnet-lite2-9656183e.pth"),
 ]
@@ -107,7 +108,9 @@ def shapes(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {key: tensor.shape for key, tensor in state_dict.items()}
 
 
-@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-widese-b4", "efficientnet-lite2"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet-b0", "efficientnet-widese-b4", "efficientnet-lite2", "efficientnet-v2-m"]
+)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_there_and_back(name: str, layout: object) -> None:
     assert isinstance(layout, type(LAYOUTS["ngc"]))

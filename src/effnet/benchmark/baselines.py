@@ -12,7 +12,7 @@ def baseline_model(library: str, recipe: Recipe | ResolvedRecipe) -> nn.Module:
 
     Args:
         library: one of `LIBRARIES`.
-        recipe: resolved settings; the architecture must be one of `efficientnet-b0` to `-b7`.
+        recipe: resolved settings; the architecture must be one that the other library has.
 
     Raises:
         ImportError: the package is not installed, or has no such model.
@@ -27,6 +27,8 @@ def baseline_model(library: str, recipe: Recipe | ResolvedRecipe) -> nn.Module:
         else:
             import timm
 
+            # Of V2, timm has the TensorFlow models in all sizes.
+            name = name.replace("efficientnet_v2", "tf_efficientnetv2")
             model = timm.create_model(name, num_classes=classes, drop_rate=0.2, drop_path_rate=0.2)
     except (ValueError, RuntimeError) as error:
         raise ImportError(f"{library} has no {name}") from error

@@ -28,7 +28,7 @@ from effnet.kernels.operators import has_triton
 from effnet.kernels.tiles import DEFAULT_TILE, TILES, Tile
 from effnet.kernels.workload import Mode, Workload
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.layers import MBConv
+from effnet.models.layers import MBConv, ResidualBlock
 from effnet.models.replace import with_state_of
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import write_text
@@ -152,12 +152,13 @@ def _told(verdict: Verdict) -> str:
 
 
 def block_sides(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBConv, int]]:
-    """Every block with the side of its input: each convolution keeps ceil(side / stride) pixels."""
+    """Yield the name of every `MBConv`, the block, and the side of its input in pixels."""
     side = -(-image_size // model.stem.conv.stride[0])
     for name, block in model.named_modules():
         if isinstance(block, MBConv):
             yield name, block, side
-            side = -(-side // block.depsep.conv.stride[0])
+        if isinstance(block, ResidualBlock):
+            side = -(-side // block.stride)
 
 
 def shape_name(block: MBConv, side: int, batch_size: int) -> str:

@@ -1,4 +1,4 @@
-"""The EfficientNet family: configuration rows, layers, the network. Plain PyTorch and nothing else."""
+"""The EfficientNet family: configurations, layers, the network. Plain PyTorch and nothing else."""
 
 from effnet.models.registry import build_model, list_models, model_config
 

@@ -1,4 +1,4 @@
-"""The network: stem, seven stages of MBConv blocks, head and classifier."""
+"""The network: stem, stages of blocks, head and classifier."""
 
 from collections import OrderedDict
 from dataclasses import replace
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from effnet.models.config import ModelConfig, StageConfig
-from effnet.models.layers import Classifier, ConvBNAct, MBConv
+from effnet.models.layers import BLOCKS, Classifier, ConvBNAct
 
 
 class EfficientNet(nn.Module):
-    """EfficientNet as `config` describes it (arXiv 1905.11946).
+    """EfficientNet (arXiv 1905.11946) or EfficientNetV2 (arXiv 2104.00298), as `config` describes it.
 
-    State-dict keys: ``stem.*``, ``layers.0.block0.*`` to ``layers.6.blockK.*``, ``features.*``, ``classifier.fc.*``.
+    Keys of the state dict: ``stem.*``, ``layers.S.blockK.*`` for block K of stage S, ``features.*``,
+    ``classifier.fc.*``.
 
     Example:
         >>> import torch
@@ -25,7 +26,7 @@ class EfficientNet(nn.Module):
     """
 
     metadata: Any = None
-    """`effnet.weights.WeightsMetadata` of the weights that were loaded, None before; not part of the state dict."""
+    """`effnet.weights.WeightsMetadata` of the loaded weights, None before; not part of the state dict"""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -49,14 +50,15 @@ class EfficientNet(nn.Module):
         return self.classifier(self.features(self.layers(self.stem(x))))
 
     def extract_features(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the feature maps at every scale, for use as a backbone.
+        """Return the outputs of the stages and of the head, for use as a backbone.
 
         Args:
             x: as in `forward`.
 
         Returns:
-            ``layer1`` to ``layer7``, the outputs of the stages, and ``features``, the head's: shapes
-            (N, C, H / s, W / s) with s = 2, 4, 8, 16, 16, 32, 32 and 32, rounded up.
+            ``layer1``, ``layer2`` and so on, the outputs of the stages, and ``features``, the output of the head. Their
+            shapes are (N, C, H / s, W / s), rounded up, where s is the product of the strides so far: 2, 4, 8, 16, 16,
+            32, 32 and 32 in models of seven stages; V2-S and V2-B0 to V2-B3 have six, without the second to last.
         """
         outputs = {}
         x = self.stem(x)
@@ -66,11 +68,15 @@ class EfficientNet(nn.Module):
         return outputs
 
     def get_classifier(self) -> nn.Linear:
-        """Return the layer that makes logits of the pooled features."""
+        """Return the linear layer that computes the logits from the pooled features."""
         return self.classifier.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one for another number of classes, on the same device."""
+        """Replace the last layer by a freshly initialised one on the same device.
+
+        Args:
+            num_classes: number of logits that it returns.
+        """
         old = self.classifier.fc
         self.classifier.fc = nn.Linear(
             old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
@@ -87,16 +93,16 @@ class EfficientNet(nn.Module):
             blocks = OrderedDict[str, nn.Module]()
             for index in range(stage.depth):
                 survival_prob = 1.0 - (1.0 - config.survival_prob) * built / total
-                blocks[f"block{index}"] = MBConv(config, stage, index == 0, survival_prob)
+                blocks[f"block{index}"] = BLOCKS[stage.kind](config, stage, index == 0, survival_prob)
                 built += 1
             layers.append(nn.Sequential(blocks))
         return layers
 
     @torch.no_grad()
     def _initialise(self, config: ModelConfig) -> None:
-        """He initialisation (arXiv 1502.01852) of convolutions; zero biases; the rest as PyTorch does it."""
+        """Initialise convolutions as He et al. (arXiv 1502.01852) and biases with zeros; leave the rest to PyTorch."""
         if self.stem.conv.weight.is_meta:
-            return  # nothing to fill, and pretending takes seconds for the large models
+            return  # no values to set, and the calls take seconds for the large models
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode=config.conv_init, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""The building blocks of EfficientNet, named as in the reference's state dict (`conv`, `bn`, `squeeze`, ...)."""
+"""Building blocks of EfficientNet, named as in NVIDIA's state dicts (`conv`, `bn`, `squeeze`, ...)."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effnet.models.config import Activation, ModelConfig, Padding, StageConfig
+from effnet.models.config import Activation, BlockKind, ModelConfig, Padding, StageConfig
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
@@ -18,10 +18,10 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution without bias whose padding keeps ceil(size / stride) pixels, in PyTorch's or TensorFlow's way.
+    """Convolution without bias, padded symmetrically or as TensorFlow's "SAME".
 
-    "SAME" padding depends on the input's size and puts the odd pixel right and below, so that with stride 2 it
-    differs from symmetric padding for even sizes.
+    "SAME" padding depends on the size of the input and puts the odd pixel on the right and at the bottom, so that with
+    stride 2 it differs from symmetric padding where the size is even.
 
     Shapes: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
     """
@@ -41,7 +41,7 @@ class Conv2d(nn.Conv2d):
             out_channels,
             kernel_size,
             stride=stride,
-            # With stride 1 and an odd kernel both ways pad alike.
+            # With stride 1 and an odd kernel, "SAME" padding is symmetric.
             padding=0 if pads_itself else (kernel_size - 1) // 2,
             groups=groups,
             bias=False,
@@ -53,17 +53,17 @@ class Conv2d(nn.Conv2d):
         return self.convolved(x, self.weight)
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolve `x` with these weights in the place of the layer's own; shapes as in `forward`."""
+        """Convolve `x` with `weight` instead of the layer's own; shapes as in `forward`."""
         return self._conv_forward(self.padded(x), weight, self.bias)
 
     def padded(self, x: Tensor) -> Tensor:
-        """Add the zeros around `x` that the convolution itself does not add."""
+        """Pad `x` with the zeros that "SAME" padding asks for and the convolution itself does not add."""
         if not self.pads_itself:
             return x
         return F.pad(x, (*self.same_padding(x.shape[3]), *self.same_padding(x.shape[2])))
 
     def same_padding(self, size: int) -> tuple[int, int]:
-        """Return the zeros before and after a side of `size` pixels in TensorFlow's "SAME" padding."""
+        """Return the numbers of zeros before and after `size` pixels in TensorFlow's "SAME" padding."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
         return total // 2, total - total // 2
@@ -95,7 +95,7 @@ class ConvBNAct(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Scale each channel by a gate computed from all channels' means (arXiv 1709.01507).
 
-    The two layers are matrices, not 1x1 convolutions, as in the reference.
+    The two layers are linear, not 1x1 convolutions, as in NVIDIA's implementation.
     """
 
     def __init__(self, config: ModelConfig, channels: int, squeeze_channels: int) -> None:
@@ -113,8 +113,8 @@ class SqueezeExcitation(nn.Module):
 class StochasticDepth(nn.Module):
     """Add a residual branch to its shortcut; in training, drop a sample's branch with probability 1 - `survival_prob`.
 
-    What survives is scaled by 1 / `survival_prob` (arXiv 1603.09382). The choice is a multiplication, not a branch,
-    so that the graph does not depend on it.
+    Branches that are kept are scaled by 1 / `survival_prob` (arXiv 1603.09382). Samples are dropped by multiplying with
+    zero, so that the graph does not depend on the random choice.
     """
 
     def __init__(self, survival_prob: float) -> None:
@@ -129,34 +129,50 @@ class StochasticDepth(nn.Module):
         return torch.addcmul(shortcut, residual, kept.to(residual.dtype), value=1 / self.survival_prob)
 
     def extra_repr(self) -> str:
-        """Shown by ``print(model)``."""
+        """Return the text that ``print(model)`` shows."""
         return f"survival_prob={self.survival_prob:g}"
 
 
-class MBConv(nn.Module):
-    """Mobile inverted bottleneck: expansion, depthwise convolution, squeeze-and-excitation, projection, shortcut.
+class ResidualBlock(nn.Module):
+    """Branch of convolutions with a shortcut where input and output have the same shape; base of the blocks.
 
-    `expand` is absent where the expansion is 1, `se` in models without squeeze-and-excitation.
+    Args:
+        stage: the stage that the block belongs to.
+        is_first: whether it is the stage's first block, which changes resolution and channels.
+        survival_prob: probability that the branch is kept in training.
     """
 
-    def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
+    def __init__(self, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
         super().__init__()
-        in_channels = stage.in_channels if is_first else stage.out_channels
-        stride = stage.stride if is_first else 1
-        expanded = in_channels * stage.expansion
-
-        self.expand = ConvBNAct(config, in_channels, expanded) if stage.expansion > 1 else None
-        self.depsep = ConvBNAct(config, expanded, expanded, stage.kernel_size, stride, groups=expanded)
-        squeezed = squeeze_channels(config, in_channels, expanded)
-        self.se = SqueezeExcitation(config, expanded, squeezed) if squeezed else None
-        self.proj = ConvBNAct(config, expanded, stage.out_channels, activate=False)
-        self.has_shortcut = stride == 1 and in_channels == stage.out_channels
+        self.in_channels = stage.in_channels if is_first else stage.out_channels
+        self.stride = stage.stride if is_first else 1
+        self.has_shortcut = self.stride == 1 and self.in_channels == stage.out_channels
         self.stochastic_depth = StochasticDepth(survival_prob)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
         y = self.branch(x)
         return self.stochastic_depth(x, y) if self.has_shortcut else y
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Compute the block without its shortcut; shapes as in `forward`."""
+        raise NotImplementedError
+
+
+class MBConv(ResidualBlock):
+    """Mobile inverted bottleneck: expansion, depthwise convolution, squeeze-and-excitation, projection, shortcut.
+
+    `expand` is None where the expansion is 1, `se` in models without squeeze-and-excitation.
+    """
+
+    def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
+        super().__init__(stage, is_first, survival_prob)
+        expanded = self.in_channels * stage.expansion
+        self.expand = ConvBNAct(config, self.in_channels, expanded) if stage.expansion > 1 else None
+        self.depsep = ConvBNAct(config, expanded, expanded, stage.kernel_size, self.stride, groups=expanded)
+        squeezed = squeeze_channels(config, self.in_channels, expanded)
+        self.se = SqueezeExcitation(config, expanded, squeezed) if squeezed else None
+        self.proj = ConvBNAct(config, expanded, stage.out_channels, activate=False)
 
     def branch(self, x: Tensor) -> Tensor:
         """Compute the block without its shortcut; shapes as in `forward`."""
@@ -169,15 +185,43 @@ class MBConv(nn.Module):
         """Apply the depthwise convolution and the BatchNorms and activations around it.
 
         Args:
-            y: what the expansion's convolution returns, or the block's input where there is no expansion.
+            y: output of the expansion's convolution, or the block's input where there is no expansion.
         """
         if self.expand is not None:
             y = self.expand.act(self.expand.bn(y))
         return self.depsep(y)
 
 
+class FusedMBConv(ResidualBlock):
+    """`MBConv` whose expansion and depthwise convolution are one dense convolution (arXiv 2104.00298, section 3.2).
+
+    It has no squeeze-and-excitation. Where the expansion is 1, `expand` is None and the projection is the dense
+    convolution, with the activation.
+    """
+
+    expand: ConvBNAct | None
+
+    def __init__(self, config: ModelConfig, stage: StageConfig, is_first: bool, survival_prob: float) -> None:
+        super().__init__(stage, is_first, survival_prob)
+        kernel_size, out_channels = stage.kernel_size, stage.out_channels
+        if stage.expansion > 1:
+            expanded = self.in_channels * stage.expansion
+            self.expand = ConvBNAct(config, self.in_channels, expanded, kernel_size, self.stride)
+            self.proj = ConvBNAct(config, expanded, out_channels, activate=False)
+        else:
+            self.expand = None
+            self.proj = ConvBNAct(config, self.in_channels, out_channels, kernel_size, self.stride)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Compute the block without its shortcut; shapes as in `forward`."""
+        return self.proj(x if self.expand is None else self.expand(x))
+
+
+BLOCKS: dict[BlockKind, type[MBConv | FusedMBConv]] = {"mbconv": MBConv, "fused": FusedMBConv}
+
+
 def squeeze_channels(config: ModelConfig, in_channels: int, expanded_channels: int) -> int:
-    """Width of the squeeze-and-excitation bottleneck: a quarter of what `config.squeeze_width` names, 0 for none."""
+    """Return the channels of the squeeze-and-excitation bottleneck, 0 for a model without the module."""
     match config.squeeze_width:
         case "input":
             return max(1, in_channels // 4)

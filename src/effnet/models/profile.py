@@ -1,4 +1,4 @@
-"""Size and work of a model, counted without running it.
+"""Size and cost of a model, counted without computing it.
 
 After a model was added, `python -m effnet.models.profile > src/effnet/models/profiles.json` counts all again.
 """
@@ -18,12 +18,13 @@ from effnet.models.registry import model_config
 
 @dataclass(frozen=True)
 class LayerSize:
-    """A convolution's or linear layer's work on one image.
+    """Size of a convolution or linear layer and its cost for one image.
 
     Attributes:
-        inputs, outputs: elements that it reads and returns.
-        weights: its parameters, bias included.
-        macs: multiply-accumulates.
+        inputs: elements of the input.
+        outputs: elements of the output.
+        weights: elements of the weight and of the bias.
+        macs: multiply-accumulate operations.
     """
 
     inputs: int
@@ -33,7 +34,7 @@ class LayerSize:
 
 
 def profile(name: str, image_size: int | None = None) -> Profile:
-    """Count the parameters and the work of a registered model, on the meta device, which takes no memory.
+    """Count the parameters and operations of a registered model, on the meta device.
 
     Args:
         name: a name of `list_models`; a quantized model has the counts of its float model.
@@ -55,7 +56,7 @@ def profile(name: str, image_size: int | None = None) -> Profile:
 
 
 def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
-    """Return the size of every convolution and linear layer by its name, in the order in which they run."""
+    """Return the convolutions and linear layers of a model by name, in the order in which they run."""
     sizes: dict[str, LayerSize] = {}
     names: dict[nn.Module, str] = {}
 
@@ -69,7 +70,7 @@ def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
         model = EfficientNet(config).eval()
         for name, module in list(model.named_modules()):
             if isinstance(module, ConvBNAct):
-                # These keep shapes, and are slow to run on the meta device.
+                # Neither changes shapes, and both are slow on the meta device.
                 module.act = nn.Identity()
                 module.bn = nn.Identity()  # type: ignore[assignment]
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,4 +1,4 @@
-"""From a name to a model."""
+"""Models by name."""
 
 import difflib
 import typing
@@ -15,16 +15,16 @@ _OVERRIDES = {field.name for field in fields(ModelConfig)} - {"name"}
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` knows, in the order of the family."""
+    """Return the names of all models, in the order of the family."""
     return list(MODEL_CONFIGS)
 
 
 def model_config(name: str, **overrides: Any) -> ModelConfig:
-    """The row of `name` with `overrides` applied, checked.
+    """Return the configuration of a model, with overrides applied and checked.
 
     Args:
         name: a name of `list_models`.
-        overrides: fields of `ModelConfig` but `name`; None keeps the row's value.
+        **overrides: fields of `ModelConfig` other than `name`; None keeps the row's value.
 
     Raises:
         UserError: unknown name (the nearest is suggested), unknown override, or a value out of range.
@@ -59,9 +59,9 @@ def _check(config: ModelConfig) -> None:
 
 
 def build_model(name: str, **overrides: Any) -> "EfficientNet":
-    """Return a freshly initialised float model; see `model_config` for the arguments and errors.
+    """Return a freshly initialised float model; quantized ones are made by `effnet.create_model`.
 
-    Quantized twins are made by `effnet.create_model`.
+    Args and errors are those of `model_config`.
     """
     from effnet.models.efficientnet import EfficientNet  # PyTorch, which listing the models does not need
 

@@ -1,4 +1,4 @@
-"""Replacement of modules in a finished model: how kernels and quantizers get into it from outside."""
+"""Replacement of modules in a finished model, by which kernels and quantizers are added from outside."""
 
 import copy
 from collections.abc import Callable
@@ -14,8 +14,8 @@ def replace_modules(model: M, replacement: Callable[[nn.Module], nn.Module]) -> 
 
     Args:
         model: any model; it is not replaced itself.
-        replacement: takes each module, after the modules inside it, and returns what is to stand in its place: a new
-            module, or the same one.
+        replacement: function that is called with each module, innermost first, and returns a new module to put in its
+            place, or the same one to leave it there.
 
     Returns:
         `model`.
@@ -24,16 +24,16 @@ def replace_modules(model: M, replacement: Callable[[nn.Module], nn.Module]) -> 
         replace_modules(child, replacement)
         new = replacement(child)
         if new is not child:
-            model.add_module(name, new)  # in the old one's place in the order
+            model.add_module(name, new)  # keeps the position among the children
     return model
 
 
 def with_state_of(cls: type[M], source: nn.Module) -> M:
-    """Make a module of `cls` out of the state of another, without running the constructor of `cls`.
+    """Return a module of another class with the same state, without running that class's constructor.
 
     Args:
-        cls: a class that computes otherwise with the same state, such as a subclass of the source's.
-        source: the module whose parameters, buffers, children and attributes the new one shares.
+        cls: class of the new module, such as a subclass of the source's with another `forward`.
+        source: module whose parameters, buffers, children and attributes the new one shares.
     """
     new = cls.__new__(cls)
     new.__dict__ = {

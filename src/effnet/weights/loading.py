@@ -395,9 +395,9 @@ def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
         return False
     # Compare a few shapes first, because building the model for all of them is slow.
     depth = sum(stage.depth for stage in config.stages())
-    depthwise = sum(key.endswith(".depsep.conv.weight") for key in translated)
+    projections = sum(key.endswith(".proj.conv.weight") for key in translated)
     head = translated.get("features.conv.weight")
-    if depthwise != depth or head is None or head.shape[0] != config.head_channels:
+    if projections != depth or head is None or head.shape[0] != config.head_channels:
         return False
     target = {key: tensor for key, tensor in _shapes(config).items() if key not in _HEAD}
     state_dict = {

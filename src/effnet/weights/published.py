@@ -36,6 +36,7 @@ class PublishedWeights:
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
+_NORMALISATION = {"imagenet": (_IMAGENET_MEAN, _IMAGENET_STD), "half": (_HALF, _HALF)}
 
 
 def _preprocessing(
@@ -105,8 +106,14 @@ _TORCHVISION = (
     ("efficientnet_b5.IMAGENET1K_V1", "lukemelas-1a07897c", 456, 456, "bicubic", 1e-3, 83.444, 96.628),
     ("efficientnet_b6.IMAGENET1K_V1", "lukemelas-24a108a5", 528, 528, "bicubic", 1e-3, 84.008, 96.916),
     ("efficientnet_b7.IMAGENET1K_V1", "lukemelas-c5b4e57e", 600, 600, "bicubic", 1e-3, 84.122, 96.908),
+    ("efficientnet_v2_s.IMAGENET1K_V1", "dd5fe13b", 384, 384, "bilinear", 1e-3, 84.228, 96.878),
+    ("efficientnet_v2_m.IMAGENET1K_V1", "dc08266a", 480, 480, "bilinear", 1e-3, 85.112, 97.156),
+    ("efficientnet_v2_l.IMAGENET1K_V1", "59c71312", 480, 480, "bicubic", 1e-3, 85.808, 97.788),
 )
 # fmt: on
+
+# The one set that torchvision did not train: Google's weights, converted.
+_TORCHVISION_HALF = ("efficientnet_v2_l.IMAGENET1K_V1",)
 
 _TIMM_ADDRESS = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
 
@@ -159,9 +166,20 @@ _TIMM = (
     ("tf_efficientnet_lite3.in1k", 300, 0.904, "half", "bilinear", 79.808, 94.912),
     ("tf_efficientnet_lite4.in1k", 380, 0.920, "half", "bilinear", 81.532, 95.664),
     ("efficientnet_lite0.ra_in1k", 224, 0.875, "imagenet", "bicubic", 75.480, 92.522),
+    # Google's EfficientNetV2 weights, trained on ImageNet-1k or first on ImageNet-21k. timm squashes the images for M,
+    # for L and for the last of B3; here they are cropped, so that its accuracies of these are not stated.
+    ("tf_efficientnetv2_s.in1k", 384, 1.0, "half", "bicubic", 83.900, 96.698),
+    ("tf_efficientnetv2_s.in21k_ft_in1k", 384, 1.0, "half", "bicubic", 84.288, 97.252),
+    ("tf_efficientnetv2_m.in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_m.in21k_ft_in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_l.in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_l.in21k_ft_in1k", 480, 1.0, "half", "bicubic", None, None),
+    ("tf_efficientnetv2_b0.in1k", 224, 0.875, "imagenet", "bicubic", 78.358, 94.014),
+    ("tf_efficientnetv2_b1.in1k", 240, 0.882, "imagenet", "bicubic", 79.462, 94.722),
+    ("tf_efficientnetv2_b2.in1k", 260, 0.890, "imagenet", "bicubic", 80.194, 95.042),
+    ("tf_efficientnetv2_b3.in1k", 300, 0.904, "imagenet", "bicubic", 81.970, 95.788),
+    ("tf_efficientnetv2_b3.in21k_ft_in1k", 300, 0.9, "half", "bicubic", None, None),
 )
-
-_TIMM_NORMALISATION = {"imagenet": (_IMAGENET_MEAN, _IMAGENET_STD), "half": (_HALF, _HALF)}
 
 # timm builds its `tf_` models as TensorFlow has them, the others with PyTorch's defaults.
 _TIMM_BUILD: dict[bool, tuple[float, Padding]] = {True: (1e-3, "same"), False: (1e-5, "symmetric")}
@@ -239,6 +257,7 @@ def _torchvision_rows() -> list[PublishedWeights]:
     rows = []
     for name, ending, crop, resize, interpolation, bn_epsilon, top1, top5 in _TORCHVISION:
         builder = name.partition(".")[0]
+        mean, std = _NORMALISATION["half" if name in _TORCHVISION_HALF else "imagenet"]
         file_name = f"{builder}_{ending}.pth" if "-" in ending else f"{builder}-{ending}.pth"
         metadata = WeightsMetadata(
             model=builder.replace("_", "-"),
@@ -252,19 +271,24 @@ def _torchvision_rows() -> list[PublishedWeights]:
             top5=top5,
             bn_epsilon=bn_epsilon,
             class_list=IMAGENET,
-            preprocessing=_preprocessing(crop, resize, interpolation),
+            preprocessing=_preprocessing(crop, resize, interpolation, mean, std),
         )
         rows.append(PublishedWeights(metadata))
     return rows
+
+
+def _model_of_timm(name: str) -> str:
+    builder = name.removeprefix("tf_").partition(".")[0]
+    return builder.replace("efficientnetv2", "efficientnet_v2").replace("_", "-")
 
 
 def _timm_rows() -> list[PublishedWeights]:
     rows = []
     for name, size, crop, normalisation, interpolation, top1, top5 in _TIMM:
         bn_epsilon, padding = _TIMM_BUILD[name.startswith("tf_")]
-        mean, std = _TIMM_NORMALISATION[normalisation]
+        mean, std = _NORMALISATION[normalisation]
         metadata = WeightsMetadata(
-            model=name.removeprefix("tf_").partition(".")[0].replace("_", "-"),
+            model=_model_of_timm(name),
             publisher="timm",
             name=name,
             source=_TIMM_ADDRESS.format(name),
