@@ -13,6 +13,7 @@ from effnet.training.optimizer import FlatOptimizer
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 LR = 0.05
 DECAY = 0.1
+EPS = 1e-3
 
 
 def network() -> nn.Sequential:
@@ -22,7 +23,7 @@ def network() -> nn.Sequential:
 
 
 def settings(**changes: object) -> OptimizerSettings:
-    values = {"lr": LR, "weight_decay": DECAY, **changes}
+    values = {"lr": LR, "weight_decay": DECAY, "rmsprop_eps": EPS, **changes}
     return OptimizerSettings(**values)  # type: ignore[arg-type]
 
 
@@ -42,7 +43,7 @@ def torch_optimizer(
     ]
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=nesterov)
-    return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=1e-3, momentum=0.9)
+    return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=EPS, momentum=0.9)
 
 
 @pytest.mark.parametrize(
