@@ -14,6 +14,7 @@ from effnet.training.optimizers import OPTIMIZERS, optimizer_kind
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 LR = 0.05
 DECAY = 0.1
+EPS = 1e-3
 
 
 def network() -> nn.Sequential:
@@ -28,7 +29,7 @@ def settings(**changes: object) -> ResolvedOptimizer:
         "base_lr": LR,
         "optimizer_batch_size": 64,
         "weight_decay": DECAY,
-        "rmsprop_eps": 1e-3,
+        "rmsprop_eps": EPS,
         **changes,
     }
     return ResolvedOptimizer(**values)  # type: ignore[arg-type]
@@ -50,7 +51,7 @@ def torch_optimizer(
     ]
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=nesterov)
-    return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=1e-3, momentum=0.9)
+    return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=EPS, momentum=0.9)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from effnet.data import Batch
 from effnet.data.preprocessing import Preprocessing
 from effnet.quantization.histogram import BINS, Histogram, range_of, sample
 from effnet.quantization.layers import quantizers_of, weighted_layers
+from effnet.quantization.placement import row_of
 from effnet.quantization.quantizer import Quantizer
 from effnet.recipe import QuantizationSettings
 from effnet.runtime.errors import UserError
@@ -97,16 +98,16 @@ def calibrate(
     metrics = rates.summary()
     begun = time.perf_counter()
     _merge([calibrator.histogram for calibrator in calibrators.values()], processes)
-    for quantizer, calibrator in calibrators.items():
-        low, high = range_of(
-            calibrator.histogram,
-            settings.calib_method,
-            percentile=settings.calib_percentile,
-            symmetric=not quantizer.is_asymmetric,
-        )
-        quantizer.set_range(low, high)
-        quantizer.observer = None
-    for quantizer in quantizers_of(model).values():
+    for name, quantizer in quantizers_of(model).items():
+        if calibrator := calibrators.get(quantizer):
+            low, high = range_of(
+                calibrator.histogram,
+                settings.calib_method,
+                percentile=settings.calib_percentile,
+                symmetric=not quantizer.is_asymmetric,
+            )
+            quantizer.set_range(*row_of(name).within_limits(low, high))
+            quantizer.observer = None
         quantizer.rounds = True
     model.train(was_training)
     if not metrics:

@@ -5,6 +5,7 @@ each further quantized tensor costs accuracy for nothing. The rows that all engi
 """
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,9 @@ from effnet.quantization.layers import quantizers_of, weighted_layers
 from effnet.quantization.targets import TARGETS
 from effnet.recipe.choices import TargetName
 from effnet.runtime.errors import UserError
+
+# Where a sigmoid is within 0.0004 of its end, a tenth of a step of 1/255, and SiLU of its negative within 0.003 of 0.
+SATURATED = 8.0
 
 # Largest integers of weights in 8 and in 7 bits.
 _MOST, _MOST_REDUCED = 127, 63
@@ -28,11 +32,17 @@ class Row:
         place: end of the quantizers' names; the first row that matches a name holds.
         targets: engines that want it.
         reason: why it is there.
+        limits: values beyond which what follows is constant to less than its own rounding; a range need not hold them.
     """
 
     place: str
     targets: tuple[TargetName, ...]
     reason: str
+    limits: tuple[float, float] = (-math.inf, math.inf)
+
+    def within_limits(self, low: float, high: float) -> tuple[float, float]:
+        """Return the part of a range that matters."""
+        return max(low, self.limits[0]), min(high, self.limits[1])
 
 
 _ALL: tuple[TargetName, ...] = get_args(TargetName)
@@ -43,6 +53,7 @@ PLACEMENT: tuple[Row, ...] = (
         ("onnxruntime",),
         "a convolution is fused only if its output is quantized; without, it runs in float between conversions. "
         "The others fuse SiLU in float into the convolution's end, where a further rounding is a loss",
+        limits=(-SATURATED, math.inf),
     ),
     Row(
         ".act.gate_quantizer",
@@ -53,6 +64,7 @@ PLACEMENT: tuple[Row, ...] = (
         ".se.gate_quantizer",
         ("onnxruntime",),
         "squeeze-and-excitation's second convolution is fused like the others",
+        limits=(-SATURATED, SATURATED),
     ),
     Row(".branch_quantizer", ("onnxruntime",), "QLinearAdd wants both of its inputs quantized"),
     Row(
