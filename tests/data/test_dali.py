@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from effnet.data import DataSource, Preprocessing
-from effnet.data.augmentations import AUGMENTATIONS
+from effnet.data.augmentations import AUGMENTATIONS, autoaugment_torchvision
 from effnet.data.pack import PackSettings, pack
 from effnet.recipe import DataSettings
 from effnet.runtime.errors import UserError
@@ -276,7 +276,7 @@ def test_an_augmentation_does_what_was_drawn(
     drawn[stage] = number, magnitude, negated
     fixed = replace(augmentation, draw=lambda random: drawn)
     changed = replace(AUGMENTATIONS["autoaugment-torchvision"], dali=lambda side: fixed)
-    monkeypatch.setitem(AUGMENTATIONS, changed.name, changed)
+    monkeypatch.setattr(autoaugment_torchvision, "AUGMENTATION", changed)
     plain = next(iter(of(opened_dali(size=64).train))).images
     augmented = next(iter(of(opened_dali(size=64, augmentation=changed.name).train))).images
     difference = (augmented.float() - expected(plain.contiguous()).float()).abs()
