@@ -70,6 +70,7 @@ def test_classifying_an_image_loads_no_compiler(tmp_path: Path, images: Path) ->
     assert modules & COMPILER == set()
 
 
+@pytest.mark.slow
 def test_the_stored_counts_are_those_of_the_models() -> None:
     assert FILE.read_text() == profiles_as_json(), "see `effnet/models/profile.py`"
     listed = list_profiles()

@@ -1,5 +1,6 @@
 import ast
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,12 @@ def test_one_line_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder: can't be written"):
         write_text(folder, "")
     assert names(tmp_path) == ["folder"]
+
+
+def test_an_error_of_another_file_is_not_this_ones(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "best.pth") as temporary:
+        shutil.copyfile(tmp_path / "latest.pth", temporary)
+    assert names(tmp_path) == []
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,7 +222,8 @@ def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -
         "bytes": tar.stat().st_size,
         "sha256": sha256_of(tar),
     }
-    write_text(tar.with_suffix(".idx"), shard.dali_index())
+    with atomic_file(tar.with_suffix(".idx"), "w", scratch=plan.unfinished) as file:
+        file.write(shard.dali_index())
     # last, since it is by this that the shard counts as written
     _write_json(
         plan.unfinished / f"{number:06d}.json", {"shard": facts, "bad": bad, "records": shard.records}
@@ -313,7 +314,7 @@ def _write_index(plan: _Plan) -> None:
         raise UserError(f"{plan.images.root} holds no image that can be decoded")
     records = io.BytesIO()
     np.save(records, np.array(rows, dtype=RECORD))
-    with atomic_file(plan.out / RECORDS) as file:
+    with atomic_file(plan.out / RECORDS, scratch=plan.unfinished) as file:
         file.write(records.getvalue())
     index = {
         **plan.header,
