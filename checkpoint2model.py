@@ -1,4 +1,4 @@
-"""The reference's `checkpoint2model.py`: pure weights of a checkpoint. The same as `effnet export weights`."""
+"""NVIDIA's `checkpoint2model.py`: pure weights of a checkpoint. The same as `effnet export weights`."""
 
 import sys
 

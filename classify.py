@@ -1,4 +1,4 @@
-"""The reference's `classify.py`: what is in a photograph. The same as `effnet classify`."""
+"""NVIDIA's `classify.py`: what is in a photograph. The same as `effnet classify`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The reference's `launch.py`: a published recipe by its parts. The same as `effnet train --recipe NAME`."""
+"""NVIDIA's `launch.py`: a published recipe by its parts. The same as `effnet train --recipe NAME`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The reference's `main.py`: train a model, or validate it with `--evaluate`. The same as `effnet train`."""
+"""NVIDIA's `main.py`: train a model, or validate it with `--evaluate`. The same as `effnet train`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The reference's `model2onnx.py`: a model as ONNX. `effnet export onnx` with the batch fixed at `-b`."""
+"""NVIDIA's `model2onnx.py`: a model as ONNX. `effnet export onnx` with the batch fixed at `-b`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The reference's `multiproc.py`: start a script in several processes. It hands over to `torchrun`."""
+"""NVIDIA's `multiproc.py`: start a script in several processes. It hands over to `torchrun`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The reference's `quant_main.py`: quantize, train and validate a model. The same as `effnet quantize`."""
+"""NVIDIA's `quant_main.py`: quantize, train and validate a model. The same as `effnet quantize`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What starts runs on clusters is valid, as far as that can be told without one."""
+"""Files that start runs on clusters are valid, as far as that can be told without one."""
 
 import os
 import re
@@ -128,7 +128,7 @@ def test_manifest_starts_a_published_recipe() -> None:
     assert job["spec"]["runtimeRef"]["kind"] == runtime["kind"]
     arguments = job["spec"]["trainer"]["args"]
     given = dict(word.split("=") for word in arguments if "=" in word)
-    assert find_recipe(given["--recipe"]).verb == "train"
+    assert find_recipe(given["--recipe"]).command == "train"
     (container,) = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"][
         "spec"
     ]["containers"]

@@ -49,7 +49,7 @@ PLACES = {
     " ...": "",
 }
 
-# In the document's order, which makes files before it uses them; each with the <version> that stands for all.
+# In the order of NVIDIA's README, which makes files before it uses them; each with the <version> that stands for all.
 COMMANDS = [
     # Quick Start Guide
     (
@@ -180,7 +180,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_here(root: Path, command: str) -> int:
-    """Run a script with its arguments as its own program would, in this process; gives the exit code."""
+    """Run a script with its arguments as its own program would, in this process; return the exit code."""
     script, *arguments = shlex.split(command)
     before = Path.cwd(), sys.argv, dict(os.environ)
     os.chdir(root)
@@ -199,7 +199,7 @@ def run_here(root: Path, command: str) -> int:
 
 
 def replaced(command: str, version: str) -> str:
-    """A command of the document with what stands here for its places, counts and the size of the images."""
+    """A command of NVIDIA's README with what stands here for its places, counts and the size of the images."""
     makes_checkpoint = "<# of QAT epochs>" in command
     for words, here in PLACES.items():
         command = command.replace(words, here)
@@ -223,7 +223,7 @@ def replaced(command: str, version: str) -> str:
 
 
 def uses_files(command: str) -> bool:
-    """Whether a command reads what another one wrote, or writes what another one reads."""
+    """Return whether a command reads what another one wrote, or writes what another one reads."""
     return any(word in command for word in ("weight", "checkpoint", "quant"))
 
 
@@ -294,7 +294,7 @@ def test_scripts_start_the_recipe_of_their_name() -> None:
         given = dict(pairwise(words))
         recipe = published(given["--model"], given["--platform"], given["--precision"], given["--mode"])
         assert recipe.name.startswith(f"{model}/{platform}/{precision}/")
-        assert recipe.verb == ("quantize" if quantizes(path) else "train")
+        assert recipe.command == ("quantize" if quantizes(path) else "train")
         assert ("benchmark_inference" in recipe.name) == ("inference" in path.parts)
         assert given.get("--epochs") == ("400" if epochs else None)
         assert words[:3] == [str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "8"]

@@ -1,10 +1,9 @@
 """Prose check: the project's word list, applied to documentation, docstrings, comments, messages and names.
 
-    python -m tools.prose [--all] [PATH ...]
+    python -m tools.prose [PATH ...]
 
 Each finding is printed as ``file:line: message``; the exit code is 1 if there is one. Code in backticks and code blocks
-are not prose. The table ``[tool.prose]`` in ``pyproject.toml`` holds the ``paths`` to check, what to ``skip``, and the
-``exempt`` paths, each with its owner; `--all` checks those too and counts the findings of each directory.
+are not prose. The table ``[tool.prose]`` in ``pyproject.toml`` holds the ``paths`` to check and those to ``skip``.
 """
 
 import argparse
@@ -14,7 +13,6 @@ import re
 import sys
 import tokenize
 import tomllib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +63,8 @@ RULES = (
     _rule(r"\bthe\s+reference\b(?!\s+implementation)", "NVIDIA's implementation"),
     # A quantized model and the float model with the same layers are twins; a kernel has a reference implementation.
     _rule(
-        r"(?<!quantized\s)(?<!float\s)\btwins?\b", "reference implementation, quantized twin or float twin"
+        r"(?<!quantized\s)(?<!float\s)\btwins?\b(?!:)",
+        "reference implementation, quantized twin or float twin",
     ),
     _rule(r"\A(verbs?)\Z", "command", "name"),
     _rule(r"\A(peers?|contenders?)\Z", "baseline, implementation", "name"),
@@ -175,20 +174,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m tools.prose", description="Check the project's prose.")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="files and folders [default: all]")
-    parser.add_argument("--all", action="store_true", help="check exempt paths too, and count by directory")
     arguments = parser.parse_args(argv)
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["prose"]
-    exempt = [] if arguments.all else list(settings["exempt"])
-    counts: Counter[str] = Counter()
+    count = 0
     given = [str(Path(path).resolve()) for path in arguments.paths] or settings["paths"]
-    for file in files_to_check(given, [*settings["skip"], *exempt]):
+    for file in files_to_check(given, settings["skip"]):
         name = file.relative_to(REPOSITORY)
         for line, message in findings(file):
-            counts[str(name.parent)] += 1
+            count += 1
             print(f"{name}:{line}: {message}")
-    if arguments.all:
-        print(*(f"{count:5} {folder}" for folder, count in sorted(counts.items())), sep="\n")
-    return int(bool(counts))
+    return int(count > 0)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def data(good: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
     def train(*arguments: str, workspace: str = "") -> str:
-        """Train as `effnet train` with quick settings; gives the one line of a failure."""
+        """Train as `effnet train` with quick settings; return the one line of a failure."""
         quick = [
             "-a",
             "efficientnet-lite0",

@@ -1,4 +1,4 @@
-"""Flags are the recipe's settings, under the reference's names."""
+"""Flags are the recipe's settings, under NVIDIA's names."""
 
 import argparse
 
@@ -17,7 +17,7 @@ def parse(*arguments: str) -> dict[str, object]:
     return given_settings(parser.parse_args(arguments))
 
 
-# Every flag of the document and of the reference's scripts, with the setting it becomes.
+# Every flag of NVIDIA's README and scripts, with the setting it becomes.
 REFERENCE_FLAGS = [
     ("--arch efficientnet-b4", {"arch": "efficientnet-b4"}),
     ("-a efficientnet-b4", {"arch": "efficientnet-b4"}),

@@ -1,4 +1,4 @@
-"""What tests of loaders share."""
+"""Helpers for tests of loaders."""
 
 from collections.abc import Iterable
 

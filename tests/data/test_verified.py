@@ -1,4 +1,4 @@
-"""What is found broken before a training is what decoding in full finds, and what is sound is remembered."""
+"""The check before a training finds what decoding in full finds, and remembers sound files."""
 
 import io
 import os

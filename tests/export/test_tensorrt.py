@@ -1,4 +1,4 @@
-"""What `effnet export tensorrt` leaves where there is no TensorRT: all but the engine, and how to build it."""
+"""Output of `effnet export tensorrt` without TensorRT: all but the engine, and the command that builds it."""
 
 import json
 from pathlib import Path

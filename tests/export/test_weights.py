@@ -1,4 +1,4 @@
-"""Pure weights out of a checkpoint, by the reference's command and by ours."""
+"""Pure weights out of a checkpoint, by NVIDIA's command and by ours."""
 
 import subprocess
 import sys

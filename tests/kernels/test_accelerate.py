@@ -1,4 +1,4 @@
-"""Which runs on a CPU take this project's kernels for it."""
+"""Runs on a CPU that take this project's kernels."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Models whose blocks run the kernels (here: their twins) are the same models."""
+"""Models whose blocks run the kernels (here: their plain PyTorch version) are the same models."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The operators on a CPU, where their twins run: meaning, gradients, what compilers see."""
+"""The operators on a CPU, where their plain PyTorch version runs: meaning, gradients, what compilers see."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_twin_gives_the_truth(case: Case) -> None:
+def test_plain_pytorch_is_right(case: Case) -> None:
     assert not runs_kernels(torch.zeros(1))
     check(case, torch.float64, 1e-13)
 

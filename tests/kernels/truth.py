@@ -1,4 +1,4 @@
-"""What the kernels must give, written with PyTorch's own layers, and the sizes that they are tried on."""
+"""Expected results of the kernels, written with PyTorch's own layers, and the sizes that they are tried on."""
 
 from typing import NamedTuple
 

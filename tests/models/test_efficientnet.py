@@ -1,4 +1,4 @@
-"""What holds for every member of the family."""
+"""Properties of every member of the family."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The models are the reference's: keys, shapes, parameters and logits."""
+"""The models are NVIDIA's: keys, shapes, parameters and logits."""
 
 from pathlib import Path
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""The table of places: every quantizer has a row, and the document's are those for TensorRT."""
+"""The table of places: every quantizer has a row, and NVIDIA's are those for TensorRT."""
 
 import pytest
 import torch

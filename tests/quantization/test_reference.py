@@ -33,7 +33,7 @@ def facts(shared_dir: Path) -> dict[str, npt.NDArray[Any]]:
 def state_dict(
     facts: dict[str, npt.NDArray[Any]], shapes: dict[str, dict[str, list[int]]], deterministic: ModuleType
 ) -> dict[str, Tensor]:
-    """Entries of the reference's quantized network, under its own keys."""
+    """Entries of NVIDIA's quantized network, under its own keys."""
     entries = {}
     for key, shape in shapes[NAME].items():
         given = facts.get(f"bn/{key}", facts.get(f"amax/{key}"))
@@ -82,7 +82,7 @@ def test_activations_with_quantizers_on(
 def test_ranges_that_calibration_finds(
     model: EfficientNet, facts: dict[str, npt.NDArray[Any]], deterministic: ModuleType
 ) -> None:
-    """The largest absolute value in front of each quantizer, with quantizers off, is the reference's `_amax`."""
+    """The largest absolute value in front of each quantizer, with quantizers off, is NVIDIA's `_amax`."""
     seen: dict[str, float] = {}
     for name, quantizer in quantizers_of(model).items():
         if quantizer.is_on and not quantizer.shape:

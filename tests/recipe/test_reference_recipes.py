@@ -35,7 +35,7 @@ def reference(shared_dir: Path) -> dict[str, Any]:
 
 
 def expected(facts: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Every recipe of the reference: name, processes, and its values under our settings' names."""
+    """Every recipe of NVIDIA's implementation: name, processes, and its values under our settings' names."""
     for model, platforms in facts["models"].items():
         script = facts["defaults"]["qat_scripts"].get(model)
         for platform, precisions in platforms.items():
@@ -63,7 +63,7 @@ def in_our_terms(values: dict[str, Any], precision: str) -> dict[str, Any]:
     assert ours.pop("amp") == (precision == "AMP")
     ours["precision"] = precision.lower()
     ours["no_checkpoints"] = not ours.pop("save_checkpoints")
-    # The reference's scale is dynamic in spite of the setting's name ("amp_loss_scale").
+    # NVIDIA's scale is dynamic in spite of the setting's name ("amp_loss_scale").
     if "static_loss_scale" in ours:
         ours |= {"initial_loss_scale": ours["static_loss_scale"], "static_loss_scale": None}
     ours.setdefault("prof", None)

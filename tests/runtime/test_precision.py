@@ -13,7 +13,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def capability(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What the GPU can do: the last entry."""
+    """Features of the GPU: the last entry."""
     known = [(8, 0)]
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: known[-1])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")

@@ -1,4 +1,4 @@
-"""NGC's files in their published form, rebuilt from the reference's facts, give the reference's logits."""
+"""NGC's files in their published form, rebuilt from NVIDIA's facts, give NVIDIA's logits."""
 
 import logging
 from pathlib import Path

@@ -86,7 +86,7 @@ def prepare_imagenet(
 
 
 def read_val_classes(path: Path) -> list[str]:
-    """Class folders of the validation images, one a line, in the order of the images' names.
+    """Class folders of the validation images, one per line, in the order of the images' names.
 
     Raises:
         UserError: a file that can't be read.

@@ -1,6 +1,7 @@
-"""Kernels of this project's own, where the libraries are far from what the machine can do.
+"""Kernels of this project, and what puts them into a plain model from outside (`accelerate`).
 
-On a CPU: `cpu`. On a GPU depthwise convolutions with the BatchNorm and activation around them: `operators` holds what
-PyTorch sees, `triton_depthwise` the Triton kernels, `twin` their meaning in plain PyTorch, `block` the composition that
-a model's block runs with them, and `choose` decides by measurement which blocks do.
+On a CPU: `cpu_convolution` replaces convolutions in training, `cpu_rounding` does fake quantization. On a GPU:
+depthwise convolutions with the BatchNorms and activations around them. `operators` holds the operators that PyTorch sees,
+`triton_depthwise` the Triton kernels, `reference` the plain PyTorch version, `block` the block that runs them, and
+`choose` decides by measurement which blocks do.
 """

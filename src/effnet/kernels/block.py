@@ -1,4 +1,4 @@
-"""What a block runs in place of its expansion's BatchNorm, its depthwise convolution and that one's BatchNorm.
+"""Block that runs the kernels for the depthwise convolution and the BatchNorms and activations around it.
 
 In the library's form, each of BatchNorm's statistics, its application, SiLU and the convolution reads the expanded
 tensor and most write one. Here BatchNorm is a scale and a shift of each channel, made from a mean and a variance by
@@ -79,7 +79,7 @@ def filtered(
     top_left: tuple[int, int],
     tile: int,
 ) -> Tensor:
-    """Depthwise convolution with BatchNorm and activation after it and, unless `before` is None, before it.
+    """Apply a depthwise convolution with BatchNorm and activation after it and, unless `before` is None, before it.
 
     Args:
         x: (N, C, H, W); under autocast it is taken to autocast's type.
@@ -99,7 +99,7 @@ def filtered(
     scale = shift = None
     if before is not None:
         statistics = moments(x) if before.training else None
-        scale, shift = _normalisation(before, statistics, _numbers(x))
+        scale, shift = _normalisation(before, statistics, _elements(x))
     y, mean, variance = depthwise(
         x,
         weight.to(x.dtype),
@@ -111,24 +111,24 @@ def filtered(
         NONE if before is None else name,
         tile,
     )
-    scale, shift = _normalisation(after, (mean, variance) if after.training else None, _numbers(y))
+    scale, shift = _normalisation(after, (mean, variance) if after.training else None, _elements(y))
     return activation(y * scale[:, None, None] + shift[:, None, None]).to(y.dtype)
 
 
-def _numbers(x: Tensor) -> int:
-    """Numbers of each channel."""
+def _elements(x: Tensor) -> int:
+    """Return the number of elements of each channel."""
     return x.numel() // x.shape[1]
 
 
 def _normalisation(
     norm: nn.BatchNorm2d, statistics: tuple[Tensor, Tensor] | None, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each channel, (C,), that apply `norm`.
+    """Return scale and shift of each channel, (C,), that apply `norm`.
 
     Args:
         norm: it learns the batch's statistics.
         statistics: mean and biased variance of the batch; None takes those that `norm` has learnt.
-        count: numbers of each channel in the batch.
+        count: elements of each channel in the batch.
     """
     if statistics is None:
         assert norm.running_mean is not None

@@ -1,4 +1,4 @@
-"""Which blocks of a model run the kernels: those in which they are measured to be faster than the library.
+"""Choice of the blocks that run the kernels: those in which they are measured to be faster than PyTorch's operators.
 
 The blocks of a network have about a dozen different shapes. For each, the part of a block that the kernels stand for
 is timed forward and backward both ways, on the device and in the precision of the run, compiled if the run is. The
@@ -45,7 +45,7 @@ AGREEMENT = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found for one shape.
+    """Result of the measurement of one shape.
 
     Attributes:
         tile: index of the fastest tile, or None if the library is faster than all of them.
@@ -162,7 +162,7 @@ def block_sides(model: EfficientNet, image_size: int) -> Iterator[tuple[str, MBC
 
 
 def shape_name(block: MBConv, side: int, batch_size: int) -> str:
-    """All of a block that its time depends on, in words: ``256x96x112x112 3x3/2 symmetric SiLU``."""
+    """Return all of a block that its time depends on, in words: ``256x96x112x112 3x3/2 symmetric SiLU``."""
     conv, expands = block.depsep.conv, block.expand is not None
     return (
         f"{batch_size}x{conv.in_channels}x{side}x{side} {conv.kernel_size[0]}x{conv.kernel_size[0]}"
@@ -172,7 +172,7 @@ def shape_name(block: MBConv, side: int, batch_size: int) -> str:
 
 
 def _environment(device: torch.device, workload: Workload) -> str:
-    """All that a verdict depends on beside the shape."""
+    """Return all that a verdict depends on besides the shape."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     how = ", ".join(
@@ -196,7 +196,7 @@ def _read(cache: Path) -> dict[str, dict[str, Verdict]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.warning("kernels: %s can't be read and is measured anew (%s)", cache, error)
+        logger.warning("kernels: %s can't be read; measuring again (%s)", cache, error)
         return {}
 
 
@@ -238,7 +238,7 @@ def measure_block(block: MBConv, side: int, workload: Workload) -> Verdict:
 
 @contextmanager
 def _left_out_on_failure(tile: int) -> Iterator[None]:
-    """Whatever a kernel may find missing on a GPU, or a compiler in a kernel: the library is there instead."""
+    """Leave a tile out if it fails for any reason: PyTorch's operators remain."""
     try:
         yield
     except Exception as error:
@@ -261,7 +261,7 @@ def _compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 
 
 def candidates(columns: int) -> list[int]:
-    """Tiles worth timing for images of `columns` columns: those that keep most of their lanes busy."""
+    """Return the tiles worth timing for images of `columns` columns: those that keep most of their lanes busy."""
 
     def filled(tile: Tile) -> float:
         wide = tile.strips * tile.columns
@@ -272,7 +272,7 @@ def candidates(columns: int) -> list[int]:
 
 
 def _step(block: MBConv, tile: int | None, side: int, workload: Workload) -> Callable[[], Sequence[Tensor]]:
-    """Forward, and in training backward, of what the kernels stand for, on random numbers that are always the same."""
+    """Return a step of the part that the kernels replace, forward and in training backward, on fixed random tensors."""
     block = with_tile(block, tile, workload)
     conv, device = block.depsep.conv, block.depsep.conv.weight.device
     out = -(-side // conv.stride[0])
@@ -313,7 +313,7 @@ def _step(block: MBConv, tile: int | None, side: int, workload: Workload) -> Cal
 
 
 def milliseconds(step: Callable[[], object], device: torch.device) -> float:
-    """Median time of a step, by device events on a GPU."""
+    """Return the median time of a step in milliseconds, by device events on a GPU."""
     for _ in range(WARMUP):
         step()
     if device.type != "cuda":

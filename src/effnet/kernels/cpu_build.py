@@ -1,7 +1,7 @@
 """C++ kernels for the CPU, compiled on the machine that runs them.
 
-They are C++ without PyTorch's headers, so the machine's compiler makes each in about two seconds, once. Their OpenMP
-calls find PyTorch's threads, for they are not linked with a library of their own. Without a compiler everything works
+They are C++ without PyTorch's headers, so the machine's compiler makes each in seconds, once. Their OpenMP calls
+find PyTorch's threads, because they are not linked with a library of their own. Without a compiler everything works
 with PyTorch's operators.
 """
 
@@ -25,7 +25,7 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi
 
 @functools.cache
 def load_kernels(source: Path) -> ctypes.CDLL | None:
-    """The functions of a C++ file; built the first time, and None where that can't be done.
+    """Load the functions of a C++ file, which is compiled the first time; None where that can't be done.
 
     Args:
         source: the file.
@@ -61,7 +61,7 @@ def _build(compiler: str, source: Path, path: Path) -> None:
 
 
 def _processor() -> list[bytes]:
-    """What the code is made for: a home directory may be shared by different machines."""
+    """Return the processor that the code is compiled for: different machines may share a home directory."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Convolutions for training on a CPU, where the library is far from what the machine can do."""
+"""Convolutions for training on a CPU that are faster than the library's."""
 
 import functools
 
@@ -22,7 +22,7 @@ class DepthwiseConv2d(Conv2d):
 
 
 class DenseConv2d(Conv2d):
-    """Convolution that trains single pixels as a matrix product, whose gradient takes a half to a sixth of the time."""
+    """Convolution that trains single pixels as a matrix product, whose gradient is faster."""
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Conv2d.convolved`."""

@@ -1,12 +1,6 @@
-"""Depthwise convolutions on CPUs, with a weight gradient of this project's own.
+"""Depthwise convolutions on CPUs with a faster weight gradient.
 
-It is for those 5 wide in channels-last, for which oneDNN has no vectorised code. Milliseconds on two cores with
-AVX-512, batch 16 at the sizes that B0 has for images of 224 px:
-
-    channels  map      library  this kernel
-         240  28 x 28     7.96         1.27
-         672  14 x 14     5.19         0.95
-        1152   7 x 7      2.98         0.61
+It is for kernels 5 wide in channels-last, for which oneDNN has no vectorised code (`docs/performance.md`).
 """
 
 import ctypes
@@ -27,12 +21,12 @@ _SMALL_MAP = 9  # pixels, up to which the library is slow for kernels 3 wide as 
 
 
 def pays(channels: int, kernel: int, height: int, width: int) -> bool:
-    """Whether the kernel takes such a convolution and has been measured to be faster than the library."""
+    """Return whether the kernel supports such a convolution and is faster than the library there."""
     return channels % _LANES == 0 and (kernel == 5 or (kernel == 3 and height * width <= _SMALL_MAP))
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Depthwise convolution whose weight gradient is this module's; `is_available` must have said yes.
+    """Depthwise convolution whose weight gradient is this module's; `is_available` must be true.
 
     Args:
         x: float32 (N, C, H, W) on the CPU.
@@ -44,7 +38,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 
 
 def is_available() -> bool:
-    """Whether the kernel can be used on this machine; builds it the first time."""
+    """Return whether the kernel can be used on this machine; compile it the first time."""
     return load_kernels(_SOURCE) is not None
 
 

@@ -1,11 +1,6 @@
 """Fake quantization on CPUs in one pass over memory, where PyTorch's operators take five.
 
-A function of a rounded value has 256 values, so it and its gradient are looked up. Milliseconds for 4.8 million
-values on two cores with AVX2, where a copy takes 1.1:
-
-    rounding to the grid               0.7, with PyTorch's operators 2.2
-    SiLU of it with a rounded gate     2.3, and plain SiLU 4.0
-    its gradient                       3.4, and plain SiLU's 3.9
+A function of a rounded value has 256 values, so it and its gradient are looked up.
 """
 
 import ctypes
@@ -26,7 +21,7 @@ TABLE = OUTSIDE + 1
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the operators of this module can be called with `x`: dense float32 on a CPU, and there is a compiler."""
+    """Return whether this module's operators take `x`: dense float32 on a CPU, and a compiler is there."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -36,7 +31,7 @@ def takes(x: Tensor) -> bool:
 
 
 def table_of(values: Tensor, *, outside: float, not_a_number: float) -> Tensor:
-    """A table for `round_table` and its gradient.
+    """Return a table for `round_table` and its gradient.
 
     Args:
         values: float32 (levels,), at most 256, from the lowest level up.

@@ -1,7 +1,7 @@
 """Operators of PyTorch over the kernels: `effnet::depthwise` with its gradient, and `effnet::moments`.
 
 On CUDA tensors they run the Triton kernels, which `torch.compile` sees and takes into its graph; elsewhere, or
-without Triton, their twins in plain PyTorch. With TRITON_INTERPRET=1 the kernels run on a CPU, which is for tests.
+without Triton, their plain PyTorch versions. With TRITON_INTERPRET=1 the kernels run on a CPU, which is for tests.
 """
 
 import functools
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from effnet.kernels import twin
+from effnet.kernels import reference
 from effnet.kernels.geometry import Geometry
 from effnet.kernels.tiles import TILES, Tile
 
@@ -23,12 +23,12 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 
 @functools.cache
 def has_triton() -> bool:
-    """Whether Triton is installed."""
+    """Return whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
 def runs_kernels(x: Tensor) -> bool:
-    """Whether the operators run kernels on `x`, not twins."""
+    """Return whether the operators run kernels on `x`, not plain PyTorch."""
     return (x.is_cuda or INTERPRETING) and has_triton()
 
 
@@ -65,7 +65,7 @@ def depthwise(
     geometry = Geometry(kernel, stride, top, left, *x.shape[2:])
     if not runs_kernels(x):
         with torch.autocast(x.device.type, enabled=False):
-            return twin.forward(x, weight, scale, shift, geometry, activation)
+            return reference.forward(x, weight, scale, shift, geometry, activation)
     from effnet.kernels.triton_depthwise import forward_kernel
 
     batch, channels = x.shape[:2]
@@ -129,7 +129,7 @@ def depthwise_backward(
     if not runs_kernels(x):
         whole = grad_y.to(constants.dtype) + constants[:, None, None] + slopes[:, None, None] * y
         with torch.autocast(x.device.type, enabled=False):
-            return twin.backward(x, weight, scale, shift, whole, geometry, activation)
+            return reference.backward(x, weight, scale, shift, whole, geometry, activation)
     from effnet.kernels.triton_depthwise import backward_kernel
 
     batch, channels = x.shape[:2]
@@ -161,7 +161,7 @@ def depthwise_backward(
 def _division(
     tile: Tile, batch: int, channels: int, rows: int, columns: int
 ) -> tuple[dict[str, int], tuple[int, int]]:
-    """How a kernel divides a tensor, and its grid."""
+    """Return the constants by which a kernel divides a tensor, and its grid."""
     rows_each = min(tile.rows, rows)
     chunks, groups = -(-rows // rows_each), -(-columns // (tile.strips * tile.columns))
     division = {
@@ -276,7 +276,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
     It needs no kernel: what makes it an operator is that it keeps x itself for its gradient, not a wider copy.
     """
-    return twin.moments(x)
+    return reference.moments(x)
 
 
 def _keep_moments(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:

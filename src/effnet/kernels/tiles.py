@@ -1,4 +1,4 @@
-"""How a kernel divides its work: the few divisions that are worth timing."""
+"""Divisions of a kernel's work: the few that are worth timing."""
 
 from dataclasses import dataclass
 

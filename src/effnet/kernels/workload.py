@@ -1,4 +1,4 @@
-"""What a run asks of a model, on which the choice of kernels depends."""
+"""Demands of a run on its model, on which the choice of kernels depends."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Mode = Literal["auto", "triton", "torch"]
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run asks of a model.
+    """Demands of a run on its model.
 
     Attributes:
         batch_size: images of a step.

@@ -81,7 +81,7 @@ def layer_sizes(config: ModelConfig) -> dict[str, LayerSize]:
 
 
 def profiles_as_json() -> str:
-    """Return the content of `profiles.json`: the profile of every float model, one a line."""
+    """Return the content of `profiles.json`: the profile of every float model, one per line."""
     names = [name for name, config in MODEL_CONFIGS.items() if not config.quantized]
     lines = (f"{json.dumps(name)}: {json.dumps(asdict(profile(name)))}" for name in names)
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -237,7 +237,7 @@ class QuantizationSettings:
     target: TargetName = setting("tensorrt")
     """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
     calib_method: Literal["percentile", "max", "entropy", "mse"] = setting("percentile")
-    """how the range of an activation follows from its histogram"""
+    """method that finds the range of an activation from its histogram"""
     calib_percentile: float = setting(99.99, above=50, high=100, metavar="PERCENT")
     """share of an activation's values that its range holds, with --calib-method percentile"""
     calib_batches: int = setting(10, low=1, metavar="BATCHES")

@@ -17,7 +17,7 @@ _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _HEADERS = {"User-Agent": "effnet", "Accept-Encoding": "identity"}
 
 NETWORK_ERRORS = (OSError, http.client.HTTPException)
-"""what a request raises where the network or the server fails"""
+"""errors that a request raises if the network or the server fails"""
 
 Redirected = Callable[[str, Mapping[str, str]], None]
 """is called with the new address and the headers of the answer before a redirection is followed"""

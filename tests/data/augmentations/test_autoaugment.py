@@ -183,7 +183,7 @@ def test_the_policy_is_nvidias(facts: dict[str, Any]) -> None:
 
 
 def outcomes(facts: dict[str, Any]) -> Iterator[tuple[tuple[tuple[str, int] | None, ...], float]]:
-    """What may happen to an image, and its probability; some outcomes come more than once."""
+    """Outcomes for an image and their probabilities; some outcomes come more than once."""
     for row in facts["sub_policies"]:
         (a, p, level_a), (b, q, level_b) = row["first"], row["second"]
         for first, share_a in (((plain(a), level_a), p), (None, 1 - p)):

@@ -1,4 +1,4 @@
-"""The operators' meaning, in plain PyTorch: what the kernels are tested against, and what runs without a GPU."""
+"""Plain PyTorch version of the operators: the kernels are tested against it, and it runs where there is no GPU."""
 
 from collections.abc import Callable
 
