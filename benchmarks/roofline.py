@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.ceilings import Ceilings, measure_ceilings
-from benchmarks.work import STAGES, Work, count_work
+from benchmarks.work import Work, count_work, stage_names
 from effnet.benchmark.environment import environment
 from effnet.benchmark.train import own_step, synthetic_trainer
 from effnet.kernels.choose import milliseconds
@@ -128,7 +128,7 @@ def _stage_times(
 ) -> dict[str, float]:
     """Return the seconds of each stage on the output of the one before; in training mode, of forward and backward."""
     times, x = {}, images
-    for stage in STAGES:
+    for stage in stage_names(model.config):
         module = model.get_submodule(stage)
         if compiles:
             torch.compiler.reset()  # all stages share a class, and the compiler limits its versions of one class

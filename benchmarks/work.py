@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from effnet.models.config import ModelConfig
 from effnet.models.profile import LayerSize, layer_sizes
 
-STAGES = ("stem", *(f"layers.{index}" for index in range(7)), "features", "classifier")
 UPDATE = "update"
 WEIGHT_BYTES = 4
 # Read: weight, gradient, the optimizer's two averages, the EMA; written: all of them but the gradient.
@@ -67,6 +66,12 @@ class Work:
         return Work(self.moved + other.moved, self.operations + other.operations)
 
 
+def stage_names(config: ModelConfig) -> tuple[str, ...]:
+    """Return the stages of a model by the names of their modules, in the order in which they run."""
+    layers = (f"layers.{index}" for index in range(len(config.stages())))
+    return ("stem", *layers, "features", "classifier")
+
+
 def count_work(config: ModelConfig, batch_size: int, element_bytes: int, training: bool) -> dict[str, Work]:
     """Count the work of each stage, and in training that of the weights' update.
 
@@ -82,7 +87,7 @@ def count_work(config: ModelConfig, batch_size: int, element_bytes: int, trainin
     layers = layer_sizes(config)
     phases = ("forward", "backward") if training else ("inference",)
     work = {}
-    for stage in STAGES:
+    for stage in stage_names(config):
         inside = {name: size for name, size in layers.items() if name.startswith(f"{stage}.")}
         elements = sum(_stage_elements(stage, inside, phase) for phase in phases)
         images = sum(_image_bytes(stage, inside) for _ in phases)
@@ -122,15 +127,17 @@ def _stage_elements(stage: str, layers: Mapping[str, LayerSize], phase: str) -> 
 
 
 def _block_elements(block: str, layers: Mapping[str, LayerSize], passes: Passes) -> int:
-    expand, depthwise = layers.get(f"{block}.expand.conv"), layers[f"{block}.depsep.conv"]
-    projected = layers[f"{block}.proj.conv"].outputs
-    inputs = (expand or depthwise).inputs
-    elements = inputs * passes.input + depthwise.outputs * passes.filtered + projected * passes.projected
+    projection = layers[f"{block}.proj.conv"]
+    expand, depthwise = layers.get(f"{block}.expand.conv"), layers.get(f"{block}.depsep.conv")
+    inputs, projected = (expand or depthwise or projection).inputs, projection.outputs
+    elements = inputs * passes.input + projected * passes.projected
     if expand is not None:
         elements += expand.outputs * passes.expanded
-    if f"{block}.se.squeeze" in layers:
-        elements += depthwise.outputs * passes.squeezed
-    # Only the first block of a stage changes the shape, and in all models it does.
+    if depthwise is not None:  # absent in fused blocks
+        elements += depthwise.outputs * passes.filtered
+        if f"{block}.se.squeeze" in layers:
+            elements += depthwise.outputs * passes.squeezed
+    # Where the shape stays there is a shortcut.
     if inputs == projected:
         elements += projected * passes.shortcut
     return elements

@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.work import STAGES, count_work
+from benchmarks.work import count_work, stage_names
 from effnet.models import build_model, model_config
 from effnet.models.layers import Conv2d
 from effnet.models.profile import layer_sizes, profile
 
 
-@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-lite0", "efficientnet-widese-b0"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet-b0", "efficientnet-lite0", "efficientnet-widese-b0", "efficientnet-v2-b0"]
+)
 def test_operations_are_those_that_pytorch_counts(name: str) -> None:
     config = model_config(name, image_size=64)
     work = {training: count_work(config, 2, 4, training) for training in (False, True)}
@@ -28,7 +30,7 @@ def test_operations_are_those_that_pytorch_counts(name: str) -> None:
         if isinstance(conv, Conv2d) and conv.groups > 1:
             too_many += 2 * 2 * size.macs * (conv.groups - 1)
     assert sum(done.operations for done in work[True].values()) == training.get_total_flops() - too_many
-    for stage in STAGES[:-1]:
+    for stage in stage_names(config)[:-1]:
         counted = sum(inference.get_flop_counts()[f"EfficientNet.{stage}"].values())
         assert work[False][stage].operations == counted, stage
 
@@ -66,7 +68,7 @@ def test_bytes_of_a_stage_by_hand() -> None:
 
 def test_no_convolution_is_forgotten() -> None:
     # Every tensor between convolutions is written and read, so at least twice what the layers give is moved.
-    for name in ("efficientnet-b0", "efficientnet-lite4"):
+    for name in ("efficientnet-b0", "efficientnet-lite4", "efficientnet-v2-s"):
         config = model_config(name, image_size=96)
         moved = {
             training: sum(work.moved for work in count_work(config, 1000, 2, training).values()) / 1000
