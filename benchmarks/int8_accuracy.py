@@ -28,12 +28,14 @@ from effnet.data.transforms import ValTransform
 from effnet.export.onnx import export_onnx
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engine import Engine, engine_of, open_engine
+from effnet.models import model_config
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.placement import place_quantizers
 from effnet.recipe import QuantizationSettings
 from effnet.recipe.choices import TargetName
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
+from effnet.runtime.processor import vector_extensions
 
 CPU = torch.device("cpu")
 TARGETS: tuple[TargetName, ...] = ("onnxruntime", "openvino")
@@ -90,7 +92,7 @@ def answers(engine: Engine, images: Pixels) -> Labels:
 
 def quantized(name: str, target: TargetName, weight_bits: int, images: Pixels) -> TrainedModel:
     """Return the model quantized for an engine and calibrated on images, uint8 (N, size, size, 3)."""
-    model = create_model(name.replace("-", "-quant-", 1), weights="google")
+    model = create_model(model_config(name).twin, weights="google")
     assert model.metadata is not None
     place_quantizers(model, target, reduce_range=weight_bits == 7)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -162,12 +164,6 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cpu_flags() -> list[str]:
-    """Return those of the CPU's vector extensions that integer speed and accuracy depend on."""
-    words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    return [flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni") if flag in words]
-
-
 def read_rows(folder: Path) -> list[Row]:
     """Return the rows of earlier runs."""
     file = folder / "int8-accuracy.json"
@@ -181,7 +177,7 @@ def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     content = {
         "benchmark": "int8_accuracy",
         "environment": environment(),
-        "cpu_flags": cpu_flags(),
+        "cpu_flags": vector_extensions(),
         "to_calibrate": TO_CALIBRATE,
         "rows": [asdict(row) for row in rows],
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.commands.epoch import add_epoch
 from benchmarks.commands.int8_accuracy import add_int8_accuracy
 from benchmarks.commands.kernels import add_kernels
+from benchmarks.commands.quantized_logits import add_quantized_logits
 from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
 from benchmarks.commands.suite import add_suite
@@ -17,6 +18,7 @@ COMMANDS = {
     "epoch": add_epoch,
     "int8-accuracy": add_int8_accuracy,
     "kernels": add_kernels,
+    "quantized-logits": add_quantized_logits,
     "roofline": add_roofline,
     "scaling": add_scaling,
     "suite": add_suite,

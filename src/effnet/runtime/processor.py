@@ -1,0 +1,27 @@
+"""Facts about this machine's processor."""
+
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni")
+
+
+def vector_extensions(cpu_info: Path = _CPU_INFO) -> tuple[str, ...] | None:
+    """Return the vector extensions of an x86 CPU on which the speed and the accuracy of INT8 depend.
+
+    Args:
+        cpu_info: the system's description of the processor.
+
+    Returns:
+        Flags in the system's spelling, such as ``avx512_vnni``; None where the system does not tell.
+    """
+    try:
+        words = set(cpu_info.read_text(encoding="utf-8").split())
+    except OSError:
+        return None
+    return tuple(flag for flag in _EXTENSIONS if flag in words)
+
+
+def has_vnni(cpu_info: Path = _CPU_INFO) -> bool:
+    """Return whether the CPU is known to add products of 8 bits in 32 (VNNI), where sums do not overflow."""
+    return any("vnni" in flag for flag in vector_extensions(cpu_info) or ())
