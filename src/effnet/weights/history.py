@@ -1,5 +1,6 @@
 """Conversion of files that earlier versions of this project wrote."""
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,13 @@ def with_todays_quantizers(
     """
     if not any(_GATE in key for key in state_dict) or not _are_exchanged(state_dict, metadata):
         return state_dict
-    _LOG.warning("%s: from before format %d; mul_a_quantizer and mul_b_quantizer exchanged", name, FORMAT)
+    _tell(name)
     return {_exchanged(key): tensor for key, tensor in state_dict.items()}
+
+
+@functools.cache  # a command reads a file more than once
+def _tell(name: str) -> None:
+    _LOG.warning("%s: from before format %d; mul_a_quantizer and mul_b_quantizer exchanged", name, FORMAT)
 
 
 def _are_exchanged(state_dict: Mapping[str, "Tensor"], metadata: object) -> bool:
