@@ -15,13 +15,11 @@ RUN PIP_CONSTRAINT="" pip install --no-cache-dir \
         numpy \
         filelock==4.2.12 \
         nvidia-dali-cuda130==2.4.0 \
-        nvidia-modelopt==0.47.0 \
         onnx==1.23.2 \
         onnxruntime==1.32.0 \
         onnxscript==0.7.2 \
         pillow==13.0.0 \
         pyyaml==6.0.3 \
-        requests==2.34.2 \
         rich==15.0.0 \
         safetensors==0.8.0 \
         simplejpeg==1.9.0 \

@@ -43,9 +43,7 @@ def test_the_images_install_what_the_document_s_commands_need() -> None:
     import tomllib
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    of_extras = [
-        name for extra in ("onnx", "quantization", "dali") for name in project["optional-dependencies"][extra]
-    ]
+    of_extras = [name for extra in ("onnx", "dali") for name in project["optional-dependencies"][extra]]
     needed = {re.split("[>=]", name)[0] for name in [*project["dependencies"], *of_extras]}
     locked = (REPOSITORY / "requirements.txt").read_text()
     tested = dict(re.findall(r"^([\w-]+)==([\w.]+)", locked, re.MULTILINE))

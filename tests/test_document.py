@@ -338,8 +338,6 @@ RUN = [
 @pytest.mark.parametrize(("script", "metric"), RUN, ids=[script for script, _ in RUN])
 def test_a_script_runs(script: str, metric: str, place: Path, tmp_path: Path) -> None:
     weights = [str(place / "checkpoint/checkpoint.pth.tar")] if script.startswith("quantization") else []
-    if weights:
-        pytest.importorskip("modelopt", reason="extra quantization")
     flags = [*shlex.split(TRAIN.replace("--workspace WORKSPACE ", "")), "--optimizer-batch-size", "2"]
     done = subprocess.run(
         [REPOSITORY / "efficientnet" / script, *weights, str(tmp_path), *flags],

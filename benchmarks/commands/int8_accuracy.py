@@ -12,7 +12,7 @@ def add_int8_accuracy(commands: Commands) -> None:
     """Add `python -m benchmarks int8-accuracy`."""
     accuracy = commands.add_parser(
         "int8-accuracy",
-        help="INT8 accuracy of the Lite models; needs effnet[lite,quantization,onnx,openvino]",
+        help="INT8 accuracy of the Lite models; needs effnet[lite,onnx,openvino]",
     )
     accuracy.add_argument("data", metavar="DIR", help="folder with val/<wnid>/ and wnids.txt")
     accuracy.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
