@@ -17,7 +17,9 @@ SHAPES = [(), (6, 1, 1, 1)]
 def theirs(amax: Tensor) -> Any:
     axis = 0 if amax.ndim else None
     quantizer = modelopt.TensorQuantizer(
-        config.QuantizerAttributeConfig(num_bits=8, axis=axis, narrow_range=bool(amax.ndim))
+        config.QuantizerAttributeConfig(
+            num_bits=8, axis=axis, narrow_range=bool(amax.ndim), pass_through_bwd=False
+        )
     )
     quantizer.amax = amax
     return quantizer.eval()
