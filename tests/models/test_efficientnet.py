@@ -170,3 +170,17 @@ def test_gradients_reach_every_parameter() -> None:
     loss: Tensor = model(torch.randn(2, 3, 64, 64)).square().sum()
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_another_classifier() -> None:
+    model = build_model("efficientnet-lite0", image_size=32)
+    features = model.get_classifier().in_features
+    model.reset_classifier(7)
+    assert model.get_classifier() is model.classifier.fc
+    assert model.config.num_classes == 7
+    assert model.get_classifier().weight.shape == (7, features)
+    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert {key for key in model.state_dict() if "classifier" in key} == {
+        "classifier.fc.weight",
+        "classifier.fc.bias",
+    }
