@@ -115,7 +115,13 @@ def renames(function: str, call: ast.Call) -> bool:
     if function in ("os.replace", "os.rename", "os.renames", "shutil.move"):
         return True
     # `str.replace` takes two arguments, that of a recipe has one as `Path.replace` has.
-    is_recipe = owner.removesuffix("()").rpartition(".")[2].lower() in ("recipe", "cls", "resolved", "given", "self")
+    is_recipe = owner.removesuffix("()").rpartition(".")[2].lower() in (
+        "recipe",
+        "cls",
+        "resolved",
+        "given",
+        "self",
+    )
     return name == "rename" or (name == "replace" and len(call.args) == 1 and bool(owner) and not is_recipe)
 
 
