@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
+from effnet.training.optimizer import batch_norm_parameters
 from effnet.weights import fitted_state_dict
 
 Checkpoint = Mapping[str, Any]
@@ -157,9 +158,5 @@ def _state_of(
 
 
 def _batch_norm(model: nn.Module) -> set[str]:
-    return {
-        f"{prefix}.{name}"
-        for prefix, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for name, _ in module.named_parameters(recurse=False)
-    }
+    parameters = set(batch_norm_parameters(model))
+    return {name for name, parameter in model.named_parameters() if parameter in parameters}

@@ -180,7 +180,7 @@ def _flatten(
 ) -> list[FlatGroup]:
     head = set() if classifier is None else set(classifier.parameters())
     members: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
-    undecayed = set() if settings.bn_weight_decay else set(_batch_norm_parameters(model))
+    undecayed = set() if settings.bn_weight_decay else set(batch_norm_parameters(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else settings.weight_decay
@@ -193,7 +193,8 @@ def _memory(parameter: nn.Parameter) -> Tensor:
     return parameter.detach().as_strided((parameter.numel(),), (1,))
 
 
-def _batch_norm_parameters(model: nn.Module) -> Iterable[nn.Parameter]:
+def batch_norm_parameters(model: nn.Module) -> Iterable[nn.Parameter]:
+    """Yield the parameters of a model's BatchNorms, which weight decay leaves out by default."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             yield from module.parameters(recurse=False)
