@@ -7,6 +7,7 @@ from collections.abc import Sequence
 # PyTorch takes seconds to import, so the modules of the command line import it only when a command runs.
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import use_huge_pages
+from effnet.runtime.signals import Interrupted
 
 
 def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog: str | None = None) -> int:
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         prog: program name for the help.
 
     Returns:
-        Exit code: that of the command, 2 for bad input (reported in one line), 130 when interrupted.
+        Exit code: that of the command, 2 for bad input (reported in one line), 128 + N when ended by signal N.
     """
     from effnet.cli.commands import run
 
@@ -30,6 +31,10 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         sys.stdout.flush()
         print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as interrupted:
+        sys.stdout.flush()
+        print(f"{prog or 'effnet'}: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

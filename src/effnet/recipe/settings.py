@@ -189,6 +189,9 @@ class ComputeSettings:
     """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
     bucket_size: float = setting(4.0, above=0, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
+    deterministic: bool = False
+    """use deterministic algorithms only, and PyTorch's own kernels on a GPU: two runs on the same machine, or an
+    interrupted and an uninterrupted one, then end with the same bits; slower on a GPU, without effect on a CPU"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
     """stop after this many steps of the optimizer in a row that are skipped, as their gradients are not finite"""
 
@@ -215,6 +218,9 @@ class RunSettings:
     gather_checkpoints: int = setting(0, low=-1, metavar="N")
     """keep the last N checkpoints under their epochs' names as well, checkpoint_0000.pth.tar for the first epoch; -1
     keeps all"""
+    checkpoint_every: str | None = setting(None, metavar="STEPS|MINUTESm")
+    """write the latest checkpoint within epochs too, after this many steps of the optimizer (500) or minutes (10m)
+    [default: at the end of each epoch only]"""
     no_checkpoints: bool = False
     """write no checkpoints"""
     print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
