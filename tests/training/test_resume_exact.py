@@ -140,5 +140,5 @@ def test_two_processes(images: Path, tmp_path: Path, batch_size: int, look: int)
 @pytest.mark.slow
 @pytest.mark.parametrize("look", [2, 4])
 def test_three_processes_whose_statistics_stay_apart(images: Path, tmp_path: Path, look: int) -> None:
-    settings = recipe(tmp_path, batch_size=3, training_only=True, bucket_size=1.0, workers=1)
+    settings = recipe(tmp_path, batch_size=3, training_only=True, bucket_size=1.0)
     in_several(3, settings, images, tmp_path, look)

@@ -28,7 +28,10 @@ from effnet.training.schedule import learning_rate
 from effnet.training.setup import Opened
 from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.state import TrainingState
-from effnet.training.step import TrainStep
+from effnet.training.step import TrainStep, empty_batch
+
+# Of a static graph it learns the order of the gradients in the second step.
+_UNSETTLED_STEPS = 2
 
 
 class Trainer:
@@ -88,6 +91,26 @@ class Trainer:
         self.state = TrainingState(
             model, ema, optimizer, self.precision, loader, self.best, self.processes, self._layout()
         )
+
+        # A sum of two is the same in any order.
+        if self._parallel is not None and self.processes.world_size > 2:
+            self._settle_buckets(self._parallel)
+
+    def _settle_buckets(self, parallel: DistributedDataParallel) -> None:
+        """Run the steps after which DistributedDataParallel has sorted the gradients into buckets; drop the results.
+
+        The order in which the processes' gradients are summed, and so the last bit of a sum, depends on its place in a
+        bucket. Without this the first steps of a resumed run would differ from those of an uninterrupted one.
+        """
+        buffers = {name: buffer.clone() for name, buffer in parallel.named_buffers()}
+        batch = empty_batch(self.recipe, self.processes.device)
+        self.step.train()
+        for _ in range(_UNSETTLED_STEPS):
+            self._backward(batch, self.mixes(0)[0], number=1)
+        for parameter in parallel.parameters():
+            parameter.grad = None
+        for name, buffer in parallel.named_buffers():
+            buffer.copy_(buffers[name])
 
     def _layout(self) -> dict[str, int]:
         return {
@@ -359,7 +382,6 @@ class Trainer:
         Raises:
             UserError: it is no checkpoint of such a training.
         """
-        self._settle_buckets()
         if is_foreign(checkpoint):
             self._report.log.print(describe(checkpoint, averages=self.state.ema is not None))
             updates = -(-self.steps_per_epoch // self.accumulation)
@@ -372,24 +394,3 @@ class Trainer:
         progress = self.state.progress
         self._moments.written(progress.step)
         self._report.resumed(self.opened.origin.resume, progress, self.state.in_epoch.batches)
-
-    def _settle_buckets(self) -> None:
-        """Run a step whose gradients are dropped.
-
-        After its first step DistributedDataParallel sorts the gradients into other buckets, and with more than two
-        processes the order of a sum, and so its last bit, depends on its place in a bucket.
-        """
-        if self._parallel is None:
-            return
-        batch_size, side = self.recipe.optimizer.batch_size, self.recipe.model.image_size
-        device = self.processes.device
-        images = torch.zeros((batch_size, side, side, 3), dtype=torch.uint8, device=device).permute(
-            0, 3, 1, 2
-        )
-        if self.recipe.compute.memory_format == "nchw":
-            images = images.contiguous()
-        targets = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        self._train_mode()
-        self._backward(Batch(images, targets), self.mixes(0)[0], number=1)
-        for parameter in self.state.model.parameters():
-            parameter.grad = None
