@@ -57,6 +57,10 @@ def train(
         log_path = workspace / recipe.run.report_file
         with RunLog(log_path, append=opened.origin.resume is not None, is_main=processes.is_main) as log:
             announce(opened, log)
+            if files is not None and opened.origin.resume is None and files.latest.is_file():
+                log.print(
+                    f"{workspace} holds an earlier run's checkpoints, which this run replaces; see --resume"
+                )
             check_images(opened.recipe, opened.data, processes, log)
             if prepare is not None:
                 prepare(opened, log)
@@ -70,7 +74,8 @@ def train(
 
 def _check_same_start(opened: Opened) -> None:
     checkpoint = opened.origin.checkpoint
-    if not opened.processes.agree(None if checkpoint is None else checkpoint["epoch"]):
+    start = None if checkpoint is None else (checkpoint["epoch"], checkpoint.get("digest"))
+    if not opened.processes.agree(start):
         raise UserError(
             "--resume: the processes found different checkpoints; all machines must share the --workspace"
         )

@@ -108,6 +108,8 @@ class Trainer:
         if progress.best_value is not None:
             summary[f"best_{self.best.key}"] = progress.best_value
         self._report.log.record("summary", summary, epoch=progress.epoch)
+        if self.files is not None:
+            self.files.flush()
         return metrics
 
     def train_epoch(self) -> dict[str, float]:
@@ -261,7 +263,7 @@ class Trainer:
             self._report.bad_images({"train": self.loader, **validated}, self.processes)
         self._report.epoch(metrics, self.state.progress)
         if self.files is not None and self.processes.is_main:
-            self.files.save(self.checkpoint(), is_best=is_best)
+            self.files.save(self.checkpoint(), is_best=is_best, gathered=True)
         self.processes.barrier()
 
     def _stopped_early(self) -> bool:
