@@ -130,14 +130,16 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_named(
 
 
 def test_a_run_goes_on_from_the_one_before_as_if_nothing_had_happened(images: Path, tmp_path: Path) -> None:
-    train(quick_recipe(tmp_path / "whole"), images)
-    train(quick_recipe(tmp_path / "damaged", run_epochs=2), images)
-    damage(tmp_path / "damaged/checkpoint.pth.tar")
-    train(quick_recipe(tmp_path / "damaged", resume="auto"), images)
-    whole, again = (read_checkpoint(tmp_path / name / "checkpoint.pth.tar") for name in ("whole", "damaged"))
+    recipe = quick_recipe(tmp_path, epochs=2, training_only=True)
+    train(recipe, images)
+    whole = read_checkpoint(tmp_path / "checkpoint.pth.tar")
+    damage(tmp_path / "checkpoint.pth.tar")
+    train(recipe.replace({"resume": "auto"}), images)
+    again = read_checkpoint(tmp_path / "checkpoint.pth.tar")
     assert again["progress"] == whole["progress"]
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, again["state_dict"][key]), key
+    assert read_checkpoint(tmp_path / "checkpoint.previous.pth.tar")["epoch"] == 1
 
 
 def test_a_new_run_says_what_it_replaces(
