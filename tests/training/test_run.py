@@ -32,6 +32,7 @@ def test_a_run_leaves_what_the_document_names(images: Path, tmp_path: Path) -> N
     assert {name.replace("val.", "val_ema.") for name in METRICS if name.startswith("val.")} <= metrics.keys()
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoint.pth.tar",
+        "checkpoint.previous.pth.tar",
         "model_best.pth.tar",
         "checkpoint_0001.pth.tar",
         "checkpoint_0002.pth.tar",

@@ -201,8 +201,12 @@ class RunSettings:
     """Run and results"""
 
     resume: str | None = setting(None, metavar="CHECKPOINT")
-    """go on from this checkpoint; `auto` goes on from the latest one in the workspace and starts from scratch if there
-    is none, so that the same command can be started again after an interruption"""
+    """go on from this checkpoint; `auto` goes on from the latest one in the workspace, or the one before if it is
+    damaged, and starts from scratch in a workspace without results, so that the same command can be started again after
+    an interruption"""
+    overwrite: bool = False
+    """with --resume auto: start from scratch even if the workspace holds results of a run whose latest checkpoint is
+    lost or damaged; they are replaced one after the other"""
     evaluate: bool = False
     """validate only"""
     training_only: bool = False
@@ -214,7 +218,8 @@ class RunSettings:
     report_file: str = setting("report.json", "--raport-file", metavar="FILE")
     """JSON log in the workspace, one JSON object per line"""
     checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE")
-    """name of the latest checkpoint in the workspace"""
+    """name of the latest checkpoint in the workspace; the one before it stays beside it as checkpoint.previous.pth.tar,
+    so the workspace takes the space of two checkpoints and of model_best.pth.tar"""
     gather_checkpoints: int = setting(0, low=-1, metavar="N")
     """keep the last N checkpoints under their epochs' names as well, checkpoint_0000.pth.tar for the first epoch; -1
     keeps all"""

@@ -61,6 +61,10 @@ def train(
         log_path = workspace / recipe.run.report_file
         with _open_log(log_path, opened) as log:
             announce(opened, log)
+            if files is not None and opened.origin.resume is None and files.latest.is_file():
+                log.print(
+                    f"{workspace} holds an earlier run's checkpoints, which this run replaces; see --resume"
+                )
             check_images(opened.recipe, opened.data, processes, log)
             if prepare is not None:
                 prepare(opened, log)
@@ -85,7 +89,7 @@ def _open_log(path: Path, opened: Opened) -> RunLog:
 
 def _check_same_start(opened: Opened) -> None:
     checkpoint = opened.origin.checkpoint or {}
-    start = checkpoint.get("epoch"), checkpoint.get("progress", {}).get("step")
+    start = checkpoint.get("epoch"), checkpoint.get("progress", {}).get("step"), checkpoint.get("digest")
     if not opened.processes.agree(start):
         raise UserError(
             "--resume: the processes found different checkpoints; all machines must share the --workspace"

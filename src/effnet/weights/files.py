@@ -16,6 +16,7 @@ from torch import Tensor
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
+from effnet.weights.digest import is_intact, pickle_is_intact
 from effnet.weights.history import with_todays_quantizers
 from effnet.weights.metadata import WeightsMetadata
 
@@ -92,14 +93,18 @@ def _read_safetensors(path: Path) -> tuple[object, object]:
 def read_torch_file(path: Path) -> object:
     """Read a file of `torch.save`: tensors on the CPU and plain values. No code in the pickle is run.
 
+    A digest in the file, as `CheckpointFiles` writes it, is verified.
+
     Raises:
         UserError: no such file, damaged, or a pickle that asks for more than tensors and plain values.
     """
     _check_file(path)
+    if not pickle_is_intact(path):
+        raise _damaged(path, "a PyTorch file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on files that are then refused in one line
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UserError(
@@ -109,6 +114,11 @@ def read_torch_file(path: Path) -> object:
         raise _damaged(path, "a PyTorch file") from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
         raise _damaged(path, "a PyTorch file") from error
+    if not is_intact(content, path):
+        raise UserError(
+            f"{path}: damaged, its content differs from its digest; go back to an earlier checkpoint"
+        )
+    return content
 
 
 def _damaged(path: Path, kind: str) -> UserError:
