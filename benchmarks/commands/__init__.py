@@ -11,6 +11,7 @@ from benchmarks.commands.quantized_logits import add_quantized_logits
 from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
 from benchmarks.commands.suite import add_suite
+from benchmarks.commands.survival import add_survival
 from effnet.cli.flags import Parser
 from effnet.runtime.errors import UserError
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "roofline": add_roofline,
     "scaling": add_scaling,
     "suite": add_suite,
+    "survival": add_survival,
 }
 """name to the function that adds the command's parser"""
 
