@@ -32,6 +32,7 @@ _GRACE = 20.0
 _TIME_LIMIT = 900.0
 # Entries of a checkpoint that name places or bytes of files, and so differ between two workspaces.
 _OF_PLACES = ("digest", "recipe", "resolved_recipe", "log")
+# Metrics that are not times.
 _COUNTS_AND_METRICS = ("loss", "lr", "skipped_steps", "grad_scale", "top1", "top5", "images")
 
 
@@ -306,7 +307,12 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the names of the entries in which two checkpoints differ, apart from places of files."""
     ours, theirs = dict(_leaves(one)), dict(_leaves(other))
     names = [*ours, *(name for name in theirs if name not in ours)]
-    return [name for name in names if not _equal(ours.get(name), theirs.get(name))]
+    return [name for name in names if not _is_time(name) and not _equal(ours.get(name), theirs.get(name))]
+
+
+def _is_time(name: str) -> bool:
+    """Return True for a metric that measures the run's speed."""
+    return name.startswith("metrics.") and name.split(".")[-1] not in _COUNTS_AND_METRICS
 
 
 def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:

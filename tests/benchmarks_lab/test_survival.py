@@ -31,6 +31,8 @@ def test_differences_are_found() -> None:
     assert differences(one, {**one, "state_dict": {"a": last_bit}}) == ["state_dict.a"]
     assert differences(one, {**one, "progress": {"step": 3.0}}) == ["progress.step"]
     assert differences({**one, "more": [1]}, one) == ["more[0]"]
+    metrics = {"metrics": {"val.top1": 50.0, "val.total_ips": 3.0}}
+    assert differences(metrics, {"metrics": {"val.top1": 50.1, "val.total_ips": 9.0}}) == ["metrics.val.top1"]
 
 
 def test_a_step_logged_twice_is_seen(tmp_path: Path) -> None:
