@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
+from effnet.cli.arguments import argument, path
 from effnet.cli.choice import add_trt_flag
 from effnet.recipe import settings
 from effnet.recipe.fields import flag_name, is_list, value_type
+from effnet.recipe.numbers import integer, number
 from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
+# The recipe checks the ranges.
+_TYPES = {int: argument(integer), float: argument(number), str: path}
 # Arguments that NVIDIA's scripts accept in addition to the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
 
@@ -135,14 +139,14 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
         )
         return
     if is_list(kind):
-        options |= {"nargs": "+", "metavar": leaf.metadata["metavar"]}
+        options |= {"nargs": "+", "type": path, "metavar": leaf.metadata["metavar"]}
     elif typing.get_origin(kind) is tuple:
-        options |= {"nargs": len(typing.get_args(kind)), "type": float}
+        options |= {"nargs": len(typing.get_args(kind)), "type": _TYPES[float]}
         options["metavar"] = tuple(str(leaf.metadata["metavar"]).split())
     elif typing.get_origin(kind) is Literal:
         options["choices"] = typing.get_args(kind)
     else:
-        options |= {"type": kind, "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
+        options |= {"type": _TYPES[kind], "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
     group.add_argument(*short_first, **options)
 
 

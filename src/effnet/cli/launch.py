@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effnet.cli import main
+from effnet.cli.arguments import path
 from effnet.cli.flags import Parser
 from effnet.recipe.catalog import DEFAULT_MODE, names, published
 from effnet.recipe.cfg_file import configured
@@ -33,6 +34,7 @@ def launch(argv: Sequence[str]) -> int:
         )
     parser.add_argument(
         "--cfg-file",
+        type=path,
         metavar="FILE",
         help="recipes in the format of NVIDIA's launch.py [default: the published ones]",
     )

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from effnet.cli.arguments import path
 from effnet.cli.flags import Parser, given_settings
 from effnet.recipe import Recipe, settings
 from effnet.recipe.catalog import Layer, Published, compose, find_recipe
@@ -16,11 +17,13 @@ def add_recipe_source(parser: Parser) -> None:
     """Add `--recipe`, `--cfg-file` and `--print-recipe`."""
     parser.add_argument(
         "--recipe",
+        type=path,
         metavar="FILE|NAME",
         help="settings as YAML, or a published recipe such as efficientnet-b0/DGXA100/AMP; flags override them",
     )
     parser.add_argument(
         "--cfg-file",
+        type=path,
         metavar="FILE",
         help="find --recipe MODEL/PLATFORM/PRECISION[/MODE] in this file, in the format of NVIDIA's launch.py, instead "
         "of among the published ones",

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from effnet.cli.arguments import path
 from effnet.cli.flags import Commands, Parser, add_recipe_flags
 from effnet.cli.messages import shown_log
 from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
@@ -30,6 +31,7 @@ def add_evaluate(commands: Commands, prog: str | None) -> None:
     add_data_flags(parser, without=("quantization",))
     parser.add_argument(
         "model",
+        type=path,
         metavar="MODEL",
         nargs="?",
         help="weights, or a file of effnet export; as --pretrained-from-file",
@@ -39,7 +41,9 @@ def add_evaluate(commands: Commands, prog: str | None) -> None:
 
 def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
     """Add the folder, the recipe and every setting, except the groups `without`."""
-    parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
+    parser.add_argument(
+        "dir", type=path, metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/"
+    )
     add_recipe_source(parser)
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
