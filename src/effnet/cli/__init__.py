@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         Exit code: that of the command, 2 for bad input (reported in one line), 130 when interrupted.
     """
     from effnet.cli.commands import run
+    from effnet.cli.messages import one_line
 
     use_huge_pages()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         return run([command, *arguments] if command else arguments, prog=prog)
     except UserError as error:
         sys.stdout.flush()
-        print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
+        print(one_line(f"{prog or 'effnet'}: error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

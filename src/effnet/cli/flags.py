@@ -8,7 +8,7 @@ import inspect
 import sys
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -16,7 +16,7 @@ from effnet.cli.arguments import argument, path
 from effnet.cli.choice import add_trt_flag
 from effnet.recipe import settings
 from effnet.recipe.fields import flag_name, is_list, value_type
-from effnet.recipe.numbers import integer, number
+from effnet.recipe.numbers import integer, number, shown
 from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -53,15 +53,29 @@ class Parser(argparse.ArgumentParser):
         finally:
             self._mixes = False
 
+    def commands(self) -> "dict[str, Parser]":
+        """Return the parsers of the commands by name; none for a parser without commands."""
+        if self._subparsers is None:
+            return {}
+        (action,) = self._subparsers._group_actions
+        return dict(typing.cast("Commands", action).choices)
+
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
-            unknown = message.removeprefix(prefix).split()[0]
-            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
-            raise UserError(f"unknown argument {unknown}{hint}")
+            unknown, *_ = message.removeprefix(prefix).split(" ")
+            hint = _hint(unknown.partition("=")[0], self._option_string_actions, self.prog)
+            raise UserError(f"unknown argument {unknown or repr(unknown)}; {hint}")
         raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Suggest the nearest choice or command for one that does not exist."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            listed = f"must be one of {', '.join(known)}, not {shown(value)}"
+            near = difflib.get_close_matches(str(value), known, n=1)
+            raise argparse.ArgumentError(action, listed + (f"; did you mean {near[0]}?" if near else ""))
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -69,6 +83,11 @@ class _Formatter(argparse.HelpFormatter):
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, max_help_position=32, **options)
+
+
+def _hint(unknown: str, known: Iterable[str], prog: str) -> str:
+    near = difflib.get_close_matches(unknown, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"see {prog} --help"
 
 
 def _dashed(argument: str) -> str:

@@ -36,7 +36,7 @@ def add_evaluate(commands: Commands, prog: str | None) -> None:
         nargs="?",
         help="weights, or a file of effnet export; as --pretrained-from-file",
     )
-    parser.set_defaults(command=_train, evaluate=True)
+    parser.set_defaults(command=_evaluate, evaluate=True)
 
 
 def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
@@ -59,6 +59,12 @@ def _train(namespace: argparse.Namespace) -> int:
     return run_recipe(namespace, "train", train)
 
 
+def _evaluate(namespace: argparse.Namespace) -> int:
+    if not namespace.evaluate:
+        raise UserError("--no-evaluate: `effnet evaluate` evaluates; to train, use `effnet train`")
+    return _train(namespace)
+
+
 def run_recipe(
     namespace: argparse.Namespace, command: str, work: Callable[[Recipe, Path | None], object]
 ) -> int:
@@ -74,6 +80,8 @@ def run_recipe(
 
     with shown_log():
         recipe, sources = command_recipe(namespace, command)
+        if namespace.json and not recipe.run.evaluate:
+            raise UserError("--json is for evaluation; give --evaluate, or `effnet evaluate`")
         if namespace.print_recipe:
             print_recipe(recipe, sources)
             return 0

@@ -7,6 +7,7 @@ from effnet.cli.arguments import MOST_IMAGES, integer, path
 from effnet.cli.benchmark.result import PRECISIONS, add_baselines_flag, add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
+from effnet.recipe.contradictions import FLAG, check_together
 
 
 def add_train(forms: Commands) -> None:
@@ -44,7 +45,9 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.tables import training_table
     from effnet.benchmark.train import TrainBenchmark, benchmark_sweep, benchmark_train, print_table
 
-    recipe = Recipe().replace(given_settings(namespace))
+    given = given_settings(namespace)
+    recipe = Recipe().replace(given)
+    check_together(recipe, dict.fromkeys(given, FLAG))
     settings = TrainBenchmark(
         recipe,
         baselines=namespace.baselines,
