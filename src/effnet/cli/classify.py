@@ -9,6 +9,8 @@ from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, mo
 from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
 
+_TOPK = 5
+
 
 def add_classify(commands: Commands, prog: str | None) -> None:
     """Add `effnet classify`."""
@@ -29,9 +31,8 @@ def add_classify(commands: Commands, prog: str | None) -> None:
     add(
         "--topk",
         type=integer(1, MOST_CLASSES),
-        default=5,
         metavar="K",
-        help="classes to show for each image [default: 5]",
+        help=f"classes to show for each image [default: {_TOPK}, or all if there are fewer]",
     )
     add(
         "--batch-size",
@@ -60,10 +61,14 @@ def _classify(namespace: argparse.Namespace) -> int:
     choice = model_choice(namespace)
     if models:
         choice = replace(choice, weights=Path(models[0]))
+    engine = open_engine(choice, namespace.engine)
+    classes = len(engine.metadata.class_folders())
+    if namespace.topk is not None and 0 < classes < namespace.topk:
+        raise UserError(f"--topk {namespace.topk}: {engine.metadata.model} has {classes} classes")
     return classify(
-        open_engine(choice, namespace.engine),
+        engine,
         images,
-        topk=namespace.topk,
+        topk=namespace.topk or _TOPK,
         batch_size=namespace.batch_size,
         as_json=namespace.json,
     )

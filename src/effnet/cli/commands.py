@@ -55,7 +55,10 @@ def run(argv: Sequence[str], prog: str | None = None) -> int:
         UserError: bad input, or too little memory; the flags that take less are named.
     """
     parser = command_parser(prog)
-    namespace = parser.parse_args(argv)
+    namespace, unknown = parser.parse_known_args(argv)
+    leaf = leaf_parser(parser, argv)
+    if unknown:
+        leaf.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command = namespace.command
     try:
         return command(namespace)
@@ -64,8 +67,7 @@ def run(argv: Sequence[str], prog: str | None = None) -> int:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    flags = leaf_parser(parser, argv)._option_string_actions
-    lower = " or ".join(flag for flag in _MEMORY_FLAGS if flag in flags)
+    lower = " or ".join(flag for flag in _MEMORY_FLAGS if flag in leaf._option_string_actions)
     raise UserError(f"out of memory; lower {lower}" if lower else "out of memory")
 
 

@@ -67,7 +67,8 @@ class Parser(argparse.ArgumentParser):
             unknown, *_ = message.removeprefix(prefix).split(" ")
             hint = _hint(unknown.partition("=")[0], self._option_string_actions, self.prog)
             raise UserError(f"unknown argument {unknown or repr(unknown)}; {hint}")
-        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+        hint = "" if message.endswith("?") else f"; see {self.prog} --help"
+        raise UserError(f"{message.removeprefix('argument ')}{hint}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Suggest the nearest choice or command for one that does not exist."""
