@@ -12,16 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from effnet.cli.arguments import argument, path
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, path
 from effnet.cli.choice import add_trt_flag
 from effnet.recipe import settings
 from effnet.recipe.fields import flag_name, is_list, value_type
-from effnet.recipe.numbers import integer, number, shown
+from effnet.recipe.numbers import shown
 from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # The recipe checks the ranges.
-_TYPES = {int: argument(integer), float: argument(number), str: path}
+_TYPES = {int: ANY_INTEGER, float: ANY_NUMBER, str: path}
 # Arguments that NVIDIA's scripts accept in addition to the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
 
@@ -70,6 +70,12 @@ class Parser(argparse.ArgumentParser):
         hint = "" if message.endswith("?") else f"; see {self.prog} --help"
         raise UserError(f"{message.removeprefix('argument ')}{hint}")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse ``--flag=--``, of which the base class makes no value at all, unchecked."""
+        if action.option_strings and "--" in arg_strings:
+            raise argparse.ArgumentError(action, "must not be '--'")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Suggest the nearest choice or command for one that does not exist."""
         if action.choices is not None and value not in action.choices:
@@ -115,7 +121,12 @@ def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = (
         help="mixed precision: FP16 on a GPU, BF16 on a CPU; the same as --precision amp",
     )  # fmt: skip
     groups["compute"].add_argument(
-        "--jit", nargs="?", const="script", default=argparse.SUPPRESS, help=_JIT_HELP
+        "--jit",
+        nargs="?",
+        const="script",
+        choices=("no", "script"),
+        default=argparse.SUPPRESS,
+        help=_JIT_HELP,
     )
     add_trt_flag(groups["compute"], "only model2onnx.py, effnet export onnx, writes for TensorRT")
 
@@ -161,7 +172,7 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
     if is_list(kind):
         options |= {"nargs": "+", "type": path, "metavar": leaf.metadata["metavar"]}
     elif typing.get_origin(kind) is tuple:
-        options |= {"nargs": len(typing.get_args(kind)), "type": _TYPES[float]}
+        options |= {"nargs": len(typing.get_args(kind)), "type": ANY_NUMBER}
         options["metavar"] = tuple(str(leaf.metadata["metavar"]).split())
     elif typing.get_origin(kind) is Literal:
         options["choices"] = typing.get_args(kind)
