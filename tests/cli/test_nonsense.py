@@ -19,6 +19,7 @@ import pytest
 
 from effnet.cli import main
 from effnet.cli.arguments import ArgumentType
+from effnet.cli.flags import Parser
 from tests.cli.parsers import arguments_of, leaves
 
 LINES = int(os.environ.get("EFFNET_NONSENSE", "300"))
@@ -49,7 +50,6 @@ NONSENSE = {
     "path": ["", "a\0b", "x" * 300, "x/" * 3000, "y" * 5000],
     "choice": ["", "no-such", "\u00e9", "fp33", "a\nb", "\x1b[31m", "x" * 5000, "\udcff", "auto,none"],
 }
-_REQUIRED = {"DIR": "no-such-folder", "OUT": "no-such-folder/out"}
 
 
 def kind_of(action: argparse.Action) -> str | None:
@@ -73,6 +73,17 @@ def nonsense_for(action: argparse.Action, chance: random.Random) -> list[str]:
     return [flag, *(["1"] * (action.nargs - 1) if isinstance(action.nargs, int) else []), value]
 
 
+def needed_beside(action: argparse.Action, parser: Parser) -> list[argparse.Action]:
+    """Return the arguments that a command needs beside one, and the folder or image at which it would end."""
+    groups = [group._group_actions for group in parser._mutually_exclusive_groups if group.required]
+    chosen = [actions[0] for actions in groups if action not in actions]
+    return [
+        other
+        for other in arguments_of(parser)
+        if other is not action and (other.required or other in chosen or other.dest in ("dir", "images"))
+    ]
+
+
 def command_lines(count: int, seed: int) -> Iterator[tuple[list[str], argparse.Action]]:
     """Yield command lines with one argument of nonsense, and that argument; all arguments take turns."""
     chance = random.Random(seed)
@@ -84,10 +95,7 @@ def command_lines(count: int, seed: int) -> Iterator[tuple[list[str], argparse.A
         bad = nonsense_for(action, chance)
         good = [
             word
-            for other in arguments_of(parser)
-            if (other is not action and other.metavar != "MODEL" and not other.option_strings)
-            or other.required
-            if other is not action
+            for other in needed_beside(action, parser)
             for word in [*other.option_strings[:1], "no-such-file"]
         ]
         if action.option_strings:
@@ -138,8 +146,8 @@ def test_nonsense(
         lines = captured.err.splitlines()
         fine = code == 2 and len(lines) == 1 and not captured.out
         if not (fine and any(name in lines[0] for name in names_of(action))):
-            wrong.append((line, code, captured))
-    assert wrong == []
+            wrong.append(f"{line}: {code}, {captured}")
+    assert not wrong, "\n".join(wrong)
     assert state_of(tmp_path) == before
 
 

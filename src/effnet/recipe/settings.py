@@ -100,10 +100,10 @@ class OptimizerSettings:
     optimizer_batch_size: int | None = setting(None, low=1, high=2**24, metavar="IMAGES")
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""
-    lr: float | None = setting(None, "--learning-rate", above=0, high=1e9)
+    lr: float | None = setting(None, "--learning-rate", above=0, high=1e38)
     """learning rate after the warm-up, used as it is for any number of images in a step; published recipes set it
     [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
-    base_lr: float | None = setting(None, above=0, high=1e9)
+    base_lr: float | None = setting(None, above=0, high=1e38)
     """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or
     0.16 (B4 to B7)]"""
     backbone_lr_factor: float = setting(1.0, low=0, high=1000, metavar="FACTOR")
@@ -138,7 +138,7 @@ class ScheduleSettings:
     """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
     warmup: float | None = setting(None, low=0, high=1_000_000, metavar="EPOCHS")
     """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
-    end_lr: float = setting(0.0, low=0, high=1e9)
+    end_lr: float = setting(0.0, low=0, high=1e38)
     """learning rate at the end"""
     early_stopping_patience: int | None = setting(None, low=1, high=1_000_000, metavar="EPOCHS")
     """stop when --best-metric has not improved for this many epochs [default: never]"""
