@@ -80,7 +80,8 @@ def needed_beside(action: argparse.Action, parser: Parser) -> list[argparse.Acti
     return [
         other
         for other in arguments_of(parser)
-        if other is not action and (other.required or other in chosen or other.dest in ("dir", "images"))
+        if other is not action
+        and (other.required or other in chosen or (not other.option_strings and other.metavar != "MODEL"))
     ]
 
 
