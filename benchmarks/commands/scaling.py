@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from effnet.cli.arguments import integer, number
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, integer, number
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
@@ -11,21 +11,21 @@ from effnet.runtime.errors import UserError
 
 # Flags of the simulated cluster, fields of `benchmarks.scaling.Cluster`.
 _CLUSTER = {
-    "gpus_per_node": (integer(1, 1000), "N", "GPUs in a machine [default: 8]"),
-    "link_bandwidth": (number(1e9), "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
-    "network_bandwidth": (number(1e9), "GB/S", "bandwidth of a machine to the others [default: 180]"),
-    "latency": (number(1e9, low=0), "MICROSECONDS", "latency of each round of an all-reduce [default: 15]"),
+    "gpus_per_node": (ANY_INTEGER, "N", "GPUs in a machine [default: 8]"),
+    "link_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
+    "network_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a machine to the others [default: 180]"),
+    "latency": (ANY_NUMBER, "MICROSECONDS", "latency of each round of an all-reduce [default: 15]"),
     "input_rate": (
-        number(1e9),
+        ANY_NUMBER,
         "IMAGES/S",
         "images that a machine reads; `effnet benchmark data` measures it [default: 16652]",
     ),
     "jitter": (
-        number(10, low=0),
+        ANY_NUMBER,
         "SHARE",
         "standard deviation of a process's time for a batch [default: 0.043]",
     ),
-    "disk_bandwidth": (number(1e9), "GB/S", "at which a checkpoint is written [default: 1]"),
+    "disk_bandwidth": (ANY_NUMBER, "GB/S", "at which a checkpoint is written [default: 1]"),
 }
 
 

@@ -137,7 +137,8 @@ def _known_classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) ->
     if recipe.data.class_map is None:
         return of_weights
     classes = read_class_map(recipe.data.class_map)
-    if of_weights is not None and len(of_weights) != len(classes):
+    # Weights that do not fit are refused when the model is built, where their number is known without metadata.
+    if origin.checkpoint is not None and of_weights is not None and len(of_weights) != len(classes):
         raise UserError(
             f"--class-map {recipe.data.class_map} names {len(classes)} classes, {origin.name} has {len(of_weights)}"
         )

@@ -24,7 +24,7 @@ def add_data(forms: Commands) -> None:
     data.add_argument(
         "-j",
         "--workers",
-        type=integer(1, MOST_WORKERS),
+        type=integer(0, MOST_WORKERS),
         metavar="N",
         help="processes or threads [default: one per core]",
     )
