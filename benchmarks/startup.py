@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from effnet.cli.arguments import integer
+
 _EFFNET = (sys.executable, "-m", "effnet")
 
 
@@ -45,7 +47,9 @@ def main() -> None:
     """Time the commands and print a table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("photo", help="image for `effnet classify`, with weights that are on this machine")
-    parser.add_argument("--rounds", type=int, default=9, help="times that each command runs [default: 9]")
+    parser.add_argument(
+        "--rounds", type=integer(1, 1000), default=9, help="times that each command runs [default: 9]"
+    )
     arguments = parser.parse_args()
     timed = commands(arguments.photo)
     rounds = [{name: run_once(command) for name, command in timed.items()} for _ in range(arguments.rounds)]

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from effnet.cli.arguments import integer
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
@@ -14,10 +15,16 @@ def add_epoch(commands: Commands) -> None:
     epoch.add_argument("dir", metavar="DIR", nargs="?", help="folder of images, or a packed set")
     add_result_flags(epoch)
     epoch.add_argument(
-        "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
+        "--rounds",
+        type=integer(1, 100_000),
+        default=5,
+        help="rounds, of which the median is taken [default: 5]",
     )
     epoch.add_argument(
-        "--steps", type=int, default=20, help="steps of each measurement in a round [default: 20]"
+        "--steps",
+        type=integer(1, 100_000),
+        default=20,
+        help="steps of each measurement in a round [default: 20]",
     )
     add_recipe_flags(epoch)
     epoch.set_defaults(command=_run)

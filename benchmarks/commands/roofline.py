@@ -2,6 +2,7 @@
 
 import argparse
 
+from effnet.cli.arguments import number
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
@@ -16,12 +17,12 @@ def add_roofline(commands: Commands) -> None:
     add_result_flags(roofline)
     roofline.add_argument(
         "--copy-rate",
-        type=float,
+        type=number(1_000_000),
         metavar="GB/S",
         help="copy rate of a machine that is not at hand; needs --matrix-rate, and nothing is run",
     )
     roofline.add_argument(
-        "--matrix-rate", type=float, metavar="TFLOP/S", help="rate of its large matrix products"
+        "--matrix-rate", type=number(1_000_000), metavar="TFLOP/S", help="rate of its large matrix products"
     )
     add_recipe_flags(roofline)
     roofline.set_defaults(command=_run)

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, integer, number
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
@@ -10,17 +11,21 @@ from effnet.runtime.errors import UserError
 
 # Flags of the simulated cluster, fields of `benchmarks.scaling.Cluster`.
 _CLUSTER = {
-    "gpus_per_node": (int, "N", "GPUs in a machine [default: 8]"),
-    "link_bandwidth": (float, "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
-    "network_bandwidth": (float, "GB/S", "bandwidth of a machine to the others [default: 180]"),
-    "latency": (float, "MICROSECONDS", "latency of each round of an all-reduce [default: 15]"),
+    "gpus_per_node": (ANY_INTEGER, "N", "GPUs in a machine [default: 8]"),
+    "link_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
+    "network_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a machine to the others [default: 180]"),
+    "latency": (ANY_NUMBER, "MICROSECONDS", "latency of each round of an all-reduce [default: 15]"),
     "input_rate": (
-        float,
+        ANY_NUMBER,
         "IMAGES/S",
         "images that a machine reads; `effnet benchmark data` measures it [default: 16652]",
     ),
-    "jitter": (float, "SHARE", "standard deviation of a process's time for a batch [default: 0.043]"),
-    "disk_bandwidth": (float, "GB/S", "at which a checkpoint is written [default: 1]"),
+    "jitter": (
+        ANY_NUMBER,
+        "SHARE",
+        "standard deviation of a process's time for a batch [default: 0.043]",
+    ),
+    "disk_bandwidth": (ANY_NUMBER, "GB/S", "at which a checkpoint is written [default: 1]"),
 }
 
 
@@ -28,8 +33,10 @@ def add_scaling(commands: Commands) -> None:
     """Add `python -m benchmarks scaling`."""
     scaling = commands.add_parser("scaling", help="overhead of DDP on this machine, or a simulated cluster")
     add_result_flags(scaling)
-    scaling.add_argument("--rounds", type=int, default=15, help="pairs of measurements [default: 15]")
-    scaling.add_argument("--steps", type=int, default=3, help="steps in each [default: 3]")
+    scaling.add_argument(
+        "--rounds", type=integer(1, 100_000), default=15, help="pairs of measurements [default: 15]"
+    )
+    scaling.add_argument("--steps", type=integer(1, 100_000), default=3, help="steps in each [default: 3]")
     simulated = scaling.add_argument_group("Simulated cluster")
     simulated.add_argument(
         "--simulate",
@@ -38,12 +45,17 @@ def add_scaling(commands: Commands) -> None:
     )
     simulated.add_argument(
         "--images-per-second",
-        type=float,
+        type=number(1_000_000),
         metavar="X",
         help="measured on one GPU with --arch and --batch-size",
     )
     simulated.add_argument(
-        "--gpus", type=int, nargs="+", default=[1, 8, 16, 32, 64], metavar="N", help="numbers of GPUs"
+        "--gpus",
+        type=integer(1, 100_000),
+        nargs="+",
+        default=[1, 8, 16, 32, 64],
+        metavar="N",
+        help="numbers of GPUs",
     )
     for name, (kind, metavar, words) in _CLUSTER.items():
         flag = "--" + name.replace("_", "-")

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +157,51 @@ def test_workspace_that_cannot_be_written(run: Callable[..., str], data: Path) -
 def test_no_gpu(run: Callable[..., str], data: Path) -> None:
     assert "--device cuda" in run(str(data), "--device", "cuda")
     assert "tf32" in run(str(data), "--precision", "tf32")
+
+
+@pytest.mark.parametrize("flags", [["--num-classes", "3"], ["--topk", "6"]])
+@pytest.mark.parametrize("command", ["train", "evaluate", "quantize"])
+def test_a_number_of_classes_that_the_folders_contradict(
+    command: str, flags: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["-a", "efficientnet-quant-b0", "--from-scratch"] if command == "quantize" else []
+    quick = ["--device", "cpu", "--image-size", "32", "-b", "8", "--workspace", str(tmp_path / "run")]
+    assert main([command, str(data), *model, *quick, *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{' '.join(flags)}: {data} has 2 classes" in line
+
+
+def test_a_number_of_classes_that_a_class_map_contradicts(
+    run: Callable[..., str], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    line = run(str(data), "--class-map", str(tmp_path / "classes.txt"), "--num-classes", "3")
+    assert "--num-classes 3: --class-map" in line
+    assert "has 2 classes" in line
+
+
+def test_an_unknown_command_or_flag_suggests_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian", "DIR"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+    assert main(["train", "DIR", "--optimzer", "sgd"]) == 2
+    assert "did you mean --optimizer?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_out_of_memory_names_the_flags_to_lower(command: str, tmp_path: Path) -> None:
+    limited = (
+        "import resource, sys; from effnet.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); sys.exit(main(sys.argv[1:]))"
+    )
+    flags = ["--data-backend", "synthetic", "--device", "cpu", "--image-size", "2048", "-b", "1024"]
+    ended = subprocess.run(
+        [sys.executable, "-c", limited, command, *flags, "--workspace", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "out of memory; lower --batch-size" in line

@@ -26,11 +26,11 @@ def test_yaml_reads_1e_5_as_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
-        ({"mixup": -1.0}, "--mixup must be at least 0, not -1"),
+        ({"batch_size": 0}, "--batch-size must be at least 1 and at most 65536, not 0"),
+        ({"mixup": -1.0}, "--mixup must be at least 0 and at most 1000, not -1"),
         ({"momentum": 1.0}, "--momentum must be at least 0 and below 1, not 1"),
         ({"lr": "fast"}, "--lr must be of type float, not 'fast'"),
-        ({"lr": float("nan")}, "--lr must be above 0, not nan"),
+        ({"lr": float("nan")}, "--lr must be above 0 and at most 1e+38, not nan"),
         ({"epochs": 2.5}, "--epochs must be of type int, not 2.5"),
         ({"epochs": True}, "--epochs must be of type int, not True"),
         ({"arch": None}, "--arch must be of type str, not None"),

@@ -107,7 +107,7 @@ def test_weights_fill_in_the_input(
 
 
 def test_weights_out_of_range_are_refused() -> None:
-    with pytest.raises(UserError, match="--image-size must be at least 32, not 16"):
+    with pytest.raises(UserError, match="--image-size must be at least 32 and at most 4096, not 16"):
         resolved("efficientnet-b0", weights=replace(WEIGHTS, image_size=16))
 
 

@@ -10,7 +10,7 @@ import torch
 from effnet.inference.evaluate import evaluate
 from effnet.runtime.errors import UserError
 from effnet.training.run import train
-from tests.runs import CLASSES, quick_recipe, records
+from tests.runs import CLASSES, quick_recipe, records, write_images
 
 METRICS = {
     *(f"train.{name}" for name in ("loss", "total_ips", "compute_ips", "data_time", "compute_time", "lr")),
@@ -158,7 +158,9 @@ def test_a_classifier_for_other_classes_is_left_out(
 ) -> None:
     train(quick_recipe(tmp_path / "three", epochs=1), images)
     weights = str(tmp_path / "three/checkpoint.pth.tar")
-    train(quick_recipe(tmp_path / "five", epochs=1, pretrained_from_file=weights, num_classes=5), images)
+    write_images(tmp_path / "data/train", dict.fromkeys("abcde", 2))
+    write_images(tmp_path / "data/val", dict.fromkeys("abcde", 1))
+    train(quick_recipe(tmp_path / "five", epochs=1, pretrained_from_file=weights), tmp_path / "data")
     assert "3 classes, the model 5" in caplog.text
 
 

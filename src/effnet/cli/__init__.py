@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         Exit code: that of the command, 2 for bad input (reported in one line), 128 + N when ended by signal N.
     """
     from effnet.cli.commands import run
+    from effnet.cli.messages import one_line
 
     use_huge_pages()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         return run([command, *arguments] if command else arguments, prog=prog)
     except UserError as error:
         sys.stdout.flush()
-        print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
+        print(one_line(f"{prog or 'effnet'}: error: {error}"), file=sys.stderr)
         return 2
     except Interrupted as interrupted:
         sys.stdout.flush()

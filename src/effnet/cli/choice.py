@@ -5,9 +5,9 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effnet.cli.arguments import MOST_CLASSES, MOST_PIXELS, integer, path
 from effnet.recipe import settings
 from effnet.recipe.fields import value_type
-from effnet.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from effnet.export.trained import ModelChoice
@@ -16,20 +16,39 @@ if TYPE_CHECKING:
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `model_choice` reads."""
     add = parser.add_argument
-    add("--arch", "-a", metavar="MODEL", help="model [default: that of the weights, else efficientnet-lite0]")
+    add(
+        "--arch",
+        "-a",
+        type=path,
+        metavar="MODEL",
+        help="model [default: that of the weights, else efficientnet-lite0]",
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--pretrained", action="store_true", help="published weights, the default")
-    weights.add_argument("--pretrained-from-file", metavar="FILE", help="weights or checkpoint of a training")
+    weights.add_argument(
+        "--pretrained-from-file", type=path, metavar="FILE", help="weights or checkpoint of a training"
+    )
     add(
         "--pretrained-source",
+        type=path,
         metavar="PUBLISHER",
         help="publisher of the weights [default: the first that has any]",
     )
     add("--ema", action="store_true", help="use a checkpoint's averaged weights")
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
     add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
-    add("--image-size", type=int, metavar="PIXELS", help="side of the input [default: the weights']")
-    add("--num-classes", type=int, metavar="N", help="refuse weights of another number of classes")
+    add(
+        "--image-size",
+        type=integer(32, MOST_PIXELS),
+        metavar="PIXELS",
+        help="side of the input [default: the weights']",
+    )
+    add(
+        "--num-classes",
+        type=integer(1, MOST_CLASSES),
+        metavar="N",
+        help="refuse weights of another number of classes",
+    )
 
 
 def add_trt_flag(parser: argparse._ActionsContainer, reason: str) -> None:
@@ -73,14 +92,9 @@ def add_engine_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
-    """Return the model that the flags select.
-
-    Raises:
-        UserError: a size or number below 1.
-    """
+    """Return the model that the flags select."""
     from effnet.export.trained import ModelChoice
 
-    check_positive(namespace, "image_size", "num_classes")
     file = namespace.pretrained_from_file
     return ModelChoice(
         arch=namespace.arch,
@@ -92,14 +106,3 @@ def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
         device=namespace.device,
         precision=getattr(namespace, "precision", "fp32"),
     )
-
-
-def check_positive(namespace: argparse.Namespace, *flags: str) -> None:
-    """Refuse values below 1.
-
-    Raises:
-        UserError: naming the flag.
-    """
-    for flag in flags:
-        if (value := getattr(namespace, flag)) is not None and value < 1:
-            raise UserError(f"--{flag.replace('_', '-')} must be at least 1, not {value}")

@@ -4,9 +4,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, check_positive, model_choice
+from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, integer, path
+from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, model_choice
 from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
+
+_TOPK = 5
 
 
 def add_classify(commands: Commands, prog: str | None) -> None:
@@ -16,16 +19,29 @@ def add_classify(commands: Commands, prog: str | None) -> None:
     add(
         "images",
         nargs="*",
+        type=path,
         metavar="IMAGE",
         help="files, folders, patterns; - reads standard input; a file of effnet export among them is the model",
     )
-    add("--image", action="append", default=[], metavar="IMAGE", help="the same, as a flag")
+    add("--image", action="append", type=path, default=[], metavar="IMAGE", help="the same, as a flag")
     add_model_flags(parser)
     add_engine_flag(parser)
     add_trt_flag(parser, "--engine says what runs the model")
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
-    add("--topk", type=int, default=5, metavar="K", help="classes to show for each image [default: 5]")
-    add("--batch-size", "-b", type=int, default=16, metavar="IMAGES", help="images per batch [default: 16]")
+    add(
+        "--topk",
+        type=integer(1, MOST_CLASSES),
+        metavar="K",
+        help=f"classes to show for each image [default: {_TOPK}, or all if there are fewer]",
+    )
+    add(
+        "--batch-size",
+        "-b",
+        type=integer(1, MOST_IMAGES),
+        default=16,
+        metavar="IMAGES",
+        help="images per batch [default: 16]",
+    )
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_classify)
 
@@ -42,14 +58,17 @@ def _classify(namespace: argparse.Namespace) -> int:
         raise UserError(f"{models[-1]}: more than one model given; pass exactly one")
     if not images:
         raise UserError("no image given; pass a file, a folder or a pattern, or - for standard input")
-    check_positive(namespace, "topk", "batch_size")
     choice = model_choice(namespace)
     if models:
         choice = replace(choice, weights=Path(models[0]))
+    engine = open_engine(choice, namespace.engine)
+    classes = len(engine.metadata.class_folders())
+    if namespace.topk is not None and 0 < classes < namespace.topk:
+        raise UserError(f"--topk {namespace.topk}: {engine.metadata.model} has {classes} classes")
     return classify(
-        open_engine(choice, namespace.engine),
+        engine,
         images,
-        topk=namespace.topk,
+        topk=namespace.topk or _TOPK,
         batch_size=namespace.batch_size,
         as_json=namespace.json,
     )

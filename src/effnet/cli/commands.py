@@ -11,8 +11,13 @@ from effnet.cli.models import add_models
 from effnet.cli.prepare import add_prepare
 from effnet.cli.quantize import add_quantize
 from effnet.cli.train import add_evaluate, add_train
+from effnet.runtime.errors import UserError
+from effnet.runtime.memory import is_out_of_memory
 
 Command = Callable[[argparse.Namespace], int]
+
+# Flags that a command's memory grows with, the most effective first.
+_MEMORY_FLAGS = ("--batch-size", "--max-batch-size", "--image-size", "--size", "--workers")
 
 COMMANDS = (
     add_train,
@@ -45,7 +50,30 @@ def run(argv: Sequence[str], prog: str | None = None) -> int:
     Args:
         argv: name of the command and its arguments.
         prog: as in `command_parser`.
+
+    Raises:
+        UserError: bad input, or too little memory; the flags that take less are named.
     """
-    namespace = command_parser(prog).parse_args(argv)
+    parser = command_parser(prog)
+    namespace, unknown = parser.parse_known_args(argv)
+    leaf = leaf_parser(parser, argv)
+    if unknown:
+        leaf.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command = namespace.command
-    return command(namespace)
+    try:
+        return command(namespace)
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    lower = " or ".join(flag for flag in _MEMORY_FLAGS if flag in leaf._option_string_actions)
+    raise UserError(f"out of memory; lower {lower}" if lower else "out of memory")
+
+
+def leaf_parser(parser: Parser, argv: Sequence[str]) -> Parser:
+    """Return the parser of the command that arguments begin with, such as that of `effnet export onnx`."""
+    commands = parser.commands()
+    if not argv or argv[0] not in commands:
+        return parser
+    return leaf_parser(commands[argv[0]], argv[1:])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effnet.cli.choice import add_model_flags, add_trt_flag, check_positive, model_choice, truth
+from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, integer, path
+from effnet.cli.choice import add_model_flags, add_trt_flag, model_choice, truth
 from effnet.cli.flags import Commands, Parser
 from effnet.recipe.choices import TargetName
 
@@ -49,10 +50,15 @@ def add_export(commands: Commands, prog: str | None) -> None:
 
 def _add_weights_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("--checkpoint-path", required=True, metavar="FILE", help="checkpoint of a training")
-    add("--weight-path", required=True, metavar="FILE", help="file to write, .pth or .safetensors")
+    add("--checkpoint-path", required=True, type=path, metavar="FILE", help="checkpoint of a training")
+    add("--weight-path", required=True, type=path, metavar="FILE", help="file to write, .pth or .safetensors")
     add("--ema", action="store_true", help="the averaged weights")
-    add("--num-classes", type=int, metavar="N", help="refuse a checkpoint of another number of classes")
+    add(
+        "--num-classes",
+        type=integer(1, MOST_CLASSES),
+        metavar="N",
+        help="refuse a checkpoint of another number of classes",
+    )
     add_trt_flag(parser, "the weights of a model are the same for every engine")
 
 
@@ -72,14 +78,23 @@ def _add_onnx_flags(parser: Parser) -> None:
 def _add_tensorrt_flags(parser: Parser) -> None:
     _add_graph_flags(parser, precision="fp16", static=False)
     parser.add_argument(
-        "--max-batch-size", type=int, default=256, metavar="IMAGES", help="largest batch [default: 256]"
+        "--max-batch-size",
+        type=integer(1, MOST_IMAGES),
+        default=256,
+        metavar="IMAGES",
+        help="largest batch [default: 256]",
     )
 
 
 def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
     add_model_flags(parser)
     add = parser.add_argument
-    add("--output", metavar="FILE", help="file to write [default: the model's name in the current folder]")
+    add(
+        "--output",
+        type=path,
+        metavar="FILE",
+        help="file to write [default: the model's name in the current folder]",
+    )
     add(
         "--precision",
         default=precision,
@@ -89,18 +104,28 @@ def _add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = 
     )
     add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
     if static:
-        add("-b", "--batch-size", type=int, metavar="IMAGES", help="size of batch for --static-batch")
+        add(
+            "-b",
+            "--batch-size",
+            type=integer(1, MOST_IMAGES),
+            metavar="IMAGES",
+            help="size of batch for --static-batch",
+        )
         add("--static-batch", action="store_true", help="fix the batch at -b, or 1 [default: any batch]")
     else:
         add(
-            "-b", "--batch-size", type=int, default=1, metavar="IMAGES", help="batch to tune for [default: 1]"
+            "-b",
+            "--batch-size",
+            type=integer(1, MOST_IMAGES),
+            default=1,
+            metavar="IMAGES",
+            help="batch to tune for [default: 1]",
         )
 
 
 def _export_weights(namespace: argparse.Namespace) -> int:
     from effnet.export.weights import export_weights
 
-    check_positive(namespace, "num_classes")
     export_weights(
         Path(namespace.checkpoint_path),
         Path(namespace.weight_path),
@@ -130,7 +155,6 @@ def _export_openvino(namespace: argparse.Namespace) -> int:
 def _export_tensorrt(namespace: argparse.Namespace) -> int:
     from effnet.export.tensorrt import export_tensorrt
 
-    check_positive(namespace, "batch_size", "max_batch_size")
     model, metadata, options = _opened(namespace)
     options |= {"batch_size": namespace.batch_size, "max_batch_size": namespace.max_batch_size}
     plan = export_tensorrt(model, metadata, _output(namespace, metadata, ".engine"), **options)
@@ -150,7 +174,6 @@ def _opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     from effnet.export.trained import open_trained
     from effnet.runtime.processes import choose_device
 
-    check_positive(namespace, "batch_size")
     choice = model_choice(namespace)
     options = {
         "precision": namespace.precision,

@@ -8,16 +8,20 @@ import inspect
 import sys
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, path
 from effnet.cli.choice import add_trt_flag
 from effnet.recipe import settings
 from effnet.recipe.fields import flag_name, is_list, value_type
+from effnet.recipe.numbers import shown
 from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
+# The recipe checks the ranges.
+_TYPES = {int: ANY_INTEGER, float: ANY_NUMBER, str: path}
 # Arguments that NVIDIA's scripts accept in addition to the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
 
@@ -49,15 +53,36 @@ class Parser(argparse.ArgumentParser):
         finally:
             self._mixes = False
 
+    def commands(self) -> "dict[str, Parser]":
+        """Return the parsers of the commands by name; none for a parser without commands."""
+        if self._subparsers is None:
+            return {}
+        (action,) = self._subparsers._group_actions
+        return dict(typing.cast("Commands", action).choices)
+
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
-            unknown = message.removeprefix(prefix).split()[0]
-            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
-            raise UserError(f"unknown argument {unknown}{hint}")
-        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+            unknown, *_ = message.removeprefix(prefix).split(" ")
+            hint = _hint(unknown.partition("=")[0], self._option_string_actions, self.prog)
+            raise UserError(f"unknown argument {unknown or repr(unknown)}; {hint}")
+        hint = "" if message.endswith("?") else f"; see {self.prog} --help"
+        raise UserError(f"{message.removeprefix('argument ')}{hint}")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse ``--flag=--``, of which the base class makes no value at all, unchecked."""
+        if action.option_strings and "--" in arg_strings:
+            raise argparse.ArgumentError(action, "must not be '--'")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Suggest the nearest choice or command for one that does not exist."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            listed = f"must be one of {', '.join(known)}, not {shown(value)}"
+            near = difflib.get_close_matches(str(value), known, n=1)
+            raise argparse.ArgumentError(action, listed + (f"; did you mean {near[0]}?" if near else ""))
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -65,6 +90,11 @@ class _Formatter(argparse.HelpFormatter):
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, max_help_position=32, **options)
+
+
+def _hint(unknown: str, known: Iterable[str], prog: str) -> str:
+    near = difflib.get_close_matches(unknown, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"see {prog} --help"
 
 
 def _dashed(argument: str) -> str:
@@ -91,7 +121,12 @@ def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = (
         help="mixed precision: FP16 on a GPU, BF16 on a CPU; the same as --precision amp",
     )  # fmt: skip
     groups["compute"].add_argument(
-        "--jit", nargs="?", const="script", default=argparse.SUPPRESS, help=_JIT_HELP
+        "--jit",
+        nargs="?",
+        const="script",
+        choices=("no", "script"),
+        default=argparse.SUPPRESS,
+        help=_JIT_HELP,
     )
     add_trt_flag(groups["compute"], "only model2onnx.py, effnet export onnx, writes for TensorRT")
 
@@ -135,14 +170,14 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> Non
         )
         return
     if is_list(kind):
-        options |= {"nargs": "+", "metavar": leaf.metadata["metavar"]}
+        options |= {"nargs": "+", "type": path, "metavar": leaf.metadata["metavar"]}
     elif typing.get_origin(kind) is tuple:
-        options |= {"nargs": len(typing.get_args(kind)), "type": float}
+        options |= {"nargs": len(typing.get_args(kind)), "type": ANY_NUMBER}
         options["metavar"] = tuple(str(leaf.metadata["metavar"]).split())
     elif typing.get_origin(kind) is Literal:
         options["choices"] = typing.get_args(kind)
     else:
-        options |= {"type": kind, "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
+        options |= {"type": _TYPES[kind], "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
     group.add_argument(*short_first, **options)
 
 

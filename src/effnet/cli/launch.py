@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effnet.cli import main
+from effnet.cli.arguments import path
 from effnet.cli.flags import Parser
+from effnet.cli.messages import one_line
 from effnet.recipe.catalog import DEFAULT_MODE, names, published
 from effnet.recipe.cfg_file import configured
 from effnet.runtime.errors import UserError
@@ -33,6 +35,7 @@ def launch(argv: Sequence[str]) -> int:
         )
     parser.add_argument(
         "--cfg-file",
+        type=path,
         metavar="FILE",
         help="recipes in the format of NVIDIA's launch.py [default: the published ones]",
     )
@@ -41,7 +44,7 @@ def launch(argv: Sequence[str]) -> int:
         parts = (named.model, named.platform, named.precision, named.mode)
         recipe = configured(Path(named.cfg_file), "/".join(parts)) if named.cfg_file else published(*parts)
     except UserError as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        print(one_line(f"{PROG}: error: {error}"), file=sys.stderr)
         return 2
     source = ["--cfg-file", named.cfg_file] if named.cfg_file else []
     return main([*rest, *source, "--recipe", recipe.name], command=recipe.command, prog=PROG)

@@ -1,4 +1,4 @@
-"""Display of the package's log messages while a command runs."""
+"""Display of the package's log messages while a command runs, and the form of an error message."""
 
 import logging
 import os
@@ -23,3 +23,10 @@ def shown_log(level: int = logging.INFO) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level_before)
+
+
+def one_line(message: str) -> str:
+    """Return a message on one line, with characters that a terminal would obey or can't show written as escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message
+    )

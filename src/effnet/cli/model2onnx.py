@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from effnet.cli import main
 from effnet.cli.flags import Parser
+from effnet.cli.messages import one_line
 from effnet.runtime.errors import UserError
 
 PROG = "model2onnx.py"
@@ -21,7 +22,7 @@ def model2onnx(argv: Sequence[str]) -> int:
     try:
         named, _ = parser.parse_known_args(argv)
     except UserError as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        print(one_line(f"{PROG}: error: {error}"), file=sys.stderr)
         return 2
     fixed = ["--static-batch"] if named.batch_size is not None else []
     return main(["export", "onnx", *argv, *fixed], prog=PROG)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from effnet.cli.arguments import MOST_WORKERS, integer, path
 from effnet.cli.flags import Commands, Parser
 
 
@@ -11,7 +12,7 @@ def add_prepare(commands: Commands, prog: str | None) -> None:
     parser = commands.add_parser("prepare", prog=prog, help="prepare or check a data set")
     forms = parser.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
     sample = forms.add_parser("sample", help="write a small real data set: handwritten digits")
-    sample.add_argument("dir", metavar="DIR", help="folder to write")
+    sample.add_argument("dir", type=path, metavar="DIR", help="folder to write")
     sample.set_defaults(command=_prepare_sample)
     _add_pack(forms)
     _add_check(forms)
@@ -29,20 +30,30 @@ def _add_pack(forms: Commands) -> None:
     pack = forms.add_parser(
         "pack", help="resize a data set once and store it in a few large files that are fast to read"
     )
-    pack.add_argument("dir", metavar="DIR", help="folder with train/<class>/ and val/<class>/")
-    pack.add_argument("out", metavar="OUT", help="folder to write; an interrupted run is resumed")
+    pack.add_argument("dir", type=path, metavar="DIR", help="folder with train/<class>/ and val/<class>/")
+    pack.add_argument("out", type=path, metavar="OUT", help="folder to write; an interrupted run is resumed")
     pack.add_argument(
-        "--size", type=int, default=320, metavar="PIXELS", help="shorter side, never enlarged [default: 320]"
+        "--size",
+        type=integer(32, 8192),
+        default=320,
+        metavar="PIXELS",
+        help="shorter side, never enlarged [default: 320]",
     )
     form = pack.add_mutually_exclusive_group()
-    form.add_argument("--quality", type=int, default=95, metavar="Q", help="of JPEG, 1 to 100 [default: 95]")
+    form.add_argument(
+        "--quality", type=integer(1, 100), default=95, metavar="Q", help="of JPEG, 1 to 100 [default: 95]"
+    )
     form.add_argument(
         "--raw",
         action="store_true",
         help="store pixels instead: three times as fast to read, six times as large",
     )
     pack.add_argument(
-        "-j", "--workers", type=int, metavar="N", help="processes [default: one a core, at most 16]"
+        "-j",
+        "--workers",
+        type=integer(0, MOST_WORKERS),
+        metavar="N",
+        help="processes [default: one a core, at most 16]",
     )
     pack.add_argument(
         "--on-bad-image",
@@ -82,10 +93,14 @@ def _add_check(forms: Commands) -> None:
         description="Exit code: 0 without problems, 1 with broken images, empty classes or leakage, 2 for bad input.",
     )
     check.add_argument(
-        "dir", metavar="DIR", help="folder with train/<class>/ and val/<class>/, or one of them"
+        "dir", type=path, metavar="DIR", help="folder with train/<class>/ and val/<class>/, or one of them"
     )
     check.add_argument(
-        "-j", "--workers", type=int, metavar="N", help="processes [default: one a core, at most 16]"
+        "-j",
+        "--workers",
+        type=integer(0, MOST_WORKERS),
+        metavar="N",
+        help="processes [default: one a core, at most 16]",
     )
     check.add_argument("--json", action="store_true", help="print everything as one JSON object")
     check.set_defaults(command=_prepare_check)
@@ -104,17 +119,21 @@ def _add_imagenet(forms: Commands) -> None:
     imagenet = forms.add_parser(
         "imagenet", help="unpack ImageNet's archives into class folders; an interrupted run is resumed"
     )
-    imagenet.add_argument("train_tar", metavar="TRAIN_TAR", help="ILSVRC2012_img_train.tar")
-    imagenet.add_argument("val_tar", metavar="VAL_TAR", help="ILSVRC2012_img_val.tar")
-    imagenet.add_argument("out", metavar="OUT", help="folder to write, with train/<class>/ and val/<class>/")
+    imagenet.add_argument("train_tar", type=path, metavar="TRAIN_TAR", help="ILSVRC2012_img_train.tar")
+    imagenet.add_argument("val_tar", type=path, metavar="VAL_TAR", help="ILSVRC2012_img_val.tar")
+    imagenet.add_argument(
+        "out", type=path, metavar="OUT", help="folder to write, with train/<class>/ and val/<class>/"
+    )
     classes = imagenet.add_mutually_exclusive_group(required=True)
     classes.add_argument(
         "--devkit",
+        type=path,
         metavar="FILE",
         help="ILSVRC2012_devkit_t12.tar.gz, which has the validation images' classes",
     )
     classes.add_argument(
         "--val-classes",
+        type=path,
         metavar="FILE",
         help="class folder of each validation image, one per line, in their order",
     )

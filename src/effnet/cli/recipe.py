@@ -2,13 +2,16 @@
 
 import argparse
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from effnet.cli.arguments import path
 from effnet.cli.flags import Parser, given_settings
 from effnet.recipe import Recipe, settings
 from effnet.recipe.catalog import Layer, Published, compose, find_recipe
 from effnet.recipe.cfg_file import configured
+from effnet.recipe.contradictions import FLAG, check_together
 from effnet.runtime.errors import UserError
 
 
@@ -16,11 +19,13 @@ def add_recipe_source(parser: Parser) -> None:
     """Add `--recipe`, `--cfg-file` and `--print-recipe`."""
     parser.add_argument(
         "--recipe",
+        type=path,
         metavar="FILE|NAME",
         help="settings as YAML, or a published recipe such as efficientnet-b0/DGXA100/AMP; flags override them",
     )
     parser.add_argument(
         "--cfg-file",
+        type=path,
         metavar="FILE",
         help="find --recipe MODEL/PLATFORM/PRECISION[/MODE] in this file, in the format of NVIDIA's launch.py, instead "
         "of among the published ones",
@@ -46,19 +51,16 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
     if "base_lr" in flags:
-        flags.setdefault(
-            "lr", None
-        )  # a recipe's learning rate would win over the one that --base-lr asks for
+        # A recipe's learning rate would win over the one that --base-lr asks for.
+        flags.setdefault("lr", None)
     found = _found(namespace)
     if found and found.command not in (command, ""):
         raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.command}`")
-    layers = [*(found.layers if found else ()), Layer("flag", flags)]
+    layers = [*(found.layers if found else ()), Layer(FLAG, flags)]
     recipe, sources = compose(layers)
-    if (
-        recipe.compute.device == "cpu"
-        and recipe.compute.precision == "tf32"
-        and sources["precision"] != "flag"
-    ):
+    check_together(recipe, sources)
+    _check_file_names(recipe)
+    if recipe.compute.device == "cpu" and recipe.compute.precision == "tf32" and sources["precision"] != FLAG:
         # A platform's recipe with `--device cpu`. An explicit `--precision tf32` is refused when the run starts.
         layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
     if recipe.run.resume is None:
@@ -66,6 +68,18 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
     resumed = resume_path(recipe.run)
     origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
     return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
+
+
+def _check_file_names(recipe: Recipe) -> None:
+    """Refuse files of a workspace that would replace each other."""
+    from effnet.training.checkpoint import CheckpointFiles
+
+    latest, log = recipe.run.checkpoint_filename, recipe.run.report_file
+    for flag, name in (("--checkpoint-filename", latest), ("--report-file", log)):
+        if name == CheckpointFiles.BEST or fnmatchcase(name, "checkpoint_????.pth.tar"):
+            raise UserError(f"{flag} {name} is the name of another checkpoint of the workspace; take another")
+    if latest == log:
+        raise UserError(f"--checkpoint-filename and --report-file are both {log}; they must differ")
 
 
 def _found(namespace: argparse.Namespace) -> Published | None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from effnet.cli.arguments import path
 from effnet.cli.flags import Commands, Parser, add_recipe_flags
 from effnet.cli.messages import shown_log
 from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
@@ -30,16 +31,19 @@ def add_evaluate(commands: Commands, prog: str | None) -> None:
     add_data_flags(parser, without=("quantization",))
     parser.add_argument(
         "model",
+        type=path,
         metavar="MODEL",
         nargs="?",
         help="weights, or a file of effnet export; as --pretrained-from-file",
     )
-    parser.set_defaults(command=_train, evaluate=True)
+    parser.set_defaults(command=_evaluate, evaluate=True)
 
 
 def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
     """Add the folder, the recipe and every setting, except the groups `without`."""
-    parser.add_argument("dir", metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/")
+    parser.add_argument(
+        "dir", type=path, metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/"
+    )
     add_recipe_source(parser)
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"
@@ -53,6 +57,12 @@ def _train(namespace: argparse.Namespace) -> int:
     if hasattr(namespace, "jit"):
         print("--jit: TorchScript is superseded; use --compile for a compiled training step")
     return run_recipe(namespace, "train", train)
+
+
+def _evaluate(namespace: argparse.Namespace) -> int:
+    if not namespace.evaluate:
+        raise UserError("--no-evaluate: `effnet evaluate` evaluates; to train, use `effnet train`")
+    return _train(namespace)
 
 
 def run_recipe(
@@ -70,6 +80,8 @@ def run_recipe(
 
     with shown_log():
         recipe, sources = command_recipe(namespace, command)
+        if namespace.json and not recipe.run.evaluate:
+            raise UserError("--json is for evaluation; give --evaluate, or `effnet evaluate`")
         if namespace.print_recipe:
             print_recipe(recipe, sources)
             return 0

@@ -20,7 +20,7 @@ from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.training.checkpoint import prepare_workspace
 from effnet.training.class_map import read_class_map
-from effnet.training.facts import facts_of
+from effnet.training.facts import check_classes, facts_of
 from effnet.training.foreign_checkpoint import with_our_names
 from effnet.training.setup import Opened, open_run
 from effnet.training.validate import Validator
@@ -146,6 +146,7 @@ def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Proce
         UserError: data that can't be used, or has other classes than the model.
     """
     classes = _classes(recipe, engine, path)
+    check_classes(recipe, len(classes), f"{engine.metadata.model} on {engine.name}")
     own = "tf32" if engine.network.precision == "tf32" else "fp32"
     given = recipe.replace({"arch": engine.metadata.model, "image_size": engine.preprocessing.image_size})
     facts = facts_of(

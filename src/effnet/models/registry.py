@@ -43,11 +43,15 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
 def _check(config: ModelConfig) -> None:
     activations = typing.get_args(Activation)
     checks = {
-        "num_classes": (config.num_classes >= 1, "at least 1"),
+        "num_classes": (
+            _is_whole(config.num_classes, 1, 1_000_000),
+            "a whole number of at most 1,000,000, at least 1",
+        ),
+        "image_size": (_is_whole(config.image_size, 1, 4096), "a whole number of at most 4096, at least 1"),
         "dropout": (0.0 <= config.dropout < 1.0, "in [0, 1)"),
         "survival_prob": (0.0 < config.survival_prob <= 1.0, "in (0, 1]"),
         "bn_momentum": (0.0 <= config.bn_momentum <= 1.0, "in [0, 1]"),
-        "bn_epsilon": (config.bn_epsilon > 0.0, "above 0"),
+        "bn_epsilon": (0.0 < config.bn_epsilon <= 1.0, "in (0, 1]"),
         "conv_init": (config.conv_init in ("fan_in", "fan_out"), "fan_in or fan_out"),
         "activation": (config.activation in activations, f"one of {', '.join(activations)}"),
         "padding": (config.padding in ("symmetric", "same"), "symmetric or same"),
@@ -56,6 +60,10 @@ def _check(config: ModelConfig) -> None:
     for name, (holds, allowed) in checks.items():
         if not holds:
             raise UserError(f"{name} must be {allowed}, not {getattr(config, name)!r}")
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def build_model(name: str, **overrides: Any) -> "EfficientNet":

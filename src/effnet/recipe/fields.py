@@ -5,6 +5,7 @@ import typing
 from dataclasses import Field, field
 from typing import Any, Literal, TypeVar
 
+from effnet.recipe.numbers import Range, check_file_name, check_text, number, shown
 from effnet.runtime.errors import UserError
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ def setting(
     below: float | None = None,
     no_limit: int | None = None,
     metavar: str | None = None,
+    file_name: bool = False,
 ) -> T:
     """Return a dataclass field for a setting.
 
@@ -29,13 +31,14 @@ def setting(
         above, below: bounds of the value, not allowed themselves.
         no_limit: number outside the range that means None, as -1 does in NVIDIA's scripts.
         metavar: name of the value in the help.
+        file_name: the text names a file in a folder that another setting names.
     """
-    bounds = {"low": low, "above": above, "high": high, "below": below}
     metadata = {
         "flags": flags,
         "metavar": metavar,
         "no_limit": no_limit,
-        **{k: v for k, v in bounds.items() if v is not None},
+        "file_name": file_name,
+        "range": Range(low, above, high, below),
     }
     return field(default=default, metadata=metadata)
 
@@ -67,50 +70,58 @@ def checked(leaf: Field[Any], value: Any) -> Any:
     kind, optional = value_type(leaf)
     if optional and (value is None or value == leaf.metadata.get("no_limit")):
         return None
-    converted = _converted(leaf, kind, value)
-    for number in converted if isinstance(converted, tuple) else (converted,):
-        _check_range(leaf, number)
-    return converted
+    return _converted(leaf, kind, value)
+
+
+def range_of(leaf: Field[Any]) -> Range:
+    """Return the range of a setting that is a number, or of each number of a tuple."""
+    return leaf.metadata.get("range", Range())
 
 
 def _converted(leaf: Field[Any], kind: Any, value: Any) -> Any:
     flag = flag_name(leaf)
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
-            raise UserError(f"{flag} must be one of {', '.join(typing.get_args(kind))}, not {value!r}")
+            raise UserError(f"{flag} must be one of {', '.join(typing.get_args(kind))}, not {shown(value)}")
         return value
     if typing.get_origin(kind) is tuple:
         return _converted_tuple(leaf, kind, value)
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:  # YAML reads 1e-5, without a dot, as a string
-            return float(value)
-        except ValueError:
-            pass
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    try:
+        return _scalar(leaf, kind, value)
+    except ValueError as error:
+        raise UserError(f"{flag} {error}") from None
+
+
+def _scalar(leaf: Field[Any], kind: Any, value: Any) -> Any:
+    if kind is float:
+        value = _as_float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"must be of type {kind.__name__}, not {shown(value)}")
+    if kind is str:
+        (check_file_name if leaf.metadata.get("file_name") else check_text)(value)
+    elif kind is not bool:
+        range_of(leaf).check(value)
+    return value
+
+
+def _as_float(value: Any) -> Any:
+    """Return whole numbers and the texts that YAML makes of numbers such as 1e-5, without a dot, as float."""
+    try:
+        if isinstance(value, str):
+            return number(value)
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    except (ValueError, OverflowError):
         return value
-    raise UserError(f"{flag} must be of type {kind.__name__}, not {value!r}")
 
 
 def _converted_tuple(leaf: Field[Any], kind: Any, value: Any) -> tuple[Any, ...]:
     flag = flag_name(leaf)
     size = len(value) if is_list(kind) and isinstance(value, list | tuple) else len(typing.get_args(kind))
     if not isinstance(value, list | tuple) or len(value) != size:
-        raise UserError(f"{flag} takes {'a list' if is_list(kind) else f'{size} numbers'}, not {value!r}")
+        raise UserError(
+            f"{flag} takes {'a list' if is_list(kind) else f'{size} numbers'}, not {shown(value)}"
+        )
     items = tuple(_converted(leaf, typing.get_args(kind)[0], item) for item in value)
     if not is_list(kind) and list(items) != sorted(items):
-        raise UserError(f"{flag} takes the lower number first, not {value!r}")
+        raise UserError(f"{flag} takes the lower number first, not {shown(value)}")
     return items
-
-
-def _check_range(leaf: Field[Any], value: Any) -> None:
-    wrong = {
-        "low": lambda bound: not value >= bound,
-        "above": lambda bound: not value > bound,
-        "high": lambda bound: not value <= bound,
-        "below": lambda bound: not value < bound,
-    }
-    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
-    bounds = {word: leaf.metadata[word] for word in words if word in leaf.metadata}
-    if any(wrong[word](bound) for word, bound in bounds.items()):
-        allowed = " and ".join(f"{words[word]} {bound:g}" for word, bound in bounds.items())
-        raise UserError(f"{flag_name(leaf)} must be {allowed}, not {value:g}")

@@ -28,9 +28,9 @@ class ModelSettings:
 
     arch: str = setting("efficientnet-b0", "-a")
     """model to train; `effnet models` lists all"""
-    num_classes: int | None = setting(None, low=1)
+    num_classes: int | None = setting(None, low=1, high=1_000_000)
     """number of classes [default: the class folders found]"""
-    image_size: int | None = setting(None, low=32, metavar="PIXELS")
+    image_size: int | None = setting(None, low=32, high=4096, metavar="PIXELS")
     """side of the square input in pixels [default: the model's]"""
     dropout: float | None = setting(None, low=0, below=1, metavar="P")
     """probability of dropout before the classifier [default: the model's]"""
@@ -38,7 +38,7 @@ class ModelSettings:
     """probability that the last block survives stochastic depth [default: the model's]"""
     bn_momentum: float | None = setting(None, low=0, high=1)
     """weight of the new batch in BatchNorm's running statistics [default: the model's, 0.01]"""
-    bn_epsilon: float | None = setting(None, above=0)
+    bn_epsilon: float | None = setting(None, above=0, high=1)
     """epsilon of BatchNorm [default: the model's, 0.001]"""
     conv_init: Literal["fan_in", "fan_out"] = setting("fan_in")
     """fan of the He initialisation of convolutions"""
@@ -61,9 +61,9 @@ class DataSettings:
     class_map: str | None = setting(None, metavar="FILE")
     """class folders in the order of the model's classes, one per line, for data that holds only some of them
     [default: the classes that the weights name, else the folders found]"""
-    workers: int | None = setting(None, "-j", low=0)
+    workers: int | None = setting(None, "-j", low=0, high=512)
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
-    prefetch: int = setting(2, low=1, metavar="BATCHES")
+    prefetch: int = setting(2, low=1, high=1000, metavar="BATCHES")
     """batches that each worker prepares ahead"""
     on_bad_image: Literal["stop", "skip"] = setting("stop")
     """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is skipped (a
@@ -74,18 +74,18 @@ class DataSettings:
     interpolation: Interpolation | None = None
     """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
     [default: the pretrained weights', else bicubic]"""
-    resize: int | None = setting(None, low=32, metavar="PIXELS")
+    resize: int | None = setting(None, low=32, high=8192, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
     augmentation: AugmentationName = setting("autoaugment")
     """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
     autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
     """random resized crop: share of the image's area"""
-    crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, metavar=("LOW HIGH"))
+    crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, high=1000, metavar=("LOW HIGH"))
     """random resized crop: aspect ratio, width by height"""
     hflip: float = setting(0.5, low=0, high=1, metavar="P")
     """probability of a horizontal flip"""
-    mixup: float = setting(0.2, low=0, metavar="ALPHA")
+    mixup: float = setting(0.2, low=0, high=1000, metavar="ALPHA")
     """mix pairs of images by a weight from Beta(ALPHA, ALPHA) (arXiv 1710.09412); 0 for none"""
 
 
@@ -95,30 +95,30 @@ class OptimizerSettings:
 
     optimizer: OptimizerName = setting("rmsprop")
     """update rule"""
-    batch_size: int = setting(64, "-b", low=1, metavar="IMAGES")
+    batch_size: int = setting(64, "-b", low=1, high=65_536, metavar="IMAGES")
     """images in a batch of one process"""
-    optimizer_batch_size: int | None = setting(None, low=1, metavar="IMAGES")
+    optimizer_batch_size: int | None = setting(None, low=1, high=2**24, metavar="IMAGES")
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""
-    lr: float | None = setting(None, "--learning-rate", above=0)
+    lr: float | None = setting(None, "--learning-rate", above=0, high=1e38)
     """learning rate after the warm-up, used as it is for any number of images in a step; published recipes set it
     [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
-    base_lr: float | None = setting(None, above=0)
+    base_lr: float | None = setting(None, above=0, high=1e38)
     """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3, Lite) or
     0.16 (B4 to B7)]"""
-    backbone_lr_factor: float = setting(1.0, low=0, metavar="FACTOR")
+    backbone_lr_factor: float = setting(1.0, low=0, high=1000, metavar="FACTOR")
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
     momentum: float = setting(0.9, low=0, below=1)
     """momentum of the optimizer, where it has one"""
     nesterov: bool = False
     """Nesterov momentum (SGD)"""
-    weight_decay: float | None = setting(None, "--wd", low=0)
+    weight_decay: float | None = setting(None, "--wd", low=0, high=1000)
     """weight decay [default: the model's recipe, 1e-5 (B0 to B3, Lite) or 5e-6 (B4 to B7)]"""
     bn_weight_decay: bool = False
     """apply weight decay to BatchNorm's parameters too"""
     rmsprop_alpha: float = setting(0.9, low=0, below=1)
     """RMSprop: decay of the squared gradient's mean"""
-    rmsprop_eps: float = setting(1e-2, above=0)
+    rmsprop_eps: float = setting(1e-2, above=0, high=1000)
     """RMSprop: added to the root of the squared gradient's mean"""
     label_smoothing: float = setting(0.1, low=0, below=1)
     """share of the target spread evenly over all classes"""
@@ -130,17 +130,17 @@ class OptimizerSettings:
 class ScheduleSettings:
     """Schedule"""
 
-    epochs: int = setting(400, low=0)
+    epochs: int = setting(400, low=0, high=1_000_000)
     """epochs of the training, which the learning rate's schedule spans; 0, for `effnet quantize`, skips training"""
-    run_epochs: int | None = setting(None, low=1, no_limit=-1, metavar="EPOCHS")
+    run_epochs: int | None = setting(None, low=1, high=1_000_000, no_limit=-1, metavar="EPOCHS")
     """stop after this many epochs of this run; --resume goes on; -1 for no limit [default: all]"""
     lr_schedule: ScheduleName = setting("cosine")
     """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
-    warmup: float | None = setting(None, low=0, metavar="EPOCHS")
+    warmup: float | None = setting(None, low=0, high=1_000_000, metavar="EPOCHS")
     """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
-    end_lr: float = setting(0.0, low=0)
+    end_lr: float = setting(0.0, low=0, high=1e38)
     """learning rate at the end"""
-    early_stopping_patience: int | None = setting(None, low=1, metavar="EPOCHS")
+    early_stopping_patience: int | None = setting(None, low=1, high=1_000_000, metavar="EPOCHS")
     """stop when --best-metric has not improved for this many epochs [default: never]"""
     best_metric: MetricName = setting("top1")
     """validation metric that decides which epoch is the best, for model_best.pth.tar and early stopping; topk is the
@@ -156,9 +156,9 @@ class ComputeSettings:
     precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] | None = None
     """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on a
     GPU and bf16 on a CPU [default: tf32 on a GPU that has it, else fp32]"""
-    static_loss_scale: float | None = setting(None, above=0, metavar="SCALE")
+    static_loss_scale: float | None = setting(None, above=0, high=2.0**32, metavar="SCALE")
     """fixed loss scale for fp16 [default: dynamic]"""
-    initial_loss_scale: float = setting(128.0, above=0, metavar="SCALE")
+    initial_loss_scale: float = setting(128.0, above=0, high=2.0**32, metavar="SCALE")
     """loss scale at the start of fp16 training, doubled after 100 steps without overflow, halved on overflow"""
     memory_format: Literal["nchw", "nhwc"] = setting("nhwc")
     """layout of images and activations; nhwc is channels-last"""
@@ -169,7 +169,7 @@ class ComputeSettings:
     kernels: Literal["auto", "triton", "torch"] = setting("auto")
     """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
     measured on a GPU for each shape at the first start, known for a CPU"""
-    seed: int = setting(0, low=0)
+    seed: int = setting(0, low=0, high=2**63 - 1)
     """seed of every random choice"""
     gpu_affinity: Literal[
         "none",
@@ -187,12 +187,12 @@ class ComputeSettings:
     on a CPU the processes are spread over the NUMA nodes"""
     sync_bn: bool = False
     """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
-    bucket_size: float = setting(4.0, above=0, metavar="MB")
+    bucket_size: float = setting(4.0, above=0, high=65_536, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     deterministic: bool = False
     """use deterministic algorithms only, and PyTorch's own kernels on a GPU: two runs on the same machine, or an
     interrupted and an uninterrupted one, then end with the same bits; slower on a GPU, without effect on a CPU"""
-    max_bad_steps: int = setting(10, low=1, metavar="STEPS")
+    max_bad_steps: int = setting(10, low=1, high=10**9, metavar="STEPS")
     """stop after this many steps of the optimizer in a row that are skipped, as their gradients are not finite"""
 
 
@@ -211,16 +211,16 @@ class RunSettings:
     """validate only"""
     training_only: bool = False
     """train without validation"""
-    prof: int | None = setting(None, low=1, no_limit=-1, metavar="N")
+    prof: int | None = setting(None, low=1, high=10**9, no_limit=-1, metavar="N")
     """run N iterations only; -1 for no limit"""
     workspace: str = setting(".", metavar="DIR")
     """folder for checkpoints and the log"""
-    report_file: str = setting("report.json", "--raport-file", metavar="FILE")
+    report_file: str = setting("report.json", "--raport-file", metavar="FILE", file_name=True)
     """JSON log in the workspace, one JSON object per line"""
-    checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE")
+    checkpoint_filename: str = setting("checkpoint.pth.tar", metavar="FILE", file_name=True)
     """name of the latest checkpoint in the workspace; the one before it stays beside it as checkpoint.previous.pth.tar,
     so the workspace takes the space of two checkpoints and of model_best.pth.tar"""
-    gather_checkpoints: int = setting(0, low=-1, metavar="N")
+    gather_checkpoints: int = setting(0, low=-1, high=1_000_000, metavar="N")
     """keep the last N checkpoints under their epochs' names as well, checkpoint_0000.pth.tar for the first epoch; -1
     keeps all"""
     checkpoint_every: str | None = setting(None, metavar="STEPS|MINUTESm")
@@ -228,7 +228,7 @@ class RunSettings:
     [default: at the end of each epoch only]"""
     no_checkpoints: bool = False
     """write no checkpoints"""
-    print_freq: int = setting(10, "-p", low=1, metavar="STEPS")
+    print_freq: int = setting(10, "-p", low=1, high=10**9, metavar="STEPS")
     """steps between two lines of progress, the only points at which training waits for the device"""
     engine: Literal["auto", EngineName] | None = None
     """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is for,
@@ -237,7 +237,7 @@ class RunSettings:
     """evaluation: write the accuracy of each class to this CSV file"""
     confusion: str | None = setting(None, metavar="FILE")
     """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
-    topk: int = setting(5, low=1, metavar="K")
+    topk: int = setting(5, low=1, high=1_000_000, metavar="K")
     """validate top-K accuracy beside top-1"""
 
 
@@ -251,7 +251,7 @@ class QuantizationSettings:
     """method that finds the range of an activation from its histogram"""
     calib_percentile: float = setting(99.99, above=50, high=100, metavar="PERCENT")
     """share of an activation's values that its range holds, with --calib-method percentile"""
-    calib_batches: int = setting(10, low=1, metavar="BATCHES")
+    calib_batches: int = setting(10, low=1, high=1_000_000, metavar="BATCHES")
     """batches of each process to calibrate on"""
     calib_data: str | None = setting(None, metavar="DIR")
     """folder with <class>/ folders to calibrate on; images are taken evenly from all [default: DIR/train]"""
@@ -262,7 +262,7 @@ class QuantizationSettings:
     reduce_range: bool = True
     """weights in 7 bits for the targets onnxruntime and openvino: in 8, sums of products overflow on x86 CPUs without
     VNNI; give --no-reduce-range if the model will only run on CPUs that have it"""
-    freeze_bn: int = setting(0, low=0, metavar="EPOCHS")
+    freeze_bn: int = setting(0, low=0, high=1_000_000, metavar="EPOCHS")
     """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded into
     them at export"""
     sensitivity: bool = False

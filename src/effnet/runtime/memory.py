@@ -1,4 +1,4 @@
-"""Settings of the memory allocator that avoid page faults in training on a CPU.
+"""Memory: settings of the allocator that avoid page faults in training on a CPU, and errors for want of memory.
 
 By default the C library returns every large block to the system when a tensor is freed, and requests it again in the
 next step; the system then zeroes it page by page, which takes a large part of a step's time. Keeping freed blocks and
@@ -6,10 +6,22 @@ using huge pages avoids that (`docs/performance.md`).
 """
 
 import ctypes
+import errno
 import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
 _NEVER = 2**31 - 1
+# What libraries say whose error has no class of its own: PyTorch on a CPU, CUDA and its libraries, engines, threads.
+_SAYINGS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad allocation",
+    "bad_alloc",
+    "failed to allocate memory",
+    "can't start new thread",
+    "_alloc_failed",
+)
 
 
 def use_huge_pages() -> None:
@@ -28,3 +40,14 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error, or the one that it was raised from, says that memory or address space ran out."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if isinstance(error, RuntimeError | OSError | ValueError):  # of which PyTorch's OutOfMemoryError is one
+        text = str(error).lower()
+        if "MemoryError" in str(error) or any(saying in text for saying in _SAYINGS):
+            return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)

@@ -6,6 +6,8 @@ from typing import cast
 from effnet.data.workers import worker_count
 from effnet.models import model_config
 from effnet.recipe import Arithmetic, Facts, ModelFacts, Recipe, WeightsFacts
+from effnet.recipe.settings import RunSettings
+from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata
 
 
@@ -41,6 +43,25 @@ def facts_of(
         None if metadata is None else _weights_facts(metadata),
         resume,
     )
+
+
+def check_classes(recipe: Recipe, found: int, source: str) -> None:
+    """Refuse a number of classes other than that of the data, and more top-K classes than there are.
+
+    Args:
+        recipe: settings as given.
+        found: classes of the data, or of the weights where they decide.
+        source: what has them, to be named.
+
+    Raises:
+        UserError: `num_classes` or `topk` contradicts them; both are named.
+    """
+    wanted, topk = recipe.model.num_classes, recipe.run.topk
+    if wanted not in (None, found):
+        raise UserError(f"--num-classes {wanted}: {source} has {found} classes; leave the flag out")
+    # The default counts as the number of classes where that is less.
+    if topk > found and topk != RunSettings.topk:
+        raise UserError(f"--topk {topk}: {source} has {found} classes")
 
 
 def _weights_facts(metadata: WeightsMetadata) -> WeightsFacts:

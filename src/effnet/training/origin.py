@@ -27,6 +27,11 @@ class Origin:
     checkpoint: Mapping[str, Any] | None = None
     metadata: WeightsMetadata | None = None
 
+    @property
+    def name(self) -> str:
+        """The checkpoint or weights, for messages."""
+        return str(self.resume or self.weights or "the model")
+
     def classes(self, *, keeps_classifier: bool) -> Sequence[str] | None:
         """Return the class folders in the order of the model's logits; None where the data decides.
 

@@ -14,12 +14,13 @@ from effnet.kernels.workload import Mode
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.affinity import bind_process
+from effnet.runtime.errors import UserError
 from effnet.runtime.memory import keep_freed_memory
 from effnet.runtime.precision import Precision, make_deterministic, resolve_precision, tune_convolutions
 from effnet.runtime.processes import Processes
 from effnet.training.build import build_model, metadata_of, preprocessing_of, workload_of
 from effnet.training.class_map import read_class_map
-from effnet.training.facts import facts_of
+from effnet.training.facts import check_classes, facts_of
 from effnet.training.origin import Origin, find_origin
 from effnet.training.sync_bn import with_sync_batch_norm
 from effnet.training.validate import Validator
@@ -104,11 +105,13 @@ def open_run(
     # Only training may put a new classifier on the weights.
     trains = "train" in splits
     classes = _known_classes(given, origin, keeps_classifier=not trains)
+    num_classes = len(classes or find_classes(given, path or Path(), splits))
+    check_classes(given, num_classes, _classes_source(given, origin) if classes else str(path or "the data"))
     recipe = given.resolve(
         facts_of(
             given,
             precision=resolve_precision(given.compute.precision, device),
-            num_classes=len(classes or find_classes(given, path or Path(), splits)),
+            num_classes=num_classes,
             world_size=processes.world_size,
             metadata=origin.metadata,
             resume=origin.resume,
@@ -133,9 +136,20 @@ def open_run(
 def _known_classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:
     if not BACKENDS[recipe.data.data_backend].reads_path:
         return None
-    if recipe.data.class_map is not None:
-        return read_class_map(recipe.data.class_map)
-    return origin.classes(keeps_classifier=keeps_classifier)
+    of_weights = origin.classes(keeps_classifier=keeps_classifier)
+    if recipe.data.class_map is None:
+        return of_weights
+    classes = read_class_map(recipe.data.class_map)
+    # Weights that do not fit are refused when the model is built, where their number is known without metadata.
+    if origin.checkpoint is not None and of_weights is not None and len(of_weights) != len(classes):
+        raise UserError(
+            f"--class-map {recipe.data.class_map} names {len(classes)} classes, {origin.name} has {len(of_weights)}"
+        )
+    return classes
+
+
+def _classes_source(recipe: Recipe, origin: Origin) -> str:
+    return origin.name if recipe.data.class_map is None else f"--class-map {recipe.data.class_map}"
 
 
 def _build(

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from effnet.cli.arguments import MOST_IMAGES, MOST_PIXELS, MOST_WORKERS, integer, path
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands
 
@@ -10,19 +11,32 @@ from effnet.cli.flags import Commands
 def add_data(forms: Commands) -> None:
     """Add `effnet benchmark data`."""
     data = forms.add_parser("data", help="input pipelines on a folder of images")
-    data.add_argument("dir", metavar="DIR", help="folder with train/<class>/, or with class folders")
-    add_result_flags(data)
-    data.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="[default: 224]")
-    data.add_argument("-b", "--batch-size", type=int, default=64, metavar="IMAGES", help="[default: 64]")
     data.add_argument(
-        "-j", "--workers", type=int, metavar="N", help="processes or threads [default: one per core]"
+        "dir", type=path, metavar="DIR", help="folder with train/<class>/, or with class folders"
+    )
+    add_result_flags(data)
+    data.add_argument(
+        "--image-size", type=integer(32, MOST_PIXELS), default=224, metavar="PIXELS", help="[default: 224]"
     )
     data.add_argument(
-        "--repeats", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
+        "-b", "--batch-size", type=integer(1, MOST_IMAGES), default=64, metavar="IMAGES", help="[default: 64]"
+    )
+    data.add_argument(
+        "-j",
+        "--workers",
+        type=integer(0, MOST_WORKERS),
+        metavar="N",
+        help="processes or threads [default: one per core]",
+    )
+    data.add_argument(
+        "--repeats",
+        type=integer(1, 1000),
+        default=5,
+        help="rounds, of which the median is taken [default: 5]",
     )
     data.add_argument(
         "--images",
-        type=int,
+        type=integer(1, 10**7),
         default=2000,
         help="images in a round; the folder's are repeated or subsampled to about as many [default: 2000]",
     )
@@ -30,11 +44,16 @@ def add_data(forms: Commands) -> None:
         "--packed",
         action="append",
         default=[],
+        type=path,
         metavar="OUT",
         help="packed set of the same images, may be repeated [default: they are packed into a temporary folder]",
     )
     data.add_argument(
-        "--only", action="append", metavar="NAME", help="a pipeline to run, may be repeated [default: all]"
+        "--only",
+        action="append",
+        type=path,
+        metavar="NAME",
+        help="a pipeline to run, may be repeated [default: all]",
     )
     data.set_defaults(command=_benchmark_data)
 

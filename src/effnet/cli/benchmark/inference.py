@@ -4,12 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from effnet.cli.benchmark.result import add_baselines_flag, add_result_flags, conclude
-from effnet.cli.choice import check_positive
+from effnet.cli.arguments import MOST_IMAGES, MOST_PIXELS, integer, number, path
+from effnet.cli.benchmark.result import PRECISIONS, add_baselines_flag, add_result_flags, conclude
 from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
-
-_PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "amp")
 
 
 def add_inference(forms: Commands) -> None:
@@ -24,12 +22,14 @@ def add_inference(forms: Commands) -> None:
     add(
         "--compare",
         nargs="+",
+        type=path,
         metavar="FILE",
         help="exported files and weights, on every engine that reads them",
     )
-    add("--data", metavar="DIR", help="--compare: folder with val/<class>/ to take top-1 on")
+    add("--data", type=path, metavar="DIR", help="--compare: folder with val/<class>/ to take top-1 on")
     add(
         "--class-map",
+        type=path,
         metavar="FILE",
         help="--compare: class folders in the order of the classes, one per line",
     )
@@ -37,37 +37,53 @@ def add_inference(forms: Commands) -> None:
         "--arch",
         "-a",
         nargs="+",
+        type=path,
         default=["efficientnet-b0"],
         metavar="MODEL",
         help="[default: efficientnet-b0]",
     )
-    add("--batch-size", "-b", nargs="+", type=int, default=[1, 8], metavar="IMAGES", help="[default: 1 8]")
+    add(
+        "--batch-size",
+        "-b",
+        nargs="+",
+        type=integer(1, MOST_IMAGES),
+        default=[1, 8],
+        metavar="IMAGES",
+        help="[default: 1 8]",
+    )
     add(
         "--precision",
         nargs="+",
         type=str.lower,
         default=["fp32"],
-        choices=_PRECISIONS,
+        choices=PRECISIONS,
         help="[default: fp32]",
     )
-    add("--engine", nargs="+", metavar="ENGINE", help="[default: all that run here]")
-    add("--image-size", type=int, metavar="PIXELS", help="[default: each model's own]")
+    add("--engine", nargs="+", type=path, metavar="ENGINE", help="[default: all that run here]")
+    add("--image-size", type=integer(32, MOST_PIXELS), metavar="PIXELS", help="[default: each model's own]")
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="[default: auto]")
     add_baselines_flag(parser)
     add("--eager-only", dest="compiled", action="store_false", help="without torch.compile")
     add(
-        "--rounds", type=int, default=7, metavar="N", help="rounds, of which the median is taken [default: 7]"
+        "--rounds",
+        type=integer(1, 1000),
+        default=7,
+        metavar="N",
+        help="rounds, of which the median is taken [default: 7]",
     )
-    add("--steps", type=int, default=100, metavar="N", help="steps in a turn at most [default: 100]")
-    add("--seconds", type=float, default=0.5, help="length of a turn [default: 0.5]")
+    add(
+        "--steps",
+        type=integer(1, 10**6),
+        default=100,
+        metavar="N",
+        help="steps in a turn at most [default: 100]",
+    )
+    add("--seconds", type=number(3600), default=0.5, help="length of a turn [default: 0.5]")
     add_result_flags(parser, markdown="the tables")
     parser.set_defaults(command=_benchmark_inference)
 
 
 def _benchmark_inference(namespace: argparse.Namespace) -> int:
-    check_positive(namespace, "image_size", "rounds", "steps")
-    if min(namespace.batch_size) < 1:
-        raise UserError(f"--batch-size must be at least 1, not {min(namespace.batch_size)}")
     if namespace.data and not namespace.compare:
         raise UserError("--data goes with --compare FILE...")
     result, text = _compare(namespace) if namespace.compare else _sweep(namespace)

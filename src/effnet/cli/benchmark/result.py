@@ -5,12 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from effnet.cli.arguments import path
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "amp")
+
 
 def add_result_flags(parser: argparse.ArgumentParser, markdown: str | None = None) -> None:
     """Add `--json`, and `--markdown` if `markdown` names the content of that file."""
-    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write the result here")
     if markdown is not None:
-        parser.add_argument("--markdown", metavar="FILE", help=f"write {markdown} here")
+        parser.add_argument("--markdown", type=path, metavar="FILE", help=f"write {markdown} here")
 
 
 def add_baselines_flag(parser: argparse.ArgumentParser) -> None:

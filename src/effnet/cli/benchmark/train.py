@@ -3,9 +3,11 @@
 import argparse
 from typing import Any
 
-from effnet.cli.benchmark.result import add_baselines_flag, add_result_flags, conclude
+from effnet.cli.arguments import MOST_IMAGES, integer, path
+from effnet.cli.benchmark.result import PRECISIONS, add_baselines_flag, add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
+from effnet.recipe.contradictions import FLAG, check_together
 
 
 def add_train(forms: Commands) -> None:
@@ -15,17 +17,26 @@ def add_train(forms: Commands) -> None:
     add_baselines_flag(train)
     train.add_argument("--eager-only", dest="compiled", action="store_false", help="without torch.compile")
     train.add_argument(
-        "--rounds", type=int, default=5, help="rounds, of which the median is taken [default: 5]"
+        "--rounds", type=integer(1, 1000), default=5, help="rounds, of which the median is taken [default: 5]"
     )
     train.add_argument(
-        "--steps", type=int, default=5, help="steps of each implementation in a round [default: 5]"
+        "--steps",
+        type=integer(1, 10**6),
+        default=5,
+        help="steps of each implementation in a round [default: 5]",
     )
     sweep = "measure all combinations of these [default: the value of {}]"
-    train.add_argument("--archs", nargs="+", metavar="MODEL", help=sweep.format("--arch"))
+    train.add_argument("--archs", nargs="+", type=path, metavar="MODEL", help=sweep.format("--arch"))
     train.add_argument(
-        "--batch-sizes", nargs="+", type=int, metavar="IMAGES", help=sweep.format("--batch-size")
+        "--batch-sizes",
+        nargs="+",
+        type=integer(1, MOST_IMAGES),
+        metavar="IMAGES",
+        help=sweep.format("--batch-size"),
     )
-    train.add_argument("--precisions", nargs="+", metavar="NAME", help=sweep.format("--precision"))
+    train.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, metavar="NAME", help=sweep.format("--precision")
+    )
     add_recipe_flags(train, without=("quantization",))
     train.set_defaults(command=_benchmark_train)
 
@@ -34,7 +45,9 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
     from effnet.benchmark.tables import training_table
     from effnet.benchmark.train import TrainBenchmark, benchmark_sweep, benchmark_train, print_table
 
-    recipe = Recipe().replace(given_settings(namespace))
+    given = given_settings(namespace)
+    recipe = Recipe().replace(given)
+    check_together(recipe, dict.fromkeys(given, FLAG))
     settings = TrainBenchmark(
         recipe,
         baselines=namespace.baselines,

@@ -1,0 +1,132 @@
+"""Settings that contradict each other, or that have no effect beside others: refused, with both named.
+
+A recipe file may hold what a flag makes pointless, such as a patience beside ``--training-only``. So a contradiction
+counts if both settings come from flags or neither does, and a setting without effect if it is a flag.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from effnet.recipe.given import Recipe, settings
+from effnet.runtime.errors import UserError
+
+FLAG = "flag"
+"""source of a setting that the command line gives"""
+
+_Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Contradiction:
+    """Two settings of which a run can have one."""
+
+    first: str
+    second: str
+    holds: Callable[[_Values], bool]
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """A setting without effect. The message is its flag, then `words`, in which ``{name}`` is another setting."""
+
+    name: str
+    holds: Callable[[_Values], bool]
+    words: str
+
+
+def _both(first: str, second: str) -> _Contradiction:
+    """Return the contradiction of two settings that are both given and neither False."""
+    return _Contradiction(first, second, lambda v: bool(v[first]) and bool(v[second]))
+
+
+def _names_checkpoint(values: _Values) -> bool:
+    """Return True for a checkpoint to resume; ``auto`` may find none, and then needs weights to start from."""
+    return values["resume"] not in (None, "auto")
+
+
+def _starts_fresh(values: _Values) -> bool:
+    return not (values["pretrained"] or values["pretrained_from_file"] or values["resume"])
+
+
+_CONTRADICTIONS = (
+    _Contradiction("resume", "pretrained", lambda v: _names_checkpoint(v) and v["pretrained"]),
+    _Contradiction(
+        "resume", "pretrained_from_file", lambda v: _names_checkpoint(v) and bool(v["pretrained_from_file"])
+    ),
+    _both("pretrained", "pretrained_from_file"),
+    _both("evaluate", "training_only"),
+    _both("training_only", "early_stopping_patience"),
+    _both("training_only", "best_metric"),
+    _both("lr", "base_lr"),
+    _both("no_checkpoints", "gather_checkpoints"),
+    _both("static_loss_scale", "initial_loss_scale"),
+    _both("skip_calibration", "calib_method"),
+    _both("skip_calibration", "calib_percentile"),
+    _both("skip_calibration", "calib_batches"),
+    _both("skip_calibration", "calib_data"),
+    _Contradiction(
+        "check_images", "on_bad_image", lambda v: v["check_images"] and v["on_bad_image"] == "skip"
+    ),
+    _Contradiction("per_class", "confusion", lambda v: v["per_class"] == v["confusion"] is not None),
+    _Contradiction("cuda_graphs", "device", lambda v: v["cuda_graphs"] == "on" and v["device"] == "cpu"),
+)
+
+_FOR_EVALUATION = "is for evaluation; give --evaluate, or `effnet evaluate`"
+_FOR_FP16 = "needs --precision fp16 or amp"
+
+_IDLE = (
+    _Idle("cuda_graphs", lambda v: v["cuda_graphs"] == "on" and not v["compile"], "needs --compile"),
+    _Idle("per_class", lambda v: not v["evaluate"], _FOR_EVALUATION),
+    _Idle("confusion", lambda v: not v["evaluate"], _FOR_EVALUATION),
+    _Idle("engine", lambda v: not v["evaluate"], _FOR_EVALUATION),
+    _Idle("static_loss_scale", lambda v: v["precision"] not in ("fp16", "amp"), _FOR_FP16),
+    _Idle("initial_loss_scale", lambda v: v["precision"] not in ("fp16", "amp"), _FOR_FP16),
+    _Idle("pretrained_source", lambda v: not v["pretrained"], "needs --pretrained"),
+    _Idle(
+        "freeze",
+        lambda v: v["freeze"] == "backbone" and _starts_fresh(v),
+        "needs weights; give --pretrained, --pretrained-from-file or --resume",
+    ),
+    _Idle(
+        "backbone_lr_factor",
+        lambda v: v["freeze"] == "backbone",
+        "has no effect with --freeze backbone; give one",
+    ),
+    _Idle("rmsprop_alpha", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
+    _Idle("rmsprop_eps", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
+    _Idle("warmup", lambda v: v["warmup"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
+    _Idle("freeze_bn", lambda v: v["freeze_bn"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
+    _Idle(
+        "calib_percentile", lambda v: v["calib_method"] != "percentile", "goes with --calib-method percentile"
+    ),
+    _Idle("reduce_range", lambda v: v["target"] == "tensorrt", "is for --target onnxruntime or openvino"),
+)
+
+
+def check_together(recipe: Recipe, sources: Mapping[str, str]) -> None:
+    """Refuse settings that contradict each other or have no effect.
+
+    Args:
+        recipe: settings as given.
+        sources: source of each setting that does not have its default, `FLAG` for flags.
+
+    Raises:
+        UserError: both settings are named.
+    """
+    values = {leaf.name: getattr(getattr(recipe, group), leaf.name) for group, _, leaf in settings()}
+    for pair in _CONTRADICTIONS:
+        given = [sources[name] == FLAG for name in (pair.first, pair.second) if name in sources]
+        if len(given) == 2 and given[0] == given[1] and pair.holds(values):
+            first, second = _flag(pair.first, values), _flag(pair.second, values)
+            raise UserError(f"{first} and {second} contradict each other; give one")
+    for row in _IDLE:
+        if sources.get(row.name) == FLAG and values[row.name] is not None and row.holds(values):
+            raise UserError(f"{_flag(row.name, values)} {row.words.format_map(values)}")
+
+
+def _flag(name: str, values: _Values) -> str:
+    value, flag = values[name], "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return flag if value else flag.replace("--", "--no-", 1)
+    return f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {value}"
