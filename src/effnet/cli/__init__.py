@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 # PyTorch takes seconds to import, so the modules of the command line import it only when a command runs.
+from effnet.runtime.disk import DISK_ERRORS, cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import use_huge_pages
 
@@ -29,6 +30,11 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
     except UserError as error:
         sys.stdout.flush()
         print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"{prog or 'effnet'}: error: {cannot_write(error.filename or 'a file', error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

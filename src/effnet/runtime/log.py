@@ -5,14 +5,15 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 
-from effnet.runtime.errors import UserError
+from effnet.runtime.disk import DISK_ERRORS, DiskError
+from effnet.runtime.lines import LineFile
 from effnet.runtime.progress import ProgressBar
 
 
@@ -20,7 +21,8 @@ class RunLog:
     """Log of a run. Only the main process writes; the others' calls do nothing.
 
     Each line of the file is ``{"type": T, "time": seconds, "epoch": E, "step": S, "data": {name: value}}`` with T one
-    of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970.
+    of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970. Lines that its
+    disk does not take are kept, and written later (`LineFile`).
 
     Args:
         path: the file; None for no file.
@@ -28,20 +30,14 @@ class RunLog:
         is_main: whether this process writes.
 
     Raises:
-        UserError: the file can't be written.
+        DiskError: the file can't be opened; at the end of the `with` block, lines are lost.
     """
 
     def __init__(self, path: Path | None, *, append: bool = False, is_main: bool = True) -> None:
         self._is_main = is_main
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress: ProgressBar | None = None
-        self._file: TextIO | None = None
-        if path is not None and is_main:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("a" if append else "w", encoding="utf-8")
-            except OSError as error:
-                raise UserError(f"--workspace: can't write {path}: {error.strerror}") from None
+        self._file = LineFile(path, append=append) if path is not None and is_main else None
 
     def __enter__(self) -> "RunLog":
         return self
@@ -51,13 +47,19 @@ class RunLog:
     ) -> None:
         self.end_epoch()
         if self._file is not None:
-            self._file.close()
+            # An error that ends the run is told instead of the lines that are lost with it.
+            with suppress(DiskError) if error is not None else nullcontext():
+                self._file.close()
 
     def print(self, line: str) -> None:
         """Print a line on the terminal."""
         if self._is_main:
-            # Markup would swallow brackets in file names.
-            self._console.print(line, markup=False)
+            try:
+                # Markup would swallow brackets in file names.
+                self._console.print(line, markup=False)
+            except OSError as error:  # redirected to a file on a full disk
+                if error.errno not in DISK_ERRORS:
+                    raise
 
     def record(
         self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None
@@ -65,8 +67,7 @@ class RunLog:
         """Write one line of the JSON log."""
         if self._file is not None:
             line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            self._file.write(json.dumps(line))
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal."""

@@ -1,13 +1,13 @@
 """Files of checkpoints: written so that each is complete or absent, and read without executing pickles."""
 
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from effnet.runtime.disk import retrying
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, atomic_path
 from effnet.weights.files import read_torch_file
@@ -43,6 +43,7 @@ class CheckpointFiles:
         workspace: folder, made if absent.
         filename: name of the latest one.
         keep: how many to keep under ``checkpoint_<epoch>.pth.tar`` as well, where the first epoch is 0000; below 0 all.
+        retry_minutes: how long to try again to write a file that the disk does not take.
 
     Raises:
         UserError: the folder can't be made or written.
@@ -50,40 +51,30 @@ class CheckpointFiles:
 
     BEST = "model_best.pth.tar"
 
-    def __init__(self, workspace: Path, filename: str, keep: int) -> None:
+    def __init__(self, workspace: Path, filename: str, keep: int, retry_minutes: float = 0.0) -> None:
         self.workspace = workspace
         self.latest = workspace / filename
         self.best = workspace / self.BEST
         self.keep = keep
+        self.retry_minutes = retry_minutes
 
     def save(self, content: Mapping[str, Any], *, is_best: bool) -> None:
         """Write the checkpoint of `content["epoch"]` finished epochs."""
-        write_atomically(content, self.latest)
+        self._retrying(lambda: write_atomically(content, self.latest))
         if is_best:
-            copy_atomically(self.latest, self.best)
+            self._retrying(lambda: copy_atomically(self.latest, self.best))
         if self.keep:
-            copy_atomically(self.latest, self._gathered(int(content["epoch"])))
+            gathered = self._gathered(int(content["epoch"]))
+            self._retrying(lambda: copy_atomically(self.latest, gathered))
         if self.keep > 0:
             for old in sorted(self.workspace.glob("checkpoint_????.pth.tar"))[: -self.keep]:
                 old.unlink()
 
+    def _retrying(self, write: Callable[[], None]) -> None:
+        retrying(write, self.retry_minutes)
+
     def _gathered(self, finished_epochs: int) -> Path:
         return self.workspace / f"checkpoint_{finished_epochs - 1:04}.pth.tar"
-
-
-def prepare_workspace(path: Path) -> None:
-    """Make the folder, and check that it can be written before hours of training rely on it.
-
-    Raises:
-        UserError: the folder can't be made or written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--workspace {path} can't be written: {error.strerror}") from None
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:

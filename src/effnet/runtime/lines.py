@@ -1,0 +1,64 @@
+"""A file of lines that keeps what a full disk does not take, and writes it when there is space again."""
+
+import logging
+from pathlib import Path
+
+from effnet.runtime.disk import DiskError, cannot_write
+
+_LOG = logging.getLogger("effnet")
+
+
+class LineFile:
+    """A UTF-8 text file that is written line by line.
+
+    Lines that can't be written are kept in memory, and written by a later call: a run goes on while its log's disk is
+    full. A warning is given when that begins.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        append: add to an existing file instead of replacing it.
+
+    Raises:
+        DiskError: the file can't be opened for writing.
+    """
+
+    def __init__(self, path: Path, *, append: bool) -> None:
+        self._path = path
+        self._waiting = bytearray()
+        self._warned = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab" if append else "wb", buffering=0)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+    def write(self, line: str) -> None:
+        """Add a line, which goes to the file at once if the disk takes it."""
+        self._waiting += line.encode() + b"\n"
+        try:
+            self._write_waiting()
+            self._warned = False
+        except OSError as error:
+            if not self._warned:
+                _LOG.warning("%s; its lines are kept until it can", cannot_write(self._path, error))
+            self._warned = True
+
+    def close(self) -> None:
+        """Write what is waiting, and close the file.
+
+        Raises:
+            DiskError: lines are lost.
+        """
+        try:
+            self._write_waiting()
+        except OSError as error:
+            lost = self._waiting.count(b"\n")
+            raise DiskError(f"{cannot_write(self._path, error)}; its last {lost} lines are lost") from None
+        finally:
+            self._file.close()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            # As much of a line as the disk takes; the rest of it comes first the next time.
+            written = self._file.write(bytes(self._waiting))
+            del self._waiting[:written]
