@@ -164,7 +164,9 @@ def test_one_line_in_time(server: Server, path: Path, name: str) -> None:
 
 def test_the_end_of_a_body_without_a_length_is_the_publishers_size(server: Server, path: Path) -> None:
     server.answer = repeat(with_headers(), BODY)
-    with pytest.raises(UserError, match=f"more than the {len(BODY)} bytes that were expected; nothing was kept"):
+    with pytest.raises(
+        UserError, match=f"more than the {len(BODY)} bytes that were expected; nothing was kept"
+    ):
         download(server.url, path, size=len(BODY))
     assert {entry.name for entry in path.parent.iterdir()} == {"w.pth.lock"}
 

@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(f"{prog or 'effnet'}: error: {cannot_write(error.filename or 'a file', error)}", file=sys.stderr)
+        print(
+            f"{prog or 'effnet'}: error: {cannot_write(error.filename or 'a file', error)}", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         return 130

@@ -68,7 +68,9 @@ def prepare_imagenet(
         raise cannot_write(error.filename or out, error) from None
 
 
-def _unpack(train_tar: Path, val_tar: Path, out: Path, val_classes: Sequence[str], show_progress: bool) -> None:
+def _unpack(
+    train_tar: Path, val_tar: Path, out: Path, val_classes: Sequence[str], show_progress: bool
+) -> None:
     # what can be wrong with the arguments comes first: unpacking takes hours
     with _opened(train_tar) as train:
         class_tars = _class_tars(train, train_tar, out / "train")

@@ -14,8 +14,8 @@ from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference
 from effnet.export.signal_stack import kept_signal_stack
-from effnet.runtime.errors import UserError
 from effnet.runtime.disk import check_writable
+from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_paths
 from effnet.weights import WeightsMetadata
 

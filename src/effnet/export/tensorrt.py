@@ -16,8 +16,8 @@ from effnet.export.facts import INPUT
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision
-from effnet.runtime.errors import UserError
 from effnet.runtime.disk import check_writable
+from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, write_text
 from effnet.weights import WeightsMetadata
 

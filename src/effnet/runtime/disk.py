@@ -113,7 +113,9 @@ def check_room(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
-def retrying(write: Callable[[], None], minutes: float, *, wait: Callable[[float], object] = time.sleep) -> None:
+def retrying(
+    write: Callable[[], None], minutes: float, *, wait: Callable[[float], object] = time.sleep
+) -> None:
     """Call `write`, and again while the disk does not take its file, with growing pauses.
 
     Args:
@@ -135,7 +137,10 @@ def retrying(write: Callable[[], None], minutes: float, *, wait: Callable[[float
                 raise
             pause_now = min(pause, left)
             _LOG.warning(
-                "%s; next attempt in %.0f s, giving up in %.1f minutes (--write-retry)", error, pause_now, left / 60
+                "%s; next attempt in %.0f s, giving up in %.1f minutes (--write-retry)",
+                error,
+                pause_now,
+                left / 60,
             )
         wait(pause_now)
         pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -156,6 +156,6 @@ def _of_the_disk(error: Exception, temporary: Path) -> OSError | None:
 
 
 def _is_about(error: OSError, places: set[Path]) -> bool:
-    """Return False for an error that names another file, such as one that the block reads."""
-    name = error.filename
-    return not isinstance(name, str | os.PathLike) or Path(name) in places
+    """Return False for an error that names other files only, such as one that the block reads."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return not names or any(Path(name) in places for name in names)

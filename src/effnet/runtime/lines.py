@@ -1,11 +1,13 @@
 """A file of lines that keeps what a full disk does not take, and writes it when there is space again."""
 
 import logging
+import os
 from pathlib import Path
 
 from effnet.runtime.disk import DiskError, cannot_write
 
 _LOG = logging.getLogger("effnet")
+_BLOCK = 1 << 16
 
 
 class LineFile:
@@ -16,7 +18,8 @@ class LineFile:
 
     Args:
         path: the file; its folder is made if it is missing.
-        append: add to an existing file instead of replacing it.
+        append: add to an existing file instead of replacing it; a last line without an end, which a killed process or
+            a full disk has left, is removed.
 
     Raises:
         DiskError: the file can't be opened for writing.
@@ -28,6 +31,8 @@ class LineFile:
         self._warned = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if append and path.is_file():
+                _cut_torn_line(path)
             self._file = path.open("ab" if append else "wb", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -62,3 +67,17 @@ class LineFile:
             # As much of a line as the disk takes; the rest of it comes first the next time.
             written = self._file.write(bytes(self._waiting))
             del self._waiting[:written]
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Remove what stands after the last end of a line."""
+    with path.open("rb+") as file:
+        end = keep = file.seek(0, os.SEEK_END)
+        found = -1
+        while keep > 0 and found < 0:
+            start = max(0, keep - _BLOCK)
+            file.seek(start)
+            found = file.read(keep - start).rfind(b"\n")
+            keep = start + found + 1
+        if keep < end:
+            file.truncate(keep)

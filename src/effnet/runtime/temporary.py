@@ -79,8 +79,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> int:
-    """Return when a process was started, in clock ticks of the kernel; `_UNKNOWN` if it does not live, or without /proc.
-    """
+    """Return when a process was started, in the kernel's clock ticks; `_UNKNOWN` if it is dead, or without /proc."""
     try:
         # The name of the program, in brackets, may hold spaces and brackets.
         fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
