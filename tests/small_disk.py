@@ -27,7 +27,9 @@ class SmallDisk:
     def __init__(self, root: Path, megabytes: int) -> None:
         self.root = root
         command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(root)]
-        self.is_real = shutil.which("mount") is not None and not subprocess.run(command, capture_output=True).returncode
+        self.is_real = (
+            shutil.which("mount") is not None and not subprocess.run(command, capture_output=True).returncode
+        )
         self._filler = root / "filler"
         self._limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 

@@ -34,7 +34,9 @@ def use_of(process: int) -> Use:
     rss = threads = descriptors = 0
     for member in tree:
         status = dict(
-            line.split(":", 1) for line in Path(f"/proc/{member}/status").read_text().splitlines() if ":" in line
+            line.split(":", 1)
+            for line in Path(f"/proc/{member}/status").read_text().splitlines()
+            if ":" in line
         )
         rss += int(status["VmRSS"].split()[0])
         threads += int(status["Threads"])

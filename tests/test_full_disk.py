@@ -12,6 +12,7 @@ import torch
 from effnet.cli import main
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import INDEX, RECORDS
+from effnet.inference.evaluate import evaluate
 from effnet.quantization.run import quantize
 from effnet.runtime.disk import DiskError
 from effnet.runtime.errors import UserError
@@ -107,7 +108,9 @@ def test_a_log_whose_disk_is_full_does_not_end_the_run(
     train(quick_recipe(tmp_path / "a", **settings), images)
     assert len([*map(json.loads, (disk.root / "report.json").read_text().splitlines())]) == lines
     lines, frees = 0, False
-    with pytest.raises(DiskError, match=r"report\.json: can't be written \(No space.* its last \d+ lines are lost$"):
+    with pytest.raises(
+        DiskError, match=r"report\.json: can't be written \(No space.* its last \d+ lines are lost$"
+    ):
         train(quick_recipe(tmp_path / "b", **settings), images)
     assert read_checkpoint(tmp_path / "b" / LATEST)["epoch"] == 2
 
@@ -140,13 +143,9 @@ def test_the_places_are_tried_before_the_first_epoch(tmp_path: Path, images: Pat
         ({"evaluate": True, "confusion": str(tmp_path / "absent" / "m.csv")}, r"m\.csv"),
     ):
         recipe = quick_recipe(tmp_path / "run", **settings)
+        work = evaluate if recipe.run.evaluate else train
         with pytest.raises(DiskError, match=rf"{name}: can't be written|{name}/c\.pth: can't be written"):
-            if recipe.run.evaluate:
-                from effnet.inference.evaluate import evaluate
-
-                evaluate(recipe, images)
-            else:
-                train(recipe, images)
+            work(recipe, images)
     train(quick_recipe(tmp_path / "run", epochs=1, checkpoint_filename="below/c.pth"), images)
     assert read_checkpoint(tmp_path / "run" / "below" / "c.pth")["epoch"] == 1
 

@@ -141,7 +141,9 @@ def output(
     assert workers[0].answer() == "0"
     if request.param == "imagenet":  # known without the code under test
         assert len(contents(alone)) == len(CLASSES) * IN_CLASS + VAL
-        assert (alone / "train" / CLASSES[1] / f"{CLASSES[1]}_7.JPEG").read_bytes() == content(f"{CLASSES[1]}_7")
+        assert (alone / "train" / CLASSES[1] / f"{CLASSES[1]}_7.JPEG").read_bytes() == content(
+            f"{CLASSES[1]}_7"
+        )
     if request.param == "download":
         assert (alone / "w.pth").read_bytes() == BODY
     return command, contents(alone)

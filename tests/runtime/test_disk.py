@@ -44,7 +44,7 @@ def start_writer(path: Path) -> subprocess.Popen[str]:
 def test_a_killed_process_leaves_nothing_for_the_next_run(tmp_path: Path) -> None:
     writers = [start_writer(tmp_path / name) for name in ("killed", "living")]
     try:
-        killed, living = writers
+        killed = writers[0]
         assert len(left_behind(tmp_path)) == 4
         killed.send_signal(signal.SIGKILL)
         remove_stale_temporaries(tmp_path)  # even while nobody has waited for it
@@ -117,7 +117,9 @@ def test_a_library_that_hides_the_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4) as full:
         full.fill()
         for name in ("w.pth", "w.safetensors"):
-            with pytest.raises(DiskError, match=rf"^\S+/{name}: can't be written \((No space|File too large)"):
+            with pytest.raises(
+                DiskError, match=rf"^\S+/{name}: can't be written \((No space|File too large)"
+            ):
                 save_weights(full.root / name, tensors)
         with (
             pytest.raises(DiskError, match=r"w\.tar: can't be written"),
@@ -176,7 +178,9 @@ def test_a_file_is_tried_before_the_work(tmp_path: Path) -> None:
 
 def test_a_checkpoint_needs_room(tmp_path: Path) -> None:
     check_room(tmp_path, 1000, "a checkpoint")
-    with pytest.raises(DiskError, match=r"a checkpoint needs 1000000000.000 GB, but only \S+ GB are free; free some"):
+    with pytest.raises(
+        DiskError, match=r"a checkpoint needs 1000000000.000 GB, but only \S+ GB are free; free some"
+    ):
         check_room(tmp_path, 10**18, "a checkpoint")
 
 
@@ -241,7 +245,9 @@ def test_a_log_that_stays_full_says_so_at_the_end(caplog: pytest.LogCaptureFixtu
     log = LineFile(Path("/dev/full"), append=False)
     for _ in range(3):
         log.write("line")
-    with pytest.raises(DiskError, match=r"/dev/full: can't be written \(No space.*its last 3 lines are lost$"):
+    with pytest.raises(
+        DiskError, match=r"/dev/full: can't be written \(No space.*its last 3 lines are lost$"
+    ):
         log.close()
     assert len(caplog.messages) == 1
 

@@ -74,8 +74,8 @@ def check_writable(path: Path, *, make_folder: bool = False) -> None:
     except OSError as error:
         raise cannot_write(path, error) from None
     remove_stale_temporaries(path.parent)
-    if (error := trial_write(path)) is not None:
-        raise cannot_write(path, error)
+    if (refusal := trial_write(path)) is not None:
+        raise cannot_write(path, refusal)
 
 
 def trial_write(path: Path) -> OSError | None:
