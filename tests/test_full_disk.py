@@ -1,8 +1,11 @@
 """Runs and commands on a disk that fills up at each kind of write."""
 
+import io
 import json
+import os
 import shutil
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import pytest
 import torch
 
 from effnet.cli import main
+from effnet.data import imagenet
+from effnet.data.imagenet import prepare_imagenet
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import INDEX, RECORDS
 from effnet.inference.evaluate import evaluate
@@ -17,6 +22,7 @@ from effnet.quantization.run import quantize
 from effnet.runtime.disk import DiskError
 from effnet.runtime.errors import UserError
 from effnet.runtime.lines import LineFile
+from effnet.runtime.temporary import temporary_path
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.run import train
 from tests.runs import quick_recipe, records
@@ -26,9 +32,12 @@ LATEST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 SETTINGS: dict[str, Any] = {"epochs": 3, "use_ema": 0.9, "gather_checkpoints": -1, "mixup": 0.2}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +155,13 @@ def test_the_places_are_tried_before_the_first_epoch(tmp_path: Path, images: Pat
         work = evaluate if recipe.run.evaluate else train
         with pytest.raises(DiskError, match=rf"{name}: can't be written|{name}/c\.pth: can't be written"):
             work(recipe, images)
+    dead = temporary_path(tmp_path / "run" / "below" / "c.pth")
+    # Of a process of another time, whose number this one has got.
+    dead = dead.with_name(dead.name.replace(f"-{os.getpid()}-", f"-{os.getpid()}-1"))
+    dead.parent.mkdir()
+    dead.write_bytes(b"half a checkpoint")
     train(quick_recipe(tmp_path / "run", epochs=1, checkpoint_filename="below/c.pth"), images)
+    assert not dead.exists()
     assert read_checkpoint(tmp_path / "run" / "below" / "c.pth")["epoch"] == 1
 
 
@@ -187,6 +202,48 @@ def test_an_interrupted_packing_is_finished_with_the_same_bytes(
         disk.free()
         pack(images, out, settings, workers=workers)
         assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("copies", [2, 5, 8])
+def test_an_interrupted_unpacking_is_finished(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, copies: int
+) -> None:
+    """The disk fills up in the first class, in the second, and in the validation images."""
+    names = [f"{number}.JPEG" for number in range(3)]
+    image = bytes(300_000)
+    train_tar, val_tar = tmp_path / "train.tar", tmp_path / "val.tar"
+    of_a_class = tar_of(dict.fromkeys(names, image))
+    train_tar.write_bytes(tar_of({"a.tar": of_a_class, "b.tar": of_a_class}))
+    val_tar.write_bytes(tar_of(dict.fromkeys(names, image)))
+    copy, done = imagenet._copy, 0
+
+    def copy_or_fill(*arguments: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == copies:
+            disk.fill()
+        copy(*arguments)
+
+    monkeypatch.setattr(imagenet, "_copy", copy_or_fill)
+    out = disk.root / "out"
+    with pytest.raises(DiskError, match=r"can't be written \((No space left on device|File too large)\); "):
+        prepare_imagenet(train_tar, val_tar, out, ["a", "b", "a"])
+    assert set(left_behind(out)) <= {".val.unfinished"}  # whole images, which the next run takes over
+    disk.free()
+    prepare_imagenet(train_tar, val_tar, out, ["a", "b", "a"])
+    expected = {f"train/{folder}/{name}" for folder in "ab" for name in names}
+    expected |= {"val/a/0.JPEG", "val/b/1.JPEG", "val/a/2.JPEG"}
+    assert contents(out) == dict.fromkeys(expected, image)
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return written.getvalue()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ def cannot_write(what: object, error: OSError) -> DiskError:
     return DiskError(f"{what}: can't be written ({error.strerror or error}){f'; {remedy}' if remedy else ''}")
 
 
-def check_writable(path: Path, *, make_folder: bool = False) -> None:
+def check_writable(path: Path, *, make_folder: bool = False, flag: str = "") -> None:
     """Refuse a file that can't be written, before the work that it is for begins.
 
     A megabyte is written beside it on trial. Temporary files that killed processes left there are removed first.
@@ -62,20 +62,22 @@ def check_writable(path: Path, *, make_folder: bool = False) -> None:
     Args:
         path: the file; one that exists is left as it is.
         make_folder: make its folder if it is missing.
+        flag: the flag that names it, for the message.
 
     Raises:
         DiskError: it can't be written.
     """
+    named = f"{flag}: {path}" if flag else path
     if path.is_dir():
-        raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        raise cannot_write(named, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise cannot_write(named, error) from None
     remove_stale_temporaries(path.parent)
     if (refusal := trial_write(path)) is not None:
-        raise cannot_write(path, refusal)
+        raise cannot_write(named, refusal)
 
 
 def trial_write(path: Path) -> OSError | None:
@@ -87,7 +89,7 @@ def trial_write(path: Path) -> OSError | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return error
+        return OSError(error.errno, error.strerror)  # without the temporary name
     finally:
         with contextlib.suppress(OSError):
             trial.unlink()

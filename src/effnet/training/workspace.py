@@ -22,14 +22,13 @@ def prepare_workspace(run: RunSettings) -> Path:
         DiskError: a file can't be written.
     """
     workspace = Path(run.workspace)
-    written = [workspace / run.report_file]
+    check_writable(workspace / run.report_file, make_folder=True, flag="--workspace and --report-file")
     if not (run.evaluate or run.no_checkpoints):
-        written.append(workspace / run.checkpoint_filename)
-    for path in written:
-        check_writable(path, make_folder=True)
-    for target in (run.per_class, run.confusion):
+        checkpoint = workspace / run.checkpoint_filename
+        check_writable(checkpoint, make_folder=True, flag="--workspace and --checkpoint-filename")
+    for flag, target in (("--per-class", run.per_class), ("--confusion", run.confusion)):
         if target is not None:
-            check_writable(Path(target))
+            check_writable(Path(target), flag=flag)
     return workspace
 
 
