@@ -62,6 +62,20 @@ def test_each_shape_is_measured_once_and_remembered(model: EfficientNet, tmp_pat
     assert tiles(other) == tiles(model)
 
 
+def test_a_cache_that_can_not_be_written_changes_no_choice(
+    model: EfficientNet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("triton")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for cache in (tmp_path / "file" / "kernels.json", tmp_path / "folder.json"):
+        caplog.clear()
+        choose_kernels(model, WORKLOAD, "auto", cache, Clock(faster={19}))
+        assert [index for index, tile in enumerate(tiles(model)) if tile == 1] == [2, 3]
+        assert sum("measured again at the next start" in message for message in caplog.messages) == 1
+        model = small("efficientnet-b0", depth=1.0)
+
+
 def test_other_circumstances_are_measured_anew(
     model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
 from effnet.weights.download import download
+from tests.small_disk import small_disk
 
 from .https_server import Publisher, Served
 
@@ -263,6 +264,23 @@ def test_a_cache_that_can_not_be_made(publisher: Publisher, served: Served, tmp_
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"can't be written.*EFFNET_HOME"):
         download(publisher.url("w.pth"), tmp_path / "file" / "w.pth")
+
+
+def test_a_full_disk_keeps_no_part(
+    publisher: Publisher, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "disk", 4) as disk:
+        path = disk.root / "weights" / "w.pth"
+        served.gate = threading.Event()
+        threading.Timer(0.3, lambda: (disk.fill(), served.gate.set())).start()  # type: ignore[union-attr]
+        with pytest.raises(UserError, match=r"w\.pth: can't be written \((No space|File too).*EFFNET_HOME"):
+            download(publisher.url("w.pth"), path)
+        assert kept(path) == set()
+        with pytest.raises(UserError, match=r"only \S+ GB are free|File too large"):  # told before it begins
+            download(publisher.url("w.pth"), path)
+        assert len(publisher.requests) == 2
+        disk.free()
+        assert download(publisher.url("w.pth"), path).read_bytes() == BODY
 
 
 def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 # PyTorch takes seconds to import, so the modules of the command line import it only when a command runs.
+from effnet.runtime.disk import DISK_ERRORS, cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import use_huge_pages
 from effnet.runtime.signals import Interrupted
@@ -36,6 +37,12 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         sys.stdout.flush()
         print(f"{prog or 'effnet'}: {interrupted}", file=sys.stderr)
         return interrupted.exit_code
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        told = cannot_write(error.filename or "a file", error)
+        print(one_line(f"{prog or 'effnet'}: error: {told}"), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from effnet.runtime.errors import UserError
-from effnet.runtime.http import NETWORK_ERRORS, HttpClient, RefusedError
+from effnet.runtime.http import NETWORK_ERRORS, HttpClient, RefusedError, reason
 
 _CONNECTIONS = 16  # of a worker: what hides the delay of an object storage's answers
 _ATTEMPTS = 4
@@ -149,8 +149,7 @@ class RemoteFiles:
                 return remote.get(f"{self._head}/{name}{self._tail}", start, stop)
             except NETWORK_ERRORS as error:
                 if attempt == _ATTEMPTS or isinstance(error, _FINAL):
-                    reason = " ".join(str(error).split()) or type(error).__name__
-                    raise UserError(f"{self.where(name)}: {reason}") from None
+                    raise UserError(f"{self.where(name)}: {reason(error)}") from None
                 time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise AssertionError
 

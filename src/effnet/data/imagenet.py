@@ -17,7 +17,9 @@ from typing import IO
 
 import numpy as np
 
+from effnet.runtime.disk import cannot_write, check_room
 from effnet.runtime.errors import UserError
+from effnet.runtime.exclusive import exclusive
 from effnet.runtime.files import move_into_place
 from effnet.runtime.progress import ProgressBar
 
@@ -44,7 +46,7 @@ def prepare_imagenet(
 ) -> Summary:
     """Unpack into ``out/train/<class>/`` and ``out/val/<class>/``; what is there already is left alone.
 
-    The archives are only read.
+    The archives are only read. Of several processes that unpack into the same folder one works and the others wait.
 
     Args:
         train_tar: archive of an archive per class, which is named after it.
@@ -59,30 +61,37 @@ def prepare_imagenet(
             fit it, a disk without room, or a folder that can't be written.
     """
     try:
-        # what can be wrong with the arguments comes first: unpacking takes hours
-        with _opened(train_tar) as train:
-            class_tars = _class_tars(train, train_tar, out / "train")
-        val_images = []
-        if not (out / "val").is_dir():
-            with _opened(val_tar) as val:
-                val_images = _images(val, val_tar)
-            _check_val_classes(val_classes, val_images, val_tar, {*class_tars, *_folders(out / "train")})
-        to_do = sum(member.size for member in [*class_tars.values(), *val_images])
-        _check_room(out, to_do)
-        with ProgressBar("", to_do, in_bytes=True, show=show_progress) as progress:
-            with _opened(train_tar) as train:
-                for name, member in class_tars.items():
-                    progress.update(description=f"train/{name}")
-                    _unpack_class(train, member, out / "train" / name)
-                    progress.advance(member.size)
-            if val_images:
-                progress.update(description="val")
-                with _opened(val_tar) as val:
-                    for size in _unpack_val(val, val_images, val_classes, out / "val"):
-                        progress.advance(size)
+        with exclusive(out):
+            _unpack(train_tar, val_tar, out, val_classes, show_progress)
+            return _summary(out)
     except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror or error}") from None
-    return _summary(out)
+        raise cannot_write(error.filename or out, error) from None
+
+
+def _unpack(
+    train_tar: Path, val_tar: Path, out: Path, val_classes: Sequence[str], show_progress: bool
+) -> None:
+    # what can be wrong with the arguments comes first: unpacking takes hours
+    with _opened(train_tar) as train:
+        class_tars = _class_tars(train, train_tar, out / "train")
+    val_images = []
+    if not (out / "val").is_dir():
+        with _opened(val_tar) as val:
+            val_images = _images(val, val_tar)
+        _check_val_classes(val_classes, val_images, val_tar, {*class_tars, *_folders(out / "train")})
+    to_do = sum(member.size for member in [*class_tars.values(), *val_images])
+    check_room(out, to_do, "unpacking")
+    with ProgressBar("", to_do, in_bytes=True, show=show_progress) as progress:
+        with _opened(train_tar) as train:
+            for name, member in class_tars.items():
+                progress.update(description=f"train/{name}")
+                _unpack_class(train, member, out / "train" / name)
+                progress.advance(member.size)
+        if val_images:
+            progress.update(description="val")
+            with _opened(val_tar) as val:
+                for size in _unpack_val(val, val_images, val_classes, out / "val"):
+                    progress.advance(size)
 
 
 def read_val_classes(path: Path) -> list[str]:
@@ -126,10 +135,17 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with tarfile.open(path) as tar:
+        with _tar(path) as tar:
             yield tar
     except (tarfile.TarError, EOFError):
         raise UserError(f"{path}: truncated, or no tar archive; download it again") from None
+
+
+def _tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path)
+    except OSError as error:  # told apart from errors of the folder that is written
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
 
 
 def _member(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
@@ -186,24 +202,19 @@ def _check_val_classes(
         )
 
 
-def _check_room(out: Path, needed: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise UserError(
-            f"{out}: {needed / 1e9:.1f} GB are to be unpacked, but only {free / 1e9:.1f} GB are free"
-        )
-
-
 def _unpack_class(train: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    with tarfile.open(fileobj=train.extractfile(member)) as images:
-        for image in images:
-            if image.isfile() and (name := _name(image)):
-                _copy(images, image, unfinished / name)
-    move_into_place(unfinished, folder)
+    try:
+        with tarfile.open(fileobj=train.extractfile(member)) as images:
+            for image in images:
+                if image.isfile() and (name := _name(image)):
+                    _copy(images, image, unfinished / name)
+        move_into_place(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 def _unpack_val(
@@ -214,13 +225,16 @@ def _unpack_val(
     for name in set(classes):
         (unfinished / name).mkdir(parents=True, exist_ok=True)
     part = unfinished / ".part"
-    for image, name in zip(images, classes, strict=True):
-        place = unfinished / name / _name(image)
-        if not place.exists():
-            _copy(val, image, part)
-            move_into_place(part, place)
-        yield image.size
-    move_into_place(unfinished, folder)
+    try:
+        for image, name in zip(images, classes, strict=True):
+            place = unfinished / name / _name(image)
+            if not place.exists():
+                _copy(val, image, part)
+                move_into_place(part, place)
+            yield image.size
+        move_into_place(unfinished, folder)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:

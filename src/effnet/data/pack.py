@@ -28,9 +28,12 @@ from effnet.data.packed import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
 from effnet.data.workers import worker_count
+from effnet.runtime.disk import cannot_write
 from effnet.runtime.errors import UserError
+from effnet.runtime.exclusive import exclusive
 from effnet.runtime.files import atomic_file, sha256_of, write_text
 from effnet.runtime.progress import ProgressBar
+from effnet.runtime.temporary import remove_stale_temporaries
 
 IMAGES_PER_SHARD = 1000
 _UNFINISHED = ".packing"
@@ -75,7 +78,8 @@ def pack(
     """Pack the splits of a folder of images.
 
     Training images are shuffled once, so that a shard read in order is a mixture of classes. A packing that is
-    complete is left alone, an incomplete one finished.
+    complete is left alone, an incomplete one finished. Of several processes that pack into the same folder one works
+    and the others wait.
 
     Args:
         path: folder with ``train/<class>/`` and ``val/<class>/``, or one of them.
@@ -98,14 +102,15 @@ def pack(
     classes = read_classes(path, splits[0])
     images = {split: list_images(path, split, classes) for split in splits}
     plans = {split: _Plan(of_split, out / split, split, settings) for split, of_split in images.items()}
-    for plan in plans.values():
-        plan.check_place()
     try:
-        processes = worker_count(workers)
-        with _progress(sum(map(len, images.values())), processes, show_progress) as done:
-            return {split: _pack_split(plan, done, processes, skip_bad) for split, plan in plans.items()}
+        with exclusive(out):
+            for plan in plans.values():
+                plan.check_place()
+            processes = worker_count(workers)
+            with _progress(sum(map(len, images.values())), processes, show_progress) as done:
+                return {split: _pack_split(plan, done, processes, skip_bad) for split, plan in plans.items()}
     except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror or error}") from None
+        raise cannot_write(error.filename or out, error) from None
 
 
 class _Plan:
@@ -147,13 +152,16 @@ class _Plan:
                         "remove it or name another folder"
                     )
                 return
-        if self.out.exists() and any(self.out.iterdir()):
+        # A packing that was killed before it wrote its first file is nothing else.
+        if self.out.exists() and any(entry.name != _UNFINISHED for entry in self.out.iterdir()):
             raise UserError(f"{self.out} holds something else; remove it or name another folder")
 
 
 def _pack_split(plan: _Plan, done: torch.Tensor, workers: int, skip_bad: bool) -> int:
     if not (plan.out / INDEX).exists():
         plan.unfinished.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(plan.out)
+        remove_stale_temporaries(plan.unfinished)
         _write_json(plan.unfinished / INDEX, plan.header)
         missing = [n for n in range(len(plan)) if not (plan.unfinished / f"{n:06d}.json").exists()]
         done[-1] += sum(len(plan.shard(n)) for n in range(len(plan)) if n not in set(missing))
@@ -176,12 +184,14 @@ def _write_shards(plan: _Plan, numbers: list[int], done: torch.Tensor, workers: 
         generator=torch.Generator(),
     )
     failure = next((result for result in shards if result is not None), None)
-    if failure is not None:
+    if isinstance(failure, BadImageError):
         raise UserError(f"{failure}; fix or remove it, or give --on-bad-image skip")
+    if failure is not None:
+        raise failure
 
 
 class _Shards(Dataset[Any]):
-    """Shards by number: each is written when it is read, and yields an error or None for each image."""
+    """Shards by number: each is written when it is read, and yields an error or None."""
 
     def __init__(self, plan: _Plan, numbers: list[int], done: torch.Tensor, skip_bad: bool) -> None:
         self.plan, self.numbers, self.done, self.skip_bad = plan, numbers, done, skip_bad
@@ -189,12 +199,13 @@ class _Shards(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, position: int) -> BadImageError | None:
+    def __getitem__(self, position: int) -> BadImageError | UserError | OSError | None:
         worker = get_worker_info()
         slot = self.done[worker.id if worker else 0 :][:1]
         try:
             _write_shard(self.plan, self.numbers[position], slot, self.skip_bad)
-        except BadImageError as error:
+        except (BadImageError, UserError, OSError) as error:
+            # Raised in a worker, it would reach the user with a traceback around it.
             return error
         return None
 

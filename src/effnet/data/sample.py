@@ -1,15 +1,14 @@
 """A small real data set without a download: scikit-learn's handwritten digits as JPEG files."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from effnet.runtime.errors import UserError
-from effnet.runtime.files import move_into_place
+from effnet.runtime.files import atomic_folder
+from effnet.runtime.temporary import remove_stale_temporaries
 
 SIDE = 32
 """side of the images in pixels; scikit-learn's have 8"""
@@ -30,30 +29,38 @@ def prepare_sample(out: Path) -> dict[str, int]:
     """
     images = dict(_images())
     counts = {split: sum(name.startswith(split) for name in images) for split in ("train", "val")}
-    present = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} if out.is_dir() else set()
-    if present == set(images):
+    if _is_complete(out, images):
         return counts
-    if present or (out.exists() and not out.is_dir()):
-        raise UserError(f"{out} exists and is not the complete sample; remove it or name another folder")
+    remove_stale_temporaries(out.parent)
     try:
-        _write(images, out)
-    except OSError as error:
-        raise UserError(f"{out}: {error.strerror}") from None
+        with atomic_folder(out) as unfinished:
+            for name, image in images.items():
+                path = unfinished / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path, quality=95)
+    except FileExistsError:
+        # Another process was faster, and may have written the same.
+        if not _is_complete(out, images):
+            raise _other_content(out) from None
     return counts
 
 
-def _write(images: dict[str, Image.Image], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        for name, image in images.items():
-            path = unfinished / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path, quality=95)
-        unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        move_into_place(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def _is_complete(out: Path, images: Collection[str]) -> bool:
+    """Return True if `out` is the sample, and False if it is empty or absent.
+
+    Raises:
+        UserError: it is something else.
+    """
+    present = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} if out.is_dir() else set()
+    if present == set(images):
+        return True
+    if present or (out.exists() and not out.is_dir()):
+        raise _other_content(out)
+    return False
+
+
+def _other_content(out: Path) -> UserError:
+    return UserError(f"{out} exists and is not the complete sample; remove it or name another folder")
 
 
 def _images() -> Iterator[tuple[str, Image.Image]]:

@@ -23,6 +23,7 @@ from effnet.export.reference import Precision, Reference, check_difference, exam
 from effnet.export.session import open_session
 from effnet.quantization.targets import TARGETS
 from effnet.recipe.choices import TargetName
+from effnet.runtime.disk import check_writable
 from effnet.runtime.files import atomic_path
 from effnet.runtime.processor import has_vnni
 from effnet.training.step import Normalise
@@ -111,6 +112,7 @@ def export_onnx(
         UserError: a package is missing, the file can't be written, or its logits are not PyTorch's.
     """
     onnx = load_package("onnx")
+    check_writable(path, make_folder=True)
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
     engine = TARGETS[target]
     form = inference_form(model, unsigned=engine.asymmetric).cpu()

@@ -14,6 +14,7 @@ from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference
 from effnet.export.signal_stack import kept_signal_stack
+from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_paths
 from effnet.weights import WeightsMetadata
@@ -47,6 +48,8 @@ def export_openvino(
     if path.suffix != ".xml":
         raise UserError(f"{path}: OpenVINO's files end in .xml")
     openvino = load_package("openvino")
+    check_writable(path, make_folder=True)
+    check_writable(weights := path.with_suffix(".bin"))
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
     reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +65,6 @@ def export_openvino(
             reference=reference,
         )
         converted = openvino.convert_model(onnx_path)
-    weights = path.with_suffix(".bin")
     # OpenVINO names the second file after the first, which holds for the temporary names as well.
     with atomic_paths(path, weights, make_folder=True) as (temporary, _):
         openvino.save_model(converted, temporary, compress_to_fp16=precision == "fp16")

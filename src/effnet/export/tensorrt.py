@@ -16,6 +16,7 @@ from effnet.export.facts import INPUT
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision
+from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, write_text
 from effnet.weights import WeightsMetadata
@@ -65,6 +66,7 @@ def export_tensorrt(
     """
     if not 1 <= batch_size <= max_batch_size:
         raise UserError(f"--batch-size {batch_size} is above --max-batch-size {max_batch_size}")
+    check_writable(path, make_folder=True)
     onnx_path = path.with_name(f"{path.name}.onnx")
     exported = export_onnx(
         model,

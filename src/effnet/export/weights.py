@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from effnet.export.trained import ModelChoice
+from effnet.runtime.disk import check_writable
 from effnet.weights import load_model, read_weights, save_weights
 
 
@@ -21,6 +22,7 @@ def export_weights(
         UserError: a file that can't be read or written, or no averaged weights in it.
         UserError: another number of classes.
     """
+    check_writable(path)
     if num_classes is not None:
         found = load_model(checkpoint, ema=ema).config.num_classes
         ModelChoice(num_classes=num_classes).check_classes(found, checkpoint)

@@ -14,16 +14,17 @@ from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
 from effnet.quantization.model import build
 from effnet.recipe import Recipe, ResolvedRecipe
+from effnet.runtime.disk import cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
-from effnet.training.checkpoint import prepare_workspace
 from effnet.training.class_map import read_class_map
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.foreign_checkpoint import with_our_names
 from effnet.training.setup import Opened, open_run
 from effnet.training.validate import Validator
+from effnet.training.workspace import prepare_workspace
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
     Raises:
         UserError: settings, weights or data that can't be used.
     """
-    workspace = Path(recipe.run.workspace)
-    prepare_workspace(workspace)
+    workspace = prepare_workspace(recipe.run)
     with joined_processes(recipe.compute.device) as processes:
         opened = _open(recipe, path, processes)
         matrix = ConfusionMatrix(opened.data.classes, processes.device) if _wants_matrix(recipe) else None
@@ -211,4 +211,4 @@ def _write_matrix(recipe: Recipe, matrix: ConfusionMatrix, processes: Processes)
         if recipe.run.confusion is not None:
             matrix.write(Path(recipe.run.confusion))
     except OSError as error:
-        raise UserError(f"{error.filename}: can't be written: {error.strerror}") from None
+        raise cannot_write(error.filename, error) from None

@@ -30,6 +30,7 @@ from effnet.kernels.workload import Mode, Workload
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.layers import MBConv, ResidualBlock
 from effnet.models.replace import with_state_of
+from effnet.runtime.disk import DiskError, cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import write_text
 
@@ -110,16 +111,14 @@ def _choose(
 ) -> dict[str, Verdict]:
     used: dict[str, Verdict] = {}
     chosen = 0
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    # Of several processes on a machine the first measures, the others wait and read.
-    with FileLock(cache.with_suffix(".lock")):
+    with _one_measures(cache) as is_kept:
         known = _read(cache)
         here = known.setdefault(_environment(next(model.parameters()).device, workload), {})
         for name, (block, side) in blocks.items():
             shape = shape_name(block, side, workload.batch_size)
             if shape not in here:
                 here[shape] = measure(block, side, workload)
-                _write(cache, known)
+                is_kept = is_kept and _write(cache, known)
                 logger.info("kernels: %s: %s", shape, _told(here[shape]))
             used[shape] = here[shape]
             if (tile := here[shape].tile) is not None:
@@ -127,6 +126,23 @@ def _choose(
                 chosen += 1
     logger.info("kernels: %d of %d blocks take the Triton kernels (%s)", chosen, len(blocks), cache)
     return used
+
+
+@contextmanager
+def _one_measures(cache: Path) -> Iterator[bool]:
+    """Let one process on a machine measure, while the others wait to read; False if they can't, as on a full disk."""
+    lock = FileLock(cache.with_suffix(".lock"))
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        logger.warning("%s; the kernels are measured again at the next start", cannot_write(cache, error))
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def with_tile(block: MBConv, tile: int | None, workload: Workload) -> KernelMBConv:
@@ -200,12 +216,18 @@ def _read(cache: Path) -> dict[str, dict[str, Verdict]]:
         return {}
 
 
-def _write(cache: Path, known: Mapping[str, Mapping[str, Verdict]]) -> None:
+def _write(cache: Path, known: Mapping[str, Mapping[str, Verdict]]) -> bool:
+    """Keep the verdicts, and return True; False where the disk does not take them, which ends no run."""
     content = {
         environment: {shape: asdict(verdict) for shape, verdict in verdicts.items()}
         for environment, verdicts in known.items()
     }
-    write_text(cache, json.dumps(content, indent=1))
+    try:
+        write_text(cache, json.dumps(content, indent=1))
+    except DiskError as error:
+        logger.warning("%s; the kernels are measured again at the next start", error)
+        return False
+    return True
 
 
 def measure_block(block: MBConv, side: int, workload: Workload) -> Verdict:

@@ -15,11 +15,12 @@ from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
-from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.resume import resume_path
 from effnet.training.run import announce, train
 from effnet.training.setup import Opened, open_run
 from effnet.training.step import Normalise
+from effnet.training.workspace import prepare_workspace
 
 SENSITIVITY_BATCHES = 1
 
@@ -99,8 +100,7 @@ def _check_ranges(opened: Opened) -> None:
 
 
 def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, float]:
-    workspace = Path(recipe.run.workspace)
-    prepare_workspace(workspace)
+    workspace = prepare_workspace(recipe.run)
     if recipe.run.resume:
         raise UserError(
             "--resume goes on with a training; without one, give the weights by --pretrained-from-file"
@@ -125,7 +125,7 @@ def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, flo
 
 def _save(opened: Opened, metrics: dict[str, float], log: RunLog) -> None:
     run = opened.recipe.run
-    files = CheckpointFiles(Path(run.workspace), run.checkpoint_filename, 0)
+    files = CheckpointFiles(Path(run.workspace), run.checkpoint_filename, 0, run.write_retry)
     content = {
         "epoch": 0,
         "best_prec1": metrics["val.top1"],

@@ -228,6 +228,8 @@ class RunSettings:
     [default: at the end of each epoch only]"""
     no_checkpoints: bool = False
     """write no checkpoints"""
+    write_retry: float = setting(0.0, low=0, high=100_000, metavar="MINUTES")
+    """try for this long to write a checkpoint that the disk does not take, before the run ends"""
     print_freq: int = setting(10, "-p", low=1, high=10**9, metavar="STEPS")
     """steps between two lines of progress, the only points at which training waits for the device"""
     engine: Literal["auto", EngineName] | None = None

@@ -1,7 +1,12 @@
 """The folder for files that can be downloaded or built again."""
 
+import logging
 import os
 from pathlib import Path
+
+from effnet.runtime.disk import DiskError, check_writable
+
+_LOG = logging.getLogger("effnet")
 
 
 def cache_dir() -> Path:
@@ -15,3 +20,14 @@ def cache_dir() -> Path:
     if caches := os.environ.get("XDG_CACHE_HOME"):
         return Path(caches).expanduser() / "effnet"
     return Path.home() / ".cache" / "effnet"
+
+
+def writable_cache(name: str) -> Path | None:
+    """Return a folder in `cache_dir`, made if it is missing; None, with a warning, if it can't be written."""
+    folder = cache_dir() / name
+    try:
+        check_writable(folder / "trial", make_folder=True)
+    except DiskError as error:
+        _LOG.warning("%s; going on without this cache", error)
+        return None
+    return folder

@@ -1,14 +1,17 @@
 """Files that appear complete or not at all: the one place that replaces a file by a finished temporary one."""
 
 import contextlib
+import errno
 import hashlib
 import os
-import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from effnet.runtime.disk import cannot_write, trial_write
 from effnet.runtime.errors import UserError
+from effnet.runtime.temporary import temporary_path, temporary_prefix
 
 
 @contextlib.contextmanager
@@ -30,10 +33,10 @@ def atomic_paths(
         One temporary path for each of `paths`.
 
     Raises:
-        UserError: a file can't be written.
+        DiskError: a file can't be written, whatever error the library that writes it makes of that.
     """
-    token = f".{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = tuple((scratch or path.parent) / f"{token}.{path.name}" for path in paths)
+    prefix = temporary_prefix()
+    temporary = tuple((scratch or path.parent) / f"{prefix}.{path.name}" for path in paths)
     try:
         if make_folder:
             for path in paths:
@@ -43,11 +46,15 @@ def atomic_paths(
             _flush_to_disk(written)
         for written, path in zip(temporary, paths, strict=True):
             move_into_place(written, path)
-    except OSError as error:
-        if not _is_about(error, {*temporary, *paths, *(folder for path in paths for folder in path.parents)}):
+    except UserError:
+        raise
+    except Exception as error:
+        cause = _of_the_disk(error, temporary[0])
+        if cause is None or not _is_about(
+            cause, {*temporary, *paths, *(folder for path in (*paths, *temporary) for folder in path.parents)}
+        ):
             raise
-        names = ", ".join(map(str, paths))
-        raise UserError(f"{names}: can't be written ({error.strerror or error})") from None
+        raise cannot_write(", ".join(map(str, paths)), cause) from None
     finally:
         for written in temporary:
             with contextlib.suppress(OSError):
@@ -78,6 +85,34 @@ def atomic_file(path: Path, mode: str = "wb", *, scratch: Path | None = None) ->
         yield file
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder, which becomes `path` when the block ends without an error, and is removed otherwise.
+
+    Args:
+        path: the folder; must be empty if it exists. Its parents are made.
+
+    Raises:
+        DiskError: it can't be written.
+        FileExistsError: `path` has been made meanwhile, with something in it.
+    """
+    temporary = temporary_path(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        move_into_place(temporary, path)
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        if (cause := _of_the_disk(error, temporary / path.name)) is None:
+            raise
+        raise cannot_write(path, cause) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; see `atomic_file`."""
     with atomic_file(path, "w") as file:
@@ -105,7 +140,22 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _of_the_disk(error: Exception, temporary: Path) -> OSError | None:
+    """Return the operating system's error behind one of a library; None if the disk is not to blame.
+
+    PyTorch, safetensors and OpenVINO have errors of their own for a full disk, which do not say so.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    if (found := trial_write(temporary)) is not None:
+        return found
+    earlier = error.__context__
+    while earlier is not None and not isinstance(earlier, OSError):
+        earlier = earlier.__context__
+    return earlier if earlier is not None or not isinstance(error, OSError) else error
+
+
 def _is_about(error: OSError, places: set[Path]) -> bool:
-    """Return False for an error that names another file, such as one that the block reads."""
-    name = error.filename
-    return not isinstance(name, str | os.PathLike) or Path(name) in places
+    """Return False for an error that names other files only, such as one that the block reads."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return not names or any(Path(name) in places for name in names)

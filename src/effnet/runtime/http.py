@@ -1,17 +1,30 @@
-"""HTTP(S) GET requests: one client for downloads and for data sets that are read over the network."""
+"""HTTP(S) GET requests: one client for downloads and for data sets that are read over the network.
+
+A server is not trusted to end: neither its headers, nor its body, nor the time that either takes.
+"""
 
 import base64
 import http.client
+import re
 import ssl
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.http_response import PATIENCE_S, Response
 
-TIMEOUT_S = 30
 REDIRECTIONS = 10
+SLOWEST = 1024
+"""bytes a second; a body that comes more slowly over `PATIENCE_S` is given up"""
+MOST_IN_MEMORY = 1 << 29
+"""bytes of a file that is read as a whole"""
+_CHUNK = 1 << 16
+_DISCARDED = 1 << 16  # bytes that are read to keep a connection
+_ADDRESS = "%/:=&?~#+!$,;'@()*[]"
 _MOVED = {301, 302, 303, 307, 308}
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _HEADERS = {"User-Agent": "effnet", "Accept-Encoding": "identity"}
@@ -64,6 +77,7 @@ class HttpClient:
 
         Raises:
             UserError: an address that is not https where only that is allowed, or too many redirections.
+            RefusedError: an answer that makes no sense, such as a malformed length.
             OSError: the network failed, as does `http.client.HTTPException`; see `NETWORK_ERRORS`.
         """
         for _ in range(REDIRECTIONS + 1):
@@ -73,10 +87,10 @@ class HttpClient:
             location = response.getheader("Location")
             if response.status not in _MOVED or location is None:
                 return response
-            url = urljoin(url, location).replace(" ", "%20")
+            url = _joined(url, location)
             if self._redirected is not None:
                 self._redirected(url, dict(response.headers.items()))
-            self._finish(response)
+            self._discard(response)
         raise UserError(f"{urlsplit(url).hostname}: more than {REDIRECTIONS} redirections")
 
     def get(self, url: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -92,9 +106,9 @@ class HttpClient:
         if is_part and response.status == HTTPStatus.OK:  # the whole file: do not wait for it
             self.close()
             raise RefusedError("the server answers no range requests, which reading a part of a file needs")
-        data = self._finish(response)
         if response.status == (HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK):
-            return data
+            return self._whole(response, MOST_IN_MEMORY if stop is None else stop - start)
+        self._discard(response)
         reason = f"the server answers {describe(response)}"
         raise OSError(reason) if response.status in _TRANSIENT else RefusedError(reason)
 
@@ -105,23 +119,33 @@ class HttpClient:
             self._connection = None
 
     def _answer(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        target = urlsplit(url)
-        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
         try:
+            target = urlsplit(url)
+            path = (target.path or "/") + (f"?{target.query}" if target.query else "")
             connection = self._connected(target.scheme, target.netloc)
             connection.request("GET", self._prefix + path, headers={**_HEADERS, **self._proxy, **headers})
-            return connection.getresponse()
+            response = connection.getresponse()
+            _check_length(response)
         except NETWORK_ERRORS:
             self.close()  # in an unknown state
             raise
+        except ValueError:  # of urlsplit, of a host's name, of an empty host
+            self.close()
+            raise RefusedError(f"{url} is no address that can be asked") from None
+        return response
 
-    def _finish(self, response: http.client.HTTPResponse) -> bytes:
-        """Read the rest of a body, so that the connection can be used again."""
+    def _whole(self, response: http.client.HTTPResponse, most: int) -> bytes:
+        """Read a body to its end; the connection can be used again."""
         try:
-            return response.read()
+            return b"".join(body(response, most))
         except NETWORK_ERRORS:
             self.close()
             raise
+
+    def _discard(self, response: http.client.HTTPResponse) -> None:
+        """Read a short body, so that the connection can be used again; close the connection instead of a long one."""
+        with suppress(*NETWORK_ERRORS):
+            self._whole(response, _DISCARDED)
 
     def _connected(self, scheme: str, host: str) -> http.client.HTTPConnection:
         if self._connection is None or self._host != (scheme, host):
@@ -137,17 +161,51 @@ class HttpClient:
         login, _, through = urlsplit(proxy).netloc.rpartition("@")
         authorization = _basic(login) if login else {}
         self._prefix, self._proxy = "", {}
+        connection: http.client.HTTPConnection
         if scheme == "http":
-            self._connection = http.client.HTTPConnection(through or host, timeout=TIMEOUT_S)
+            connection = http.client.HTTPConnection(through or host, timeout=PATIENCE_S)
             if proxy:
                 self._prefix, self._proxy = f"http://{host}", authorization
-            return
-        connection = http.client.HTTPSConnection(
-            through or host, timeout=TIMEOUT_S, context=ssl.create_default_context()
-        )
-        if proxy:
-            connection.set_tunnel(host, headers=authorization)
+        elif scheme == "https":
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(through or host, timeout=PATIENCE_S, context=context)
+            if proxy:
+                connection.set_tunnel(host, headers=authorization)
+        else:
+            raise RefusedError(f"{scheme}: is no scheme that is read; only http and https are")
+        connection.response_class = Response
         self._connection = connection
+
+
+def body(response: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
+    """Yield the body of a response in parts.
+
+    Args:
+        response: whose body has not been read.
+        most: bytes that it may have.
+
+    Raises:
+        RefusedError: it is longer.
+        TimeoutError: it comes more slowly than `SLOWEST`.
+        ConnectionError: it is shorter than its header says.
+        http.client.HTTPException: it is malformed.
+    """
+    received, waited, since = 0, 0.0, 0
+    asked = time.monotonic()
+    while part := response.read1(_CHUNK):
+        received += len(part)
+        if received > most:
+            raise RefusedError(f"the server sends more than the {most} bytes that were expected")
+        waited += time.monotonic() - asked
+        if waited > PATIENCE_S:
+            if received - since < SLOWEST * waited:
+                raise TimeoutError(f"the server sends less than {SLOWEST} bytes a second")
+            waited, since = 0.0, received
+        yield part
+        asked = time.monotonic()
+    if response.length:
+        raise ConnectionError(f"the connection ended {response.length} bytes early")
+    response.close()  # so that the connection can be used again
 
 
 def require_https(url: str) -> None:
@@ -163,6 +221,29 @@ def require_https(url: str) -> None:
 def describe(response: http.client.HTTPResponse) -> str:
     """Return the status of a response as text, such as `404 Not Found`."""
     return f"{response.status} {http.client.responses.get(response.status, '')}".rstrip()
+
+
+def reason(error: Exception) -> str:
+    """Return the reason of a `NETWORK_ERRORS` as printable text of one line; it may quote what a server has sent."""
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
+        return "the server does not answer in HTTP"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _joined(url: str, location: str) -> str:
+    """Return the address of a redirection; what has no place in an address is escaped."""
+    try:
+        return urljoin(url, quote(location.encode("latin-1"), safe=_ADDRESS))
+    except ValueError:
+        raise RefusedError("the server redirects to something that is no address") from None
+
+
+def _check_length(response: http.client.HTTPResponse) -> None:
+    """Refuse a length that is no number, or that is stated twice: where the body ends is then a matter of taste."""
+    stated = response.headers.get_all("Content-Length") or []
+    if len(set(stated)) > 1 or any(re.fullmatch("[0-9]{1,18}", length) is None for length in stated):
+        raise RefusedError(f"the server states the length {', '.join(stated)[:40]!a}")
 
 
 def _basic(login: str) -> dict[str, str]:

@@ -2,19 +2,18 @@
 
 import json
 import math
-import os
 import sys
 import time
-import zlib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 
-from effnet.runtime.errors import UserError
+from effnet.runtime.disk import DISK_ERRORS, DiskError
+from effnet.runtime.lines import LineFile
 from effnet.runtime.progress import ProgressBar
 
 
@@ -22,7 +21,8 @@ class RunLog:
     """Log of a run. Only the main process writes; the others' calls do nothing.
 
     Each line of the file is ``{"type": T, "time": seconds, "epoch": E, "step": S, "data": {name: value}}`` with T one
-    of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970.
+    of ``parameters``, ``iteration``, ``epoch``, ``event`` and ``summary``; times are seconds since 1970. Lines that its
+    disk does not take are kept, and written later (`LineFile`).
 
     Args:
         path: the file; None for no file.
@@ -30,11 +30,8 @@ class RunLog:
         is_main: whether this process writes.
         after: position of the same log, of which what follows is cut off: the run writes it again.
 
-    Attributes:
-        goes_on: the file holds the lines before `after`.
-
     Raises:
-        UserError: the file can't be written.
+        DiskError: the file can't be opened; at the end of the `with` block, lines are lost.
     """
 
     def __init__(
@@ -46,35 +43,20 @@ class RunLog:
         after: Mapping[str, int] | None = None,
     ) -> None:
         self._is_main = is_main
-        self.goes_on = False
-        self._bytes = self._checksum = 0
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress: ProgressBar | None = None
-        self._file: TextIO | None = None
+        self._file: LineFile | None = None
         if path is not None and is_main:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if append and path.exists():
-                    self._cut(path, after or {})
-                self._file = path.open("a" if append else "w", encoding="utf-8")
-            except OSError as error:
-                raise UserError(f"--workspace: can't write {path}: {error.strerror}") from None
+            self._file = LineFile(path, append=append, after=after)
 
-    def _cut(self, path: Path, after: Mapping[str, int]) -> None:
-        content = path.read_bytes()
-        start = content[: after.get("bytes", 0)]
-        self.goes_on = bool(start) and self._position_of(start) == after
-        kept = start if self.goes_on else content[: content.rfind(b"\n") + 1]
-        os.truncate(path, len(kept))
-        self._bytes, self._checksum = self._position_of(kept).values()
-
-    @staticmethod
-    def _position_of(content: bytes) -> dict[str, int]:
-        return {"bytes": len(content), "crc32": zlib.crc32(content)}
+    @property
+    def goes_on(self) -> bool:
+        """True if the file holds the lines before `after`."""
+        return self._file is not None and self._file.goes_on
 
     def position(self) -> dict[str, int]:
-        """Return the end of the file, for `after`: its length in bytes, and a checksum of the lines before it."""
-        return {"bytes": self._bytes, "crc32": self._checksum}
+        """Return the end of the log, for `after`; empty where no file is written."""
+        return {} if self._file is None else self._file.position()
 
     def __enter__(self) -> "RunLog":
         return self
@@ -84,13 +66,19 @@ class RunLog:
     ) -> None:
         self.end_epoch()
         if self._file is not None:
-            self._file.close()
+            # An error that ends the run is told instead of the lines that are lost with it.
+            with suppress(DiskError) if error is not None else nullcontext():
+                self._file.close()
 
     def print(self, line: str) -> None:
         """Print a line on the terminal."""
         if self._is_main:
-            # Markup would swallow brackets in file names.
-            self._console.print(line, markup=False)
+            try:
+                # Markup would swallow brackets in file names.
+                self._console.print(line, markup=False)
+            except OSError as error:  # redirected to a file on a full disk
+                if error.errno not in DISK_ERRORS:
+                    raise
 
     def record(
         self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None
@@ -98,11 +86,7 @@ class RunLog:
         """Write one line of the JSON log."""
         if self._file is not None:
             line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
-            text = json.dumps(line) + "\n"
-            self._file.write(text)
-            self._file.flush()
-            encoded = text.encode()
-            self._bytes, self._checksum = self._bytes + len(encoded), zlib.crc32(encoded, self._checksum)
+            self._file.write(json.dumps(line))
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal."""

@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from effnet.runtime.disk import retrying
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path, atomic_paths
 from effnet.training.copies import Copied, Copies
@@ -37,6 +38,7 @@ class CheckpointFiles:
         workspace: folder, made if absent.
         filename: name of the latest one.
         keep: how many to keep under ``checkpoint_<epoch>.pth.tar`` as well, where the first epoch is 0000; below 0 all.
+        retry_minutes: how long to try again to write a file that the disk does not take.
 
     Attributes:
         latest: path of the latest checkpoint.
@@ -46,7 +48,7 @@ class CheckpointFiles:
 
     BEST = "model_best.pth.tar"
 
-    def __init__(self, workspace: Path, filename: str, keep: int) -> None:
+    def __init__(self, workspace: Path, filename: str, keep: int, retry_minutes: float = 0.0) -> None:
         self.workspace = workspace
         self.latest = workspace / filename
         self.previous = previous_of(self.latest)
@@ -56,6 +58,7 @@ class CheckpointFiles:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._latest_is_ours = False
+        self._retry_minutes = retry_minutes
 
     def save(self, content: Mapping[str, Any], *, is_best: bool = False, gathered: bool = False) -> None:
         """Copy a checkpoint's content, and write it in the background.
@@ -101,21 +104,25 @@ class CheckpointFiles:
         The latest appears last: a run that is killed before goes on from its predecessor, and writes the others again.
         """
         content = with_digest(copied.wait())
+        retrying(lambda: self._write_files(content, is_best=is_best, gathered=gathered), self._retry_minutes)
+        self._latest_is_ours = True
+        if gathered and self.keep > 0:
+            for old in sorted(self.workspace.glob(_GATHERED))[: -self.keep]:
+                old.unlink(missing_ok=True)
+
+    def _write_files(self, content: Mapping[str, Any], *, is_best: bool, gathered: bool) -> None:
         best = [self.best] if is_best else []
         by_epoch = [self._gathered(int(content["epoch"]))] if gathered else []
         with atomic_paths(*best, *by_epoch, self.latest) as (*others, written):
+            # Into an open file, Python's lock is held for shorter times than to a path.
             with written.open("wb") as file:
-                _save(content, file)
+                torch.save(dict(content), file)
             for other in others[: len(best)]:
                 # A copy rather than a second name: damage to one of the two files spares the other.
                 shutil.copyfile(written, other)
             for other in others[len(best) :]:
                 _link(written, other)
             self._keep_previous()
-        self._latest_is_ours = True
-        if gathered and self.keep > 0:
-            for old in sorted(self.workspace.glob(_GATHERED))[: -self.keep]:
-                old.unlink(missing_ok=True)
 
     def _gathered(self, finished_epochs: int) -> Path:
         return self.workspace / f"checkpoint_{finished_epochs - 1:04}.pth.tar"
@@ -125,20 +132,6 @@ class CheckpointFiles:
         if self._latest_is_ours or is_readable(self.latest):
             with atomic_path(self.previous) as temporary:
                 _link(self.latest, temporary)
-
-
-def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Write a file as `torch.save` does.
-
-    Raises:
-        OSError: it can't be written.
-    """
-    try:
-        torch.save(content, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):  # raised by the file, and hidden by PyTorch
-            raise error.__context__ from None
-        raise
 
 
 def _link(source: Path, path: Path) -> None:
@@ -156,21 +149,6 @@ def is_readable(path: Path) -> bool:
     except UserError:
         return False
     return True
-
-
-def prepare_workspace(path: Path) -> None:
-    """Make the folder, and check that it can be written before hours of training rely on it.
-
-    Raises:
-        UserError: the folder can't be made or written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--workspace {path} can't be written: {error.strerror}") from None
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:

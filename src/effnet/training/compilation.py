@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from effnet.recipe import ComputeSettings
-from effnet.runtime.cache import cache_dir
+from effnet.runtime.cache import writable_cache
 from effnet.runtime.errors import UserError
 
 
@@ -32,8 +32,12 @@ def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size
 
 
 def compiled(step: nn.Module, *, cuda_graphs: bool) -> nn.Module:
-    """Return `step`, to be compiled at its first call; the code is cached for later runs in `cache_dir`."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
+    """Return `step`, to be compiled at its first call; the code is cached for later runs in `cache_dir`.
+
+    Where that can't be written, it is cached in PyTorch's own folder.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ and (folder := writable_cache("compiled")) is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     made: nn.Module = torch.compile(step, mode="reduce-overhead" if cuda_graphs else None)  # type: ignore[assignment]
     return made
 

@@ -12,12 +12,13 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
 from effnet.runtime.signals import handled_signals
-from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.moments import Interval, Moments
 from effnet.training.preflight import check_images
 from effnet.training.setup import Opened, open_run
 from effnet.training.state import Progress
 from effnet.training.trainer import Trainer
+from effnet.training.workspace import check_room_for, prepare_workspace
 from effnet.weights import Build
 
 Prepare = Callable[[Opened, RunLog], object]
@@ -51,8 +52,7 @@ def train(
     if prepare is None and model_config(recipe.model.arch).quantized:
         raise UserError(f"--arch {recipe.model.arch} is trained by `effnet quantize` (quant_main.py)")
     every = None if recipe.run.checkpoint_every is None else Interval.parse(recipe.run.checkpoint_every)
-    workspace = Path(recipe.run.workspace)
-    prepare_workspace(workspace)
+    workspace = prepare_workspace(recipe.run)
     with handled_signals() as signals, joined_processes(recipe.compute.device) as processes:
         splits = ("train",) if recipe.run.training_only else ("train", "val")
         opened = open_run(recipe, path, processes, splits, build=build)
@@ -71,6 +71,8 @@ def train(
             trainer = Trainer(opened, log, files, Moments(processes, signals, every))
             if opened.origin.checkpoint is not None:
                 trainer.resume(opened.origin.checkpoint)
+            if files is not None:
+                check_room_for(trainer.checkpoint(), workspace)
             with signals.deferred():
                 metrics = trainer.run()
             _conclude(log, log_path, files, metrics, trainer.state.progress)
@@ -99,7 +101,8 @@ def _check_same_start(opened: Opened) -> None:
 def _checkpoint_files(recipe: ResolvedRecipe, workspace: Path) -> CheckpointFiles | None:
     if recipe.run.no_checkpoints or recipe.run.prof is not None:
         return None
-    return CheckpointFiles(workspace, recipe.run.checkpoint_filename, recipe.run.gather_checkpoints)
+    run = recipe.run
+    return CheckpointFiles(workspace, run.checkpoint_filename, run.gather_checkpoints, run.write_retry)
 
 
 def announce(opened: Opened, log: RunLog) -> None:

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import filelock
 
+from effnet.runtime.disk import cannot_write, check_room
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import move_into_place, sha256_of, write_text
-from effnet.runtime.http import HttpClient, describe, require_https
+from effnet.runtime.http import HttpClient, RefusedError, body, describe, reason, require_https
 from effnet.runtime.progress import ProgressBar
 
 _LOG = logging.getLogger("effnet")
-_CHUNK = 1 << 16
+MOST = 8 << 30
+"""bytes of a file whose length nobody states"""
+_RANGE = r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})"
+_VALIDATOR = r"[ -~]{1,1000}"
 _ATTEMPTS = 4  # after interruptions, as long as each attempt makes progress
 
 
@@ -28,7 +32,8 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
 
     The SHA-256 is recorded in `<path>.sha256` at the first download, or the first time that a file put there by hand is
     found, and is verified on every call. An interrupted download leaves `<path>.part`, which the next call resumes.
-    Of several processes one downloads and the others wait.
+    Of several processes one downloads and the others wait. A server that sends more than it says, or hardly anything,
+    is given up.
 
     Args:
         url: https address; redirections must stay on https.
@@ -53,9 +58,9 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
                 _fetch(target)
                 _accept(target)
     except OSError as error:
-        raise UserError(
-            f"{path}: can't be written ({error.strerror or error}); set EFFNET_HOME to another folder"
-        ) from None
+        with contextlib.suppress(OSError):
+            target.forget()
+        raise UserError(f"{cannot_write(path, error)}; EFFNET_HOME names the folder of downloads") from None
     return path
 
 
@@ -85,6 +90,11 @@ class _Target:
     def by_hand(self) -> str:
         return f"fetch {self.url} by hand and put it at {self.path}"
 
+    def forget(self) -> None:
+        """Remove what has been downloaded of it."""
+        self.validator.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
+
     def note_hash(self, url: str, headers: Mapping[str, str]) -> None:
         """Take over the hash that the Hugging Face hub states when it redirects."""
         linked = headers.get("X-Linked-Etag", "").strip('"')
@@ -98,7 +108,7 @@ class _Target:
         if self.size not in (None, actual := file.stat().st_size):
             return f"{actual} bytes, not {self.size}"
         digest = sha256_of(file)
-        recorded = self.recorded.read_text().strip() if self.recorded.is_file() else ""
+        recorded = _text(self.recorded)
         for expected, origin in (
             (self.sha256, "its publisher's"),
             (recorded, f"that in {self.recorded.name}"),
@@ -166,8 +176,11 @@ def _fetch_once(target: _Target) -> str | None:
                 raise UserError(f"{target.url}: HTTP {describe(response)}; {target.by_hand}")
             offset, total = _extent(response, target)
             _write(response, target, offset, total)
+    except RefusedError as error:
+        target.forget()
+        raise UserError(f"{target.url}: {error}; nothing was kept, {target.by_hand}") from None
     except (http.client.HTTPException, _Broken) as error:
-        return str(error) or type(error).__name__
+        return reason(error)
     short = total is not None and _length(target.part) < total
     return f"the connection ended {total - _length(target.part)} bytes early" if short and total else None
 
@@ -178,49 +191,70 @@ class _Broken(Exception):  # noqa: N818 (not an error: it is resumed)
 
 def _open(client: HttpClient, target: _Target) -> http.client.HTTPResponse:
     headers = {}
-    have = _length(target.part)
-    if have and target.validator.is_file():
-        headers = {"Range": f"bytes={have}-", "If-Range": target.validator.read_text()}
+    have, validator = _length(target.part), _text(target.validator)
+    if have and re.fullmatch(_VALIDATOR, validator):
+        headers = {"Range": f"bytes={have}-", "If-Range": validator}
     try:
         return client.open(target.url, headers)
+    except RefusedError:
+        raise
     except OSError as error:
-        raise _Broken(str(error)) from None
+        raise _Broken(reason(error)) from None
 
 
 def _extent(response: http.client.HTTPResponse, target: _Target) -> tuple[int, int | None]:
-    """Return the offset in the file at which the body starts, and the file's length if the server sends it."""
+    """Return the offset in the file at which the body starts, and the file's length if the server sends it.
+
+    Raises:
+        RefusedError: another length than the publisher states, or no room for it.
+        _Broken: another part than asked for.
+    """
     if response.status == HTTPStatus.PARTIAL_CONTENT:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if found and int(found[1]) == _length(target.part):
-            return int(found[1]), int(found[2])
-        target.part.unlink()  # so that the next attempt starts from the beginning
+        found = re.fullmatch(_RANGE, response.headers.get("Content-Range", ""))
+        if found and int(found[1]) == _length(target.part) and int(found[2]) + 1 == int(found[3]):
+            return int(found[1]), _accepted(int(found[3]), target)
+        target.part.unlink(missing_ok=True)  # so that the next attempt starts from the beginning
         raise _Broken("the server sent another part than asked for")
     length = response.headers.get("Content-Length")
     etag = response.headers.get("ETag", "")
     # A weak tag promises the same meaning, not the same bytes.
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-    target.validator.unlink(missing_ok=True)
-    target.part.unlink(missing_ok=True)
+    target.forget()
     if validator:
         write_text(target.validator, validator)
-    return 0, int(length) if length else None
+    return 0, _accepted(int(length), target) if length else target.size
+
+
+def _accepted(total: int, target: _Target) -> int:
+    """Return the length of a file that a server states, unless it can't be the file."""
+    if target.size not in (None, total) or total > MOST:
+        raise RefusedError(f"the server offers {total} bytes, not {target.size or f'at most {MOST}'}")
+    check_room(target.path.parent, total - _length(target.part), target.path.name)
+    return total
 
 
 def _write(response: http.client.HTTPResponse, target: _Target, offset: int, total: int | None) -> None:
     progress = ProgressBar(target.path.name, total, done=offset, in_bytes=True)
     with target.part.open("ab") as file, progress:
-        while chunk := _read(response):
-            file.write(chunk)
-            progress.advance(len(chunk))
+        for part in _parts(response, (MOST if total is None else total) - offset):
+            file.write(part)
+            progress.advance(len(part))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _parts(response: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
     try:
-        return response.read1(_CHUNK)
+        yield from body(response, most)
+    except RefusedError:
+        raise
     except OSError as error:  # told apart from errors of the disk
         raise _Broken(str(error)) from None
+
+
+def _text(path: Path) -> str:
+    """Return a small file's text; empty if there is none."""
+    return path.read_text(errors="replace").strip() if path.is_file() else ""
 
 
 def _length(path: Path) -> int:
