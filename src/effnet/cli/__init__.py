@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 # PyTorch takes seconds to import, so the modules of the command line import it only when a command runs.
+from effnet.cli.messages import say_error, take_any_character
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import use_huge_pages
 
@@ -23,12 +24,13 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
     from effnet.cli.commands import run
 
     use_huge_pages()
+    take_any_character()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run([command, *arguments] if command else arguments, prog=prog)
     except UserError as error:
         sys.stdout.flush()
-        print(f"{prog or 'effnet'}: error: {error}", file=sys.stderr)
+        say_error(prog or "effnet", error)
         return 2
     except KeyboardInterrupt:
         return 130

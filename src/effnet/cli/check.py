@@ -1,12 +1,12 @@
 """Output of `effnet prepare check`."""
 
-import json
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
 from effnet.data.check import ODDITIES, Report, SplitReport
+from effnet.runtime.text import printable, to_json
 
 _SHOWN = 10  # findings of each kind; --json has all
 
@@ -14,7 +14,7 @@ _SHOWN = 10  # findings of each kind; --json has all
 def print_report(report: Report, *, as_json: bool) -> None:
     """Print the findings of a check: a table and lists, or everything as one JSON object."""
     if as_json:
-        print(json.dumps({"problems": report.problems, **asdict(report)}))
+        print(to_json({"problems": report.problems, **asdict(report)}))
         return
     console = Console()
     console.print(_overview(report))
@@ -65,7 +65,6 @@ def _print_list(console: Console, heading: str, lines: list[str]) -> None:
         return
     console.print(f"{heading}: {len(lines):,}", highlight=False, markup=False)
     for line in lines[:_SHOWN]:
-        text = line.encode(errors="replace").decode()  # names need not be UTF-8
-        console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {printable(line)}", highlight=False, markup=False, emoji=False, soft_wrap=True)
     if len(lines) > _SHOWN:
         console.print(f"  and {len(lines) - _SHOWN:,} more, which --json lists")

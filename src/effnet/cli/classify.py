@@ -4,7 +4,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, check_positive, model_choice
+from effnet.cli.choice import (
+    add_engine_flag,
+    add_max_pixels_flag,
+    add_model_flags,
+    add_trt_flag,
+    check_positive,
+    model_choice,
+)
 from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
 
@@ -26,6 +33,7 @@ def add_classify(commands: Commands, prog: str | None) -> None:
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
     add("--topk", type=int, default=5, metavar="K", help="classes to show for each image [default: 5]")
     add("--batch-size", "-b", type=int, default=16, metavar="IMAGES", help="images per batch [default: 16]")
+    add_max_pixels_flag(parser)
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_classify)
 
@@ -42,7 +50,7 @@ def _classify(namespace: argparse.Namespace) -> int:
         raise UserError(f"{models[-1]}: more than one model given; pass exactly one")
     if not images:
         raise UserError("no image given; pass a file, a folder or a pattern, or - for standard input")
-    check_positive(namespace, "topk", "batch_size")
+    check_positive(namespace, "topk", "batch_size", "max_pixels")
     choice = model_choice(namespace)
     if models:
         choice = replace(choice, weights=Path(models[0]))
@@ -52,4 +60,5 @@ def _classify(namespace: argparse.Namespace) -> int:
         topk=namespace.topk,
         batch_size=namespace.batch_size,
         as_json=namespace.json,
+        max_pixels=namespace.max_pixels,
     )

@@ -1,7 +1,5 @@
 """Log of a run: a JSON log with one object per line, and text or a progress bar on the terminal."""
 
-import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from rich.console import Console
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.progress import ProgressBar
+from effnet.runtime.text import printable, to_json
 
 
 class RunLog:
@@ -54,18 +53,18 @@ class RunLog:
             self._file.close()
 
     def print(self, line: str) -> None:
-        """Print a line on the terminal."""
+        """Print a line on the terminal; what the terminal would obey in it is escaped."""
         if self._is_main:
-            # Markup would swallow brackets in file names.
-            self._console.print(line, markup=False)
+            # Markup would swallow brackets in file names, and a name such as :cat: is no picture.
+            self._console.print(printable(line), markup=False, emoji=False)
 
     def record(
         self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None
     ) -> None:
         """Write one line of the JSON log."""
         if self._file is not None:
-            line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
-            self._file.write(json.dumps(line) + "\n")
+            line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": dict(data)}
+            self._file.write(to_json(line) + "\n")
             self._file.flush()
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
@@ -96,11 +95,3 @@ class RunLog:
             with suppress(OSError):  # the terminal may be gone
                 self._progress.stop()
             self._progress = None
-
-
-def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN or infinity: they become strings."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in data.items()
-    }
