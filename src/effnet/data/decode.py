@@ -23,6 +23,7 @@ from PIL import ExifTags, Image
 from effnet.data.limits import (
     FORMATS,
     MAX_PIXELS,
+    LimitError,
     check_jpeg,
     check_pixels,
     check_tiff,
@@ -158,8 +159,11 @@ class EncodedImage:
     def _image(self) -> Image.Image:
         raise_pillows_limit(self._max_pixels)
         check_webp(self._data, self._max_pixels)
-        with warnings.catch_warnings(action="ignore"):
-            image: Image.Image = Image.open(io.BytesIO(self._data), formats=FORMATS)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                image: Image.Image = Image.open(io.BytesIO(self._data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise LimitError(f"more pixels than --max-pixels allows ({self._max_pixels:,})") from None
         check_pixels(image.height, image.width, self._max_pixels)
         if image.format in _JPEG:
             _check_frame(self._data, image, self._max_pixels)

@@ -165,7 +165,11 @@ def _image_names(allow_empty: bool, folder: Path) -> tuple[bytes, npt.NDArray[np
 
 def _is_image(entry: os.DirEntry[bytes]) -> bool:
     # dot files: macOS leaves "._name.jpg" beside each image it copies
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(b".") and _leads_to(entry.is_file)
+    return (
+        entry.name.lower().endswith(IMAGE_SUFFIXES)
+        and not entry.name.startswith(b".")
+        and _leads_to(entry.is_file)
+    )
 
 
 def _leads_to(kind: Callable[[], bool]) -> bool:

@@ -31,7 +31,10 @@ _FILE_BYTES_PER_PIXEL = 2
 _ANY_FILE = 1 << 24  # bytes that a file may have whatever the limit of pixels
 
 _BASELINE = (0xC0, 0xC1)
+_ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _START_OF_SCAN = 0xDA
+_PIXELS_PER_BYTE = 512
+"""of a JPEG at most, unless it is coded arithmetically: a block of 8 x 8 takes a bit"""
 _WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 _TIFF_BITS, _TIFF_SAMPLES, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 258, 277, 322, 323
 
@@ -92,7 +95,7 @@ def check_pixels(
 def check_jpeg(
     data: bytes, height: int, width: int, max_pixels: int, *, components: int = 3, position: int = 2
 ) -> None:
-    """Refuse a JPEG of too many pixels, or of too many scans for its pixels.
+    """Refuse a JPEG of too many pixels, or of too many scans for its pixels, or that is too short for them.
 
     Args:
         data: the file.
@@ -102,11 +105,15 @@ def check_jpeg(
         position: where the frame's marker is in the file, or any before it.
 
     Raises:
-        LimitError: there are more.
+        LimitError: the file is one of these.
     """
-    scans = most_scans(data, position)
+    frame, scans = read_header(data, position)
+    check_pixels(height, width, max_pixels, kind="a JPEG")
+    if frame not in _ARITHMETIC and height * width > _PIXELS_PER_BYTE * len(data):
+        raise LimitError(
+            f"image file is truncated: {len(data):,} bytes can't hold {width:,} x {height:,} pixels"
+        )
     if scans == 1:
-        check_pixels(height, width, max_pixels, kind="a JPEG")
         return
     # A decoder keeps two bytes for each coefficient until it has seen all scans.
     check_pixels(height, width, max_pixels, 2 * components + _PILLOW_BYTES, "a JPEG of several scans")
@@ -115,25 +122,31 @@ def check_jpeg(
         raise LimitError(f"{scans:,} scans of {width:,} x {height:,} pixels are more than {limit}")
 
 
-def most_scans(data: bytes, position: int = 2) -> int:
-    """Return the number of scans that a decoder of a JPEG can meet at most.
+def read_header(data: bytes, position: int = 2) -> tuple[int, int]:
+    """Return the marker of a JPEG's frame, 0 if none is found, and the scans that a decoder can meet at most.
 
-    It is 1 where the header is in order and says that the first scan holds the whole image, as it does in all but
-    progressive files. Otherwise every start of a scan counts, in whatever part of the file.
+    There is 1 scan where the header is in order and says that the first one holds the whole image, as it does in all
+    but progressive files. Otherwise every start of a scan counts, in whatever part of the file.
+
+    Args:
+        data: the file.
+        position: where to start: after the file's first marker, or at any other before the frame.
     """
-    components = 0
+    frame = components = 0
     try:
         while data[position] == 0xFF and (marker := data[position + 1]) not in _WITHOUT_LENGTH:
             if marker == _START_OF_SCAN:
                 if components and data[position + 4] == components:
-                    return 1
+                    return frame, 1
                 break
+            if marker in _BASELINE or marker in _ARITHMETIC:
+                frame = marker
             if marker in _BASELINE:
                 components = data[position + 9]
             position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4])
     except IndexError:
         pass
-    return data.count(b"\xff\xda")
+    return frame, data.count(b"\xff\xda")
 
 
 def check_webp(data: bytes, max_pixels: int) -> None:

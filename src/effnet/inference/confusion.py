@@ -11,6 +11,7 @@ from effnet.data import Batch
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, atomic_path
 from effnet.runtime.processes import Processes
+from effnet.runtime.text import printable
 
 
 class ConfusionMatrix:
@@ -81,14 +82,14 @@ class ConfusionMatrix:
         present = (counts.sum(0) + counts.sum(1)).nonzero().flatten()
         shown = counts[present][:, present].double()
         shares = shown / shown.sum(1, keepdim=True).clamp(min=1)
-        names = [self.classes[int(index)] for index in present]
+        names = [printable(self.classes[int(index)]) for index in present]
         side = min(30.0, max(5.0, 0.3 * len(names)))
         figure = Figure(figsize=(side + 1, side), layout="constrained")
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
         picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
         if len(names) <= 100:
-            axes.set_xticks(range(len(names)), names, rotation=90)
-            axes.set_yticks(range(len(names)), names)
+            axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+            axes.set_yticks(range(len(names)), names, parse_math=False)
         figure.colorbar(picture, label="share of the true class")
         with atomic_path(path) as temporary:
             try:
