@@ -32,11 +32,18 @@ from tests.hostile_images import (
 )
 
 HUGE = "--max-pixels allows"
+
+
+def cmyk_jpeg() -> bytes:
+    """A JPEG of four colours whose header claims 45,000 x 45,000."""
+    return encoded(Image.new("CMYK", (8, 8)), "JPEG").replace(b"\0\x08\0\x08", b"\xaf\xc8\xaf\xc8")
+
+
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "jpeg of 45,000 x 45,000": (lambda: jpeg(45_000, 45_000), f"45,000 x 45,000 .*{HUGE}"),
     "progressive jpeg of 45,000 x 45,000": (lambda: jpeg(45_000, 45_000, progressive=True), HUGE),
     "jpeg with exif": (lambda: jpeg(45_000, 45_000, exif=b"Exif\0\0"), HUGE),
-    "jpeg in cmyk": (lambda: encoded(Image.new("CMYK", (8, 8)), "JPEG").replace(b"\0\x08\0\x08", b"\xaf\xc8\xaf\xc8"), HUGE),
+    "jpeg in cmyk": (cmyk_jpeg, HUGE),
     "jpeg within the limit": (lambda: jpeg(10_000, 10_000), "truncated"),
     "progressive jpeg within the limit": (lambda: jpeg(9_900, 9_900, progressive=True), "truncated"),
     "jpeg with a hidden frame": (lambda: jpeg_with_hidden_frame(45_000, 45_000), "."),

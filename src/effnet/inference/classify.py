@@ -25,6 +25,8 @@ from effnet.runtime.text import printable, to_json
 
 STANDARD_INPUT = "-"
 
+_ANY_WIDTH = 1 << 16
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -211,7 +213,8 @@ def _print_json(engine: Engine, results: Results) -> int:
 
 
 def _print_tables(results: Results) -> int:
-    console, failed = Console(highlight=False, soft_wrap=True), False
+    # Wider than any name, which a narrow terminal would otherwise cut off.
+    console, failed = Console(highlight=False, soft_wrap=True, width=_ANY_WIDTH), False
     for path, answers in results:
         if isinstance(answers, BadImageError):
             print(f"error: {printable(answers)}", file=sys.stderr)
