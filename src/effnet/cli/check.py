@@ -21,12 +21,12 @@ def print_report(report: Report, *, as_json: bool) -> None:
     for split, findings in report.splits.items():
         _print_list(console, f"{split}: broken", [f"{file}: {why}" for file, why in findings.broken.items()])
         _print_list(console, f"{split}: class folders without images", findings.empty_classes)
-        _print_list(console, f"{split}: the same file", [" = ".join(group) for group in findings.duplicates])
+        _print_list(console, f"{split}: the same file", [_equal(group) for group in findings.duplicates])
         for name, files in findings.odd.items():
             _print_list(console, f"{split}: {name}, {ODDITIES[name]}", files)
     _print_list(console, "classes in val/ that train/ lacks", report.unknown_classes)
     _print_list(console, "classes without validation images", report.classes_without_val)
-    _print_list(console, "in both train/ and val/", [" = ".join(group) for group in report.leakage])
+    _print_list(console, "in both train/ and val/", [_equal(group) for group in report.leakage])
     print("problems: " + "; ".join(report.problems) if report.problems else "no problems")
 
 
@@ -58,6 +58,11 @@ def _figures(findings: SplitReport) -> dict[str, str]:
         "odd": f"{len({file for files in findings.odd.values() for file in files}):,}",
         "duplicates": f"{sum(len(group) - 1 for group in findings.duplicates):,}",
     }
+
+
+def _equal(group: list[str]) -> str:
+    more = f" = {len(group) - _SHOWN:,} more" if len(group) > _SHOWN else ""
+    return " = ".join(group[:_SHOWN]) + more
 
 
 def _print_list(console: Console, heading: str, lines: list[str]) -> None:

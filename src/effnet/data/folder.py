@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ IMAGE_SUFFIXES = (
     *(b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif"),
     *(b".tif", b".tiff", b".ppm", b".pgm", b".pnm"),
 )
+_FOLDERS_AT_ONCE = 16  # that a thread lists: a task costs as much as a small folder
 LAYOUT = "images belong in train/<class>/ and val/<class>/"
 
 
@@ -137,7 +139,10 @@ def list_images(
             )
     root = path / split
     with ThreadPoolExecutor(max_workers=16) as pool:  # network file systems answer in parallel
-        listings = list(pool.map(partial(_image_names, allow_empty), [root / name for name in folders]))
+        parts = [
+            folders[first : first + _FOLDERS_AT_ONCE] for first in range(0, len(folders), _FOLDERS_AT_ONCE)
+        ]
+        listings = list(chain.from_iterable(pool.map(partial(_listings, root, allow_empty), parts)))
     counts = [len(ends) for _, ends in listings]
     # ends count from the start of a class folder's names: shift them to the start of all names
     starts = np.cumsum([0] + [len(names) for names, _ in listings[:-1]])
@@ -149,6 +154,10 @@ def list_images(
         _ends=np.concatenate([ends + start for (_, ends), start in zip(listings, starts, strict=True)]),
         max_pixels=max_pixels,
     )
+
+
+def _listings(root: Path, allow_empty: bool, folders: list[str]) -> list[tuple[bytes, npt.NDArray[np.int64]]]:
+    return [_image_names(allow_empty, root / name) for name in folders]
 
 
 def _image_names(allow_empty: bool, folder: Path) -> tuple[bytes, npt.NDArray[np.int64]]:
