@@ -5,16 +5,20 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from effnet.data import DataSource, limits
 from effnet.data import decode as decode_module
-from effnet.data import limits
 from effnet.data.decode import BadImageError, EncodedImage, Region
+from effnet.data.folder import list_images
 from effnet.data.limits import MAX_PIXELS, LimitError, read_header, read_image
+from effnet.data.pack import pack
+from effnet.data.verified import Memory
 from tests.hostile_images import (
     bmp,
     chunk,
@@ -143,7 +147,7 @@ def test_kinds_of_files_that_are_no_images(tmp_path: Path) -> None:
         "/dev/zero": "not a regular file",
     }
     for name, reason in reasons.items():
-        answer = limited(lambda path=tmp_path / name: EncodedImage(path), memory=100 << 20)
+        answer = limited(partial(EncodedImage, tmp_path / name), memory=100 << 20)
         assert answer.startswith(f"BadImageError: {tmp_path / name}: can't be decoded: ")
         assert reason in answer
 
@@ -193,6 +197,42 @@ def _exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "dali-cpu", "packed"])
+def test_every_backend_leaves_out_what_is_beyond_the_limit(
+    backend: str, tmp_path: Path, opened: Callable[..., DataSource]
+) -> None:
+    if backend == "dali-cpu":
+        pytest.importorskip("nvidia.dali")
+    folder, path = tmp_path / "folder", tmp_path / "folder"
+    (folder / "val" / "a").mkdir(parents=True)
+    noise(50, 50).save(folder / "val" / "a" / "large.jpg")
+    noise(50, 49).save(folder / "val" / "a" / "small.jpg")
+    if backend == "packed":
+        pack(folder, path := tmp_path / "packed", workers=0)
+
+    def left_out(**settings: object) -> list[str]:
+        data = opened(path=path, splits=("val",), data_backend=backend, on_bad_image="skip", **settings)
+        assert data.val is not None
+        seen = sum(len(batch.targets) for batch in data.val)
+        assert seen == 2 - len(data.val.bad_images)
+        return list(data.val.bad_images.values())
+
+    assert left_out() == []
+    (reason,) = left_out(max_pixels=2499)
+    assert "50 x 50 pixels are more than --max-pixels allows (2,499" in reason
+    with pytest.raises(BadImageError, match="50 x 50 pixels"):
+        list_images(folder, "val", max_pixels=2499).image(0)
+
+
+def test_what_is_remembered_as_decodable_holds_for_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    noise().save(tmp_path / "train" / "a" / "1.jpg")
+    large, small = (list_images(tmp_path, "train", max_pixels=limit) for limit in (1920, 1919))
+    Memory(tmp_path / "cache", large).write(np.array([1], np.uint64))
+    assert len(Memory(tmp_path / "cache", large).read()) == 1
+    assert len(Memory(tmp_path / "cache", small).read()) == 0
 
 
 LARGEST: dict[str, Callable[[int], bytes]] = {

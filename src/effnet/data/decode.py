@@ -231,7 +231,7 @@ class EncodedImage:
             pixels = _decode_by_simplejpeg(self._data, upper, min_height, min_width)
         if pixels is None or self._turn is None:
             return pixels
-        upright, stored = _room(*pixels.shape[:2], self._turn)
+        upright, stored = _room(pixels.shape[0], pixels.shape[1], self._turn)
         stored[:] = _whole(pixels)
         return upright
 
