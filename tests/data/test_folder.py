@@ -84,3 +84,49 @@ def test_a_run_that_only_validates_has_train_s_classes_where_there_are_any(tmp_p
     (tmp_path / "train").rename(tmp_path / "elsewhere")
     assert split_classes(tmp_path, ("val",)) == ["dog"]
     assert find_classes(Recipe(), tmp_path, ("val",)) == ["dog"]
+
+
+def test_links_that_lead_to_themselves_or_back_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a" / "1.jpg")
+    for link, target in {"self": "self", "a/self.jpg": "self.jpg", "a/back": "../..", ".hidden": "a"}.items():
+        (tmp_path / "train" / link).symlink_to(target)
+    images = list_images(tmp_path, "train")
+    assert images.classes == ["a"]
+    assert [images.path(0)] == [tmp_path / "train" / "a" / "1.jpg"]
+
+
+def test_what_is_no_file_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a" / "1.jpg")
+    os.mkfifo(tmp_path / "train" / "a" / "fifo.jpg")
+    (tmp_path / "train" / "a" / "gone.jpg").symlink_to("nowhere")
+    assert len(list_images(tmp_path, "train")) == 1
+
+
+def test_names_that_differ_in_case_are_two_classes(tmp_path: Path) -> None:
+    touch(*(tmp_path / "train" / name / "1.jpg" for name in ("con", "Con", "CON")))
+    images = list_images(tmp_path, "train")
+    assert images.classes == ["CON", "Con", "con"]
+    assert len({images.file(index) for index in range(3)}) == 3
+
+
+def test_a_class_folder_that_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "train" / "closed" / "1.jpg")
+    listed = os.scandir
+
+    def refuse(path: str | bytes | Path) -> object:
+        if b"closed" in os.fsencode(path):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="closed: Permission denied"):
+        list_images(tmp_path, "train")
+
+
+def test_very_many_class_folders(tmp_path: Path) -> None:
+    """The first empty one is named, and the others, of which there may be 100,000, are not looked at in vain."""
+    for number in range(2000):
+        (tmp_path / "train" / f"{number:04}").mkdir(parents=True)
+    with pytest.raises(UserError, match="train/0000: a class folder without images"):
+        list_images(tmp_path, "train")
+    assert len(list_images(tmp_path, "train", allow_empty=True).classes) == 2000

@@ -1,10 +1,10 @@
 """Files of results."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from effnet.runtime.files import write_text as write_file
+from effnet.runtime.text import to_json
 
 
 def write(result: dict[str, Any], path: Path) -> None:
@@ -13,7 +13,7 @@ def write(result: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    write_file(path, json.dumps(result, indent=1))
+    write_file(path, to_json(result, indent=1))
 
 
 def write_text(text: str, path: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 # PyTorch takes seconds to import, so the modules of the command line import it only when a command runs.
+from effnet.cli.messages import say_error, take_any_character
 from effnet.runtime.disk import DISK_ERRORS, cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import use_huge_pages
@@ -23,25 +24,24 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         Exit code: that of the command, 2 for bad input (reported in one line), 128 + N when ended by signal N.
     """
     from effnet.cli.commands import run
-    from effnet.cli.messages import one_line
 
     use_huge_pages()
+    take_any_character()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run([command, *arguments] if command else arguments, prog=prog)
     except UserError as error:
         sys.stdout.flush()
-        print(one_line(f"{prog or 'effnet'}: error: {error}"), file=sys.stderr)
+        say_error(prog or "effnet", error)
         return 2
     except Interrupted as interrupted:
         sys.stdout.flush()
-        print(f"{prog or 'effnet'}: {interrupted}", file=sys.stderr)
+        say_error(prog or "effnet", interrupted, kind="")
         return interrupted.exit_code
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        told = cannot_write(error.filename or "a file", error)
-        print(one_line(f"{prog or 'effnet'}: error: {told}"), file=sys.stderr)
+        say_error(prog or "effnet", cannot_write(error.filename or "a file", error))
         return 2
     except KeyboardInterrupt:
         return 130

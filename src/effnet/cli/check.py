@@ -1,12 +1,12 @@
 """Output of `effnet prepare check`."""
 
-import json
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
 from effnet.data.check import ODDITIES, Report, SplitReport
+from effnet.runtime.text import printable, to_json
 
 _SHOWN = 10  # findings of each kind; --json has all
 
@@ -14,19 +14,19 @@ _SHOWN = 10  # findings of each kind; --json has all
 def print_report(report: Report, *, as_json: bool) -> None:
     """Print the findings of a check: a table and lists, or everything as one JSON object."""
     if as_json:
-        print(json.dumps({"problems": report.problems, **asdict(report)}))
+        print(to_json({"problems": report.problems, **asdict(report)}))
         return
     console = Console()
     console.print(_overview(report))
     for split, findings in report.splits.items():
         _print_list(console, f"{split}: broken", [f"{file}: {why}" for file, why in findings.broken.items()])
         _print_list(console, f"{split}: class folders without images", findings.empty_classes)
-        _print_list(console, f"{split}: the same file", [" = ".join(group) for group in findings.duplicates])
+        _print_list(console, f"{split}: the same file", [_equal(group) for group in findings.duplicates])
         for name, files in findings.odd.items():
             _print_list(console, f"{split}: {name}, {ODDITIES[name]}", files)
     _print_list(console, "classes in val/ that train/ lacks", report.unknown_classes)
     _print_list(console, "classes without validation images", report.classes_without_val)
-    _print_list(console, "in both train/ and val/", [" = ".join(group) for group in report.leakage])
+    _print_list(console, "in both train/ and val/", [_equal(group) for group in report.leakage])
     print("problems: " + "; ".join(report.problems) if report.problems else "no problems")
 
 
@@ -60,12 +60,16 @@ def _figures(findings: SplitReport) -> dict[str, str]:
     }
 
 
+def _equal(group: list[str]) -> str:
+    more = f" = {len(group) - _SHOWN:,} more" if len(group) > _SHOWN else ""
+    return " = ".join(group[:_SHOWN]) + more
+
+
 def _print_list(console: Console, heading: str, lines: list[str]) -> None:
     if not lines:
         return
     console.print(f"{heading}: {len(lines):,}", highlight=False, markup=False)
     for line in lines[:_SHOWN]:
-        text = line.encode(errors="replace").decode()  # names need not be UTF-8
-        console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {printable(line)}", highlight=False, markup=False, emoji=False, soft_wrap=True)
     if len(lines) > _SHOWN:
         console.print(f"  and {len(lines) - _SHOWN:,} more, which --json lists")

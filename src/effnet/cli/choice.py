@@ -5,8 +5,8 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effnet.cli.arguments import MOST_CLASSES, MOST_PIXELS, integer, path
-from effnet.recipe import settings
+from effnet.cli.arguments import MOST_CLASSES, MOST_DECODED, MOST_PIXELS, integer, path
+from effnet.recipe import DataSettings, settings
 from effnet.recipe.fields import value_type
 
 if TYPE_CHECKING:
@@ -88,6 +88,18 @@ def add_engine_flag(parser: argparse.ArgumentParser) -> None:
         choices=typing.get_args(value_type(leaf)[0]),
         help="engine that runs the model; auto selects the fastest available [default: the one that the file is for, "
         "torch for weights]",
+    )
+
+
+def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--max-pixels``, as for training."""
+    default = DataSettings.max_pixels
+    parser.add_argument(
+        "--max-pixels",
+        type=integer(1, MOST_DECODED),
+        default=default,
+        metavar="PIXELS",
+        help=f"refuse larger images before they are decoded, as broken ones [default: {default}]",
     )
 
 

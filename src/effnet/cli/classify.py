@@ -5,7 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, integer, path
-from effnet.cli.choice import add_engine_flag, add_model_flags, add_trt_flag, model_choice
+from effnet.cli.choice import (
+    add_engine_flag,
+    add_max_pixels_flag,
+    add_model_flags,
+    add_trt_flag,
+    model_choice,
+)
 from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
 
@@ -42,6 +48,7 @@ def add_classify(commands: Commands, prog: str | None) -> None:
         metavar="IMAGES",
         help="images per batch [default: 16]",
     )
+    add_max_pixels_flag(parser)
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_classify)
 
@@ -71,4 +78,5 @@ def _classify(namespace: argparse.Namespace) -> int:
         topk=namespace.topk or _TOPK,
         batch_size=namespace.batch_size,
         as_json=namespace.json,
+        max_pixels=namespace.max_pixels,
     )

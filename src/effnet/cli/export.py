@@ -13,6 +13,7 @@ from typing import Any
 from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, integer, path
 from effnet.cli.choice import add_model_flags, add_trt_flag, model_choice, truth
 from effnet.cli.flags import Commands, Parser
+from effnet.cli.messages import say
 from effnet.recipe.choices import TargetName
 
 NOT_BUILT = 3
@@ -140,7 +141,7 @@ def _export_onnx(namespace: argparse.Namespace) -> int:
 
     model, metadata, options = _opened(namespace)
     options["target"] = "tensorrt" if namespace.trt else namespace.target
-    print(export_onnx(model, metadata, _output(namespace, metadata, ".onnx"), **options))
+    say(export_onnx(model, metadata, _output(namespace, metadata, ".onnx"), **options))
     return 0
 
 
@@ -148,7 +149,7 @@ def _export_openvino(namespace: argparse.Namespace) -> int:
     from effnet.export.openvino import export_openvino
 
     model, metadata, options = _opened(namespace)
-    print(export_openvino(model, metadata, _output(namespace, metadata, ".xml"), **options))
+    say(export_openvino(model, metadata, _output(namespace, metadata, ".xml"), **options))
     return 0
 
 
@@ -158,14 +159,14 @@ def _export_tensorrt(namespace: argparse.Namespace) -> int:
     model, metadata, options = _opened(namespace)
     options |= {"batch_size": namespace.batch_size, "max_batch_size": namespace.max_batch_size}
     plan = export_tensorrt(model, metadata, _output(namespace, metadata, ".engine"), **options)
-    print(plan.onnx)
+    say(plan.onnx)
     if plan.built:
-        print(f"{plan.path}: built")
+        say(f"{plan.path}: built")
         return 0
-    print(
+    say(
         "TensorRT or a GPU is missing here: no engine has been built. This command, which has not been run, does:"
     )
-    print(plan.command)
+    say(plan.command)
     return NOT_BUILT
 
 

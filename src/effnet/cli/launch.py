@@ -1,13 +1,12 @@
 """NVIDIA's `launch.py`: run the recipe of a model, precision, platform and mode by `effnet train` or `quantize`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from effnet.cli import main
 from effnet.cli.arguments import path
 from effnet.cli.flags import Parser
-from effnet.cli.messages import one_line
+from effnet.cli.messages import say_error
 from effnet.recipe.catalog import DEFAULT_MODE, names, published
 from effnet.recipe.cfg_file import configured
 from effnet.runtime.errors import UserError
@@ -44,7 +43,7 @@ def launch(argv: Sequence[str]) -> int:
         parts = (named.model, named.platform, named.precision, named.mode)
         recipe = configured(Path(named.cfg_file), "/".join(parts)) if named.cfg_file else published(*parts)
     except UserError as error:
-        print(one_line(f"{PROG}: error: {error}"), file=sys.stderr)
+        say_error(PROG, error)
         return 2
     source = ["--cfg-file", named.cfg_file] if named.cfg_file else []
     return main([*rest, *source, "--recipe", recipe.name], command=recipe.command, prog=PROG)

@@ -1,9 +1,34 @@
-"""Display of the package's log messages while a command runs, and the form of an error message."""
+"""What a command says: its lines, its error, and the package's log messages while it runs."""
 
+import io
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from effnet.runtime.text import printable
+
+
+def say(line: object) -> None:
+    """Print a line on standard output, in which what a terminal would obey is escaped."""
+    print(printable(line))
+
+
+def say_error(prog: str, error: object, *, kind: str = "error: ") -> None:
+    """Print the one line with which a command ends on standard error."""
+    print(f"{prog}: {kind}{printable(error)}", file=sys.stderr)
+
+
+def take_any_character() -> None:
+    """Let standard output escape characters that its encoding lacks, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
 
 
 @contextmanager
@@ -15,7 +40,7 @@ def shown_log(level: int = logging.INFO) -> Iterator[None]:
     logger = logging.getLogger("effnet")
     level_before = logger.level
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     logger.addHandler(handler)
     logger.setLevel(level if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
@@ -23,10 +48,3 @@ def shown_log(level: int = logging.INFO) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level_before)
-
-
-def one_line(message: str) -> str:
-    """Return a message on one line, with characters that a terminal would obey or can't show written as escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message
-    )

@@ -1,11 +1,10 @@
 """NVIDIA's `model2onnx.py`: `effnet export onnx`, but `-b N` alone fixes the batch."""
 
-import sys
 from collections.abc import Sequence
 
 from effnet.cli import main
 from effnet.cli.flags import Parser
-from effnet.cli.messages import one_line
+from effnet.cli.messages import say_error
 from effnet.runtime.errors import UserError
 
 PROG = "model2onnx.py"
@@ -22,7 +21,7 @@ def model2onnx(argv: Sequence[str]) -> int:
     try:
         named, _ = parser.parse_known_args(argv)
     except UserError as error:
-        print(one_line(f"{PROG}: error: {error}"), file=sys.stderr)
+        say_error(PROG, error)
         return 2
     fixed = ["--static-batch"] if named.batch_size is not None else []
     return main(["export", "onnx", *argv, *fixed], prog=PROG)

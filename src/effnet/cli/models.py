@@ -1,12 +1,12 @@
 """`effnet models`."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from effnet.cli.flags import Commands
+from effnet.runtime.text import to_json
 
 if TYPE_CHECKING:
     from effnet.models.profiles import Profile
@@ -33,9 +33,7 @@ def _models(namespace: argparse.Namespace) -> int:
 
     rows = {name: (size, publishers_of(name)) for name, size in list_profiles().items()}
     if namespace.json:
-        print(
-            json.dumps({name: {**asdict(size), "weights": weights} for name, (size, weights) in rows.items()})
-        )
+        print(to_json({name: {**asdict(size), "weights": weights} for name, (size, weights) in rows.items()}))
     else:
         _print_table([_HEADINGS, *(_cells(name, *row) for name, row in rows.items())])
     return 0

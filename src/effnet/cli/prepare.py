@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 from effnet.cli.arguments import MOST_WORKERS, integer, path
+from effnet.cli.choice import add_max_pixels_flag
 from effnet.cli.flags import Commands, Parser
+from effnet.cli.messages import say
 
 
 def add_prepare(commands: Commands, prog: str | None) -> None:
@@ -61,6 +63,7 @@ def _add_pack(forms: Commands) -> None:
         default="stop",
         help="stop at a file that can't be decoded, or leave it out and list it [default: stop]",
     )
+    add_max_pixels_flag(pack)
     pack.add_argument("--verify", action="store_true", help="compare every written file with its checksum")
     pack.set_defaults(command=_prepare_pack)
 
@@ -77,12 +80,13 @@ def _prepare_pack(namespace: argparse.Namespace) -> int:
         settings,
         workers=namespace.workers,
         skip_bad=namespace.on_bad_image == "skip",
+        max_pixels=namespace.max_pixels,
         show_progress=True,
     )
-    print(f"{out}: {', '.join(f'{count} images in {split}' for split, count in counts.items())}")
+    say(f"{out}: {', '.join(f'{count} images in {split}' for split, count in counts.items())}")
     if namespace.verify:
         verify(out)
-        print(f"{out}: every file has its checksum")
+        say(f"{out}: every file has its checksum")
     return 0
 
 
@@ -102,6 +106,7 @@ def _add_check(forms: Commands) -> None:
         metavar="N",
         help="processes [default: one a core, at most 16]",
     )
+    add_max_pixels_flag(check)
     check.add_argument("--json", action="store_true", help="print everything as one JSON object")
     check.set_defaults(command=_prepare_check)
 
@@ -110,7 +115,12 @@ def _prepare_check(namespace: argparse.Namespace) -> int:
     from effnet.cli.check import print_report
     from effnet.data.check import check
 
-    report = check(Path(namespace.dir), workers=namespace.workers, show_progress=not namespace.json)
+    report = check(
+        Path(namespace.dir),
+        workers=namespace.workers,
+        max_pixels=namespace.max_pixels,
+        show_progress=not namespace.json,
+    )
     print_report(report, as_json=namespace.json)
     return 1 if report.problems else 0
 
@@ -150,7 +160,7 @@ def _prepare_imagenet(namespace: argparse.Namespace) -> int:
     out = Path(namespace.out)
     tars = Path(namespace.train_tar), Path(namespace.val_tar)
     summary = prepare_imagenet(*tars, out, val_classes, show_progress=True)
-    print(f"{out}: " + ", ".join(f"{images:,} images in {split}" for split, images in summary.images.items()))
+    say(f"{out}: " + ", ".join(f"{images:,} images in {split}" for split, images in summary.images.items()))
     for warning in summary.warnings:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from effnet.cli.arguments import path
 from effnet.cli.flags import Parser, given_settings
+from effnet.cli.messages import say
 from effnet.recipe import Recipe, settings
 from effnet.recipe.catalog import Layer, Published, compose, find_recipe
 from effnet.recipe.cfg_file import configured
@@ -142,7 +143,7 @@ def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:
         rows.append((f"{group}.{leaf.name}", _shown(value), source))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
-        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
+        say(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
     processes_named = "1 process" if processes == 1 else f"{processes} processes"
     print(f"for {processes_named}; None: none, or settled when the run starts")
 

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from effnet.data.decode import BadImageError, EncodedImage
 from effnet.data.folder import LAYOUT, ImageFolder, list_images
+from effnet.data.limits import FORMATS, MAX_PIXELS, LimitError, read_image
 from effnet.data.position import Indices
 from effnet.data.survey import surveyed
 from effnet.data.workers import worker_count
@@ -92,12 +93,15 @@ class Report:
         return [f"{what}: {count}" for what, count in counts.items() if count]
 
 
-def check(path: Path, *, workers: int | None = None, show_progress: bool = False) -> Report:
+def check(
+    path: Path, *, workers: int | None = None, max_pixels: int = MAX_PIXELS, show_progress: bool = False
+) -> Report:
     """Decode every image of a data set, and compare them all.
 
     Args:
         path: folder with ``train/<class>/`` and ``val/<class>/``, or one of them.
         workers: processes [default: one per core, at most 16]; 0 to work in this process.
+        max_pixels: pixels that an image may have; larger ones are broken.
         show_progress: draw a progress bar.
 
     Raises:
@@ -108,7 +112,7 @@ def check(path: Path, *, workers: int | None = None, show_progress: bool = False
         raise UserError(f"{path}: no such folder")
     if not splits:
         raise UserError(f"{path} has no train/ and no val/ folder; {LAYOUT}")
-    images = {split: list_images(path, split, allow_empty=True) for split in splits}
+    images = {split: list_images(path, split, allow_empty=True, max_pixels=max_pixels) for split in splits}
     facts, broken = _examined(images, worker_count(workers), show_progress)
     report = Report(
         {split: _split_report(images[split], facts[split], broken[split]) for split in splits},
@@ -143,17 +147,17 @@ def _examine(images: ImageFolder, indices: Indices) -> tuple[_Facts, dict[int, s
     for row, index in zip(facts, indices.tolist(), strict=True):
         path = images.path(index)
         try:
-            data = path.read_bytes()
+            data = read_image(path, images.max_pixels)
             row["bytes"] = len(data)
             row["digest"] = (
                 hashlib.sha256(data).digest() if data else b""
             )  # empty files are broken, not equal
-            image = EncodedImage(path, data)
+            image = EncodedImage(path, data, images.max_pixels)
             image.verify()
         except BadImageError as error:
             flaws[index] = error.reason
-        except OSError as error:
-            flaws[index] = f"can't be read: {error.strerror}"
+        except (OSError, LimitError) as error:
+            flaws[index] = f"can't be read: {getattr(error, 'strerror', None) or error}"
         else:
             row["height"], row["width"] = image.height, image.width
             row["odd"] = sum(1 << bit for bit, name in enumerate(ODDITIES) if name in _oddities(path, data))
@@ -162,7 +166,7 @@ def _examine(images: ImageFolder, indices: Indices) -> tuple[_Facts, dict[int, s
 
 def _oddities(path: Path, data: bytes) -> set[str]:
     """Yield the oddities of an image that can be decoded."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         mode, (width, height) = image.mode, image.size
         try:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)

@@ -11,6 +11,7 @@ import logging
 import math
 import struct
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 from PIL import ExifTags, Image
+
+from effnet.data.limits import (
+    FORMATS,
+    MAX_PIXELS,
+    LimitError,
+    check_jpeg,
+    check_pixels,
+    check_tiff,
+    check_webp,
+    raise_pillows_limit,
+    read_image,
+)
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
@@ -27,22 +40,27 @@ except ImportError:  # no wheel for the platform, or not installed
 Pixels = npt.NDArray[np.uint8]
 
 _JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is how phones keep several JPEG images in a file
-# EXIF's orientation -> what turns the stored image upright (CIPA DC-008, section 4.6.4)
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# EXIF's orientation -> whether sides are swapped, then the steps along rows and columns, that turn the stored image
+# upright (CIPA DC-008, section 4.6.4)
+_Turn = tuple[bool, int, int]
+_UPRIGHT: dict[int, _Turn] = {
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
 }
+_BAND = (
+    1 << 20
+)  # pixels that Pillow converts at a time: the whole of a large image would be in memory several times
 
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
-# the rarer kinds of frames, the scan, and the segment that holds EXIF and XMP
-_NOT_PLAIN = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xDA, 0xE1)
+# the rarer kinds of frames, the scan, the segment that holds EXIF and XMP, and markers without a length
+_NOT_PLAIN = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xDB), 0xE1, 0x00, 0x01)
 # rows below those wanted, for the interpolation of colours, which have half the rows
 _UPSAMPLING_ROWS = 2
 
@@ -101,38 +119,61 @@ class EncodedImage:
     Args:
         path: the file, or with `data` what to call the image in errors.
         data: the file's content [default: it is read].
+        max_pixels: pixels that it may have; see `effnet.data.limits`.
 
     Raises:
-        BadImageError: the file can't be read or is no image.
+        BadImageError: the file can't be read, is no image, or is beyond a limit.
     """
 
-    def __init__(self, path: Path | str, data: bytes | None = None) -> None:
+    def __init__(self, path: Path | str, data: bytes | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
-        orientation = 1
+        self._max_pixels = max_pixels
+        self._turn: _Turn | None = None
         try:
-            self._data = Path(path).read_bytes() if data is None else data
+            self._data = read_image(path, max_pixels) if data is None else data
             self._frame = _plain_frame(self._data)
             if self._frame is not None:
                 self._is_jpeg = True
                 self.height, self.width = self._frame.height, self._frame.width
+                check_jpeg(
+                    self._data, self.height, self.width, max_pixels, position=self._frame.height_at - 5
+                )
             else:
-                image = self._image
-                self._is_jpeg = image.format in _JPEG and image.mode in ("RGB", "L")
-                if image.format not in _JPEG and not _plain_png(self._data):
-                    image.load()  # Pillow turns a TIFF upright as it loads it; a PNG's EXIF may be at its end
-                orientation = _orientation(image)
-                width, height = reversed(image.size) if orientation >= 5 else image.size
-                self.height, self.width = height, width
+                self._open_by_pillow()
         except Exception as error:  # Pillow raises nearly anything on malformed files
             raise self._bad(error) from None
         self.original = self.height, self.width
-        self._turn = _UPRIGHT.get(orientation)
-        self._sideways = orientation >= 5
+
+    def _open_by_pillow(self) -> None:
+        """Take the size, kind and orientation of a file that is no plain JPEG from Pillow's reading of its header."""
+        with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
+            image = self._image
+            self._is_jpeg = image.format in _JPEG and image.mode in ("RGB", "L")
+            if image.format not in _JPEG and not _plain_png(self._data):
+                image.load()  # Pillow turns a TIFF upright as it loads it; a PNG's EXIF may be at its end
+            self._turn = _UPRIGHT.get(_orientation(image))
+        width, height = reversed(image.size) if self._sideways else image.size
+        self.height, self.width = height, width
 
     @functools.cached_property
     def _image(self) -> Image.Image:
-        with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
-            return Image.open(io.BytesIO(self._data))
+        raise_pillows_limit(self._max_pixels)
+        check_webp(self._data, self._max_pixels)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                image: Image.Image = Image.open(io.BytesIO(self._data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise LimitError(f"more pixels than --max-pixels allows ({self._max_pixels:,})") from None
+        check_pixels(image.height, image.width, self._max_pixels)
+        if image.format in _JPEG:
+            _check_frame(self._data, image, self._max_pixels)
+        elif image.format == "TIFF":
+            check_tiff(image, self._max_pixels)
+        return image
+
+    @property
+    def _sideways(self) -> bool:
+        return self._turn is not None and self._turn[0]
 
     @property
     def data(self) -> bytes:
@@ -188,21 +229,15 @@ class EncodedImage:
         else:
             upper = _upper_part(self._data, self._frame, rows) if self._frame and rows else None
             pixels = _decode_by_simplejpeg(self._data, upper, min_height, min_width)
-        if pixels is not None and self._turn is not None:
-            return np.array(Image.fromarray(pixels).transpose(self._turn))
-        return pixels
+        if pixels is None or self._turn is None:
+            return pixels
+        upright, stored = _room(pixels.shape[0], pixels.shape[1], self._turn)
+        stored[:] = _whole(pixels)
+        return upright
 
     def _decode_other(self) -> Pixels:
-        image = self._image
-        if image.mode.startswith(
-            "I"
-        ):  # 16 bits (some formats open as 32): Pillow would clip, not scale, them
-            high_bytes = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
-            image = Image.fromarray(high_bytes.astype(np.uint8))
-        elif image.mode == "P":  # by way of RGBA, where transparent colours keep their values
-            image = image.convert("RGBA")
-        image = image.convert("RGB")
-        return np.array(image if self._turn is None else image.transpose(self._turn))
+        self._image.load()
+        return _rgb(self._image, self._turn)
 
     def _bad(self, error: Exception) -> BadImageError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -243,10 +278,56 @@ def _decode_by_simplejpeg(
 
 def _decode_by_pillow(data: bytes, min_height: int, min_width: int) -> Pixels:
     with warnings.catch_warnings(action="ignore"):
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if min_height and image.height >= 2 * min_height and image.width >= 2 * min_width:
             image.draft("RGB", (min_width, min_height))  # nor are Pillow's reduced sizes below this
-        return np.array(image.convert("RGB"))
+        image.load()
+        return _rgb(image)
+
+
+def _rgb(image: Image.Image, turn: _Turn | None = None) -> Pixels:
+    """Return the pixels of a loaded image in RGB, turned, band by band."""
+    upright, stored = _room(image.height, image.width, turn)
+    rows = max(1, _BAND // image.width)
+    if rows >= image.height:
+        stored[:] = _whole(_rgb_of_band(image))
+        return upright
+    for top in range(0, image.height, rows):
+        bottom = min(image.height, top + rows)
+        stored[top:bottom] = _whole(_rgb_of_band(image.crop((0, top, image.width, bottom))))
+    return upright
+
+
+def _room(height: int, width: int, turn: _Turn | None) -> tuple[Pixels, npt.NDArray[np.void]]:
+    """Return memory for the upright pixels of an image, and a view of it (height, width) as the image is stored."""
+    swapped, down, right = turn or (False, 1, 1)
+    upright = np.empty((width, height, 3) if swapped else (height, width, 3), np.uint8)
+    view = _whole(upright)[::down, ::right]
+    return upright, view.T if swapped else view
+
+
+def _whole(pixels: Pixels) -> npt.NDArray[np.void]:
+    """Return a view (height, width) of pixels whose three bytes are moved as one."""
+    return pixels.view("V3")[..., 0]
+
+
+def _rgb_of_band(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):  # 16 bits (some formats open as 32): Pillow would clip, not scale, them
+        high_bytes = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
+        image = Image.fromarray(high_bytes.astype(np.uint8))
+    elif image.mode == "P":  # by way of RGBA, where transparent colours keep their values
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def _check_frame(data: bytes, image: Image.Image, max_pixels: int) -> None:
+    """Apply the limits to a JPEG as Pillow and as libjpeg read its header, which differ on malformed ones."""
+    sizes = [(image.height, image.width)]
+    if simplejpeg is not None:
+        with suppress(ValueError):
+            sizes.append(simplejpeg.decode_jpeg_header(data, strict=False)[:2])
+    for height, width in sizes:
+        check_jpeg(data, height, width, max_pixels, components=len(image.getbands()))
 
 
 class _Frame(NamedTuple):

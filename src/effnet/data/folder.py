@@ -1,5 +1,6 @@
 """Data sets as folders: ``<root>/<split>/<class>/<image>``."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from effnet.data.decode import EncodedImage
+from effnet.data.limits import MAX_PIXELS
 from effnet.runtime.errors import UserError
 
 # as bytes, since file names stay bytes: that is how the index keeps them
@@ -20,6 +23,7 @@ IMAGE_SUFFIXES = (
     *(b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".bmp", b".gif"),
     *(b".tif", b".tiff", b".ppm", b".pgm", b".pnm"),
 )
+_FOLDERS_AT_ONCE = 16  # that a thread lists: a task costs as much as a small folder
 LAYOUT = "images belong in train/<class>/ and val/<class>/"
 
 
@@ -39,6 +43,8 @@ class ImageFolder:
     """(N,) position of each image's class in `classes`"""
     _names: npt.NDArray[np.uint8]
     _ends: npt.NDArray[np.int64]
+    max_pixels: int = MAX_PIXELS
+    """pixels that an image may have"""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -62,7 +68,15 @@ class ImageFolder:
 
     def read(self, indices: Sequence[int]) -> Iterator[Callable[[], EncodedImage]]:
         """See `effnet.data.loader.Images`."""
-        return (partial(EncodedImage, self.path(index)) for index in indices)
+        return (partial(self.image, index) for index in indices)
+
+    def image(self, index: int) -> EncodedImage:
+        """Open image `index`.
+
+        Raises:
+            BadImageError: the file can't be read, is no image, or is beyond a limit.
+        """
+        return EncodedImage(self.path(index), max_pixels=self.max_pixels)
 
 
 def read_classes(path: Path, split: str = "train") -> list[str]:
@@ -77,7 +91,7 @@ def read_classes(path: Path, split: str = "train") -> list[str]:
         raise UserError(f"{path} has no {split}/ folder; {LAYOUT}")
     try:
         with os.scandir(path / split) as entries:
-            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            names = sorted(e.name for e in entries if not e.name.startswith(".") and _leads_to(e.is_dir))
     except OSError as error:
         raise UserError(f"{path / split}: {error.strerror}") from None
     if not names:
@@ -96,7 +110,12 @@ def split_classes(path: Path, splits: Sequence[str]) -> list[str]:
 
 
 def list_images(
-    path: Path, split: str, classes: Sequence[str] | None = None, *, allow_empty: bool = False
+    path: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    *,
+    allow_empty: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageFolder:
     """Index the images of ``path/split``.
 
@@ -104,6 +123,7 @@ def list_images(
         classes: class names in the order of the targets; the split may lack some of them [default: its
             folders].
         allow_empty: class folders without images are no error.
+        max_pixels: pixels that an image may have; larger ones are broken.
 
     Raises:
         UserError: a folder that is missing, empty, or of no class in `classes`; it is named.
@@ -119,7 +139,10 @@ def list_images(
             )
     root = path / split
     with ThreadPoolExecutor(max_workers=16) as pool:  # network file systems answer in parallel
-        listings = list(pool.map(partial(_image_names, allow_empty), [root / name for name in folders]))
+        parts = [
+            folders[first : first + _FOLDERS_AT_ONCE] for first in range(0, len(folders), _FOLDERS_AT_ONCE)
+        ]
+        listings = list(chain.from_iterable(pool.map(partial(_listings, root, allow_empty), parts)))
     counts = [len(ends) for _, ends in listings]
     # ends count from the start of a class folder's names: shift them to the start of all names
     starts = np.cumsum([0] + [len(names) for names, _ in listings[:-1]])
@@ -129,7 +152,12 @@ def list_images(
         targets=np.repeat(np.array([positions[name] for name in folders], dtype=np.int32), counts),
         _names=np.frombuffer(b"".join(names for names, _ in listings), dtype=np.uint8),
         _ends=np.concatenate([ends + start for (_, ends), start in zip(listings, starts, strict=True)]),
+        max_pixels=max_pixels,
     )
+
+
+def _listings(root: Path, allow_empty: bool, folders: list[str]) -> list[tuple[bytes, npt.NDArray[np.int64]]]:
+    return [_image_names(allow_empty, root / name) for name in folders]
 
 
 def _image_names(allow_empty: bool, folder: Path) -> tuple[bytes, npt.NDArray[np.int64]]:
@@ -146,4 +174,18 @@ def _image_names(allow_empty: bool, folder: Path) -> tuple[bytes, npt.NDArray[np
 
 def _is_image(entry: os.DirEntry[bytes]) -> bool:
     # dot files: macOS leaves "._name.jpg" beside each image it copies
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(b".") and entry.is_file()
+    return (
+        entry.name.lower().endswith(IMAGE_SUFFIXES)
+        and not entry.name.startswith(b".")
+        and _leads_to(entry.is_file)
+    )
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    """Return the answer of `DirEntry.is_dir` or `is_file`; a link that leads to itself is neither."""
+    try:
+        return kind()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise

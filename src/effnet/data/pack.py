@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
 from effnet.data.folder import LAYOUT, ImageFolder, list_images, read_classes
+from effnet.data.limits import MAX_PIXELS
 from effnet.data.packed import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
@@ -73,6 +74,7 @@ def pack(
     *,
     workers: int | None = None,
     skip_bad: bool = False,
+    max_pixels: int = MAX_PIXELS,
     show_progress: bool = False,
 ) -> dict[str, int]:
     """Pack the splits of a folder of images.
@@ -87,6 +89,7 @@ def pack(
         settings: size and encoding.
         workers: processes [default: the cores there are, at most 16]; 0 packs in this one.
         skip_bad: leave out images that can't be decoded and list them in ``index.json``.
+        max_pixels: pixels that an image may have; larger ones can't be decoded.
         show_progress: draw a progress bar.
 
     Returns:
@@ -100,7 +103,7 @@ def pack(
     if not splits:
         raise UserError(f"{path} has no train/ and no val/ folder; {LAYOUT}")
     classes = read_classes(path, splits[0])
-    images = {split: list_images(path, split, classes) for split in splits}
+    images = {split: list_images(path, split, classes, max_pixels=max_pixels) for split in splits}
     plans = {split: _Plan(of_split, out / split, split, settings) for split, of_split in images.items()}
     try:
         with exclusive(out):
@@ -218,9 +221,9 @@ def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -
         shard = _Shard(file, "npy" if plan.settings.quality is None else "jpg")
         first = number * plan.settings.images_per_shard
         for place, index in enumerate(plan.shard(number).tolist(), start=first):
-            path = plan.images.path(index)
+            path, target = plan.images.path(index), int(plan.images.targets[index])
             try:
-                shard.add(f"{place:08d}", int(plan.images.targets[index]), _encoded(path, plan.settings))
+                shard.add(f"{place:08d}", target, _encoded(plan.images.image(index), plan.settings))
             except BadImageError as error:
                 if not skip_bad:
                     raise
@@ -288,8 +291,7 @@ class _Shard:
         self._tar.close()
 
 
-def _encoded(path: Path, settings: PackSettings) -> _Encoded:
-    image = EncodedImage(path)
+def _encoded(image: EncodedImage, settings: PackSettings) -> _Encoded:
     original = image.height, image.width
     pixels = image.decode(_MARGIN * settings.size, _MARGIN * settings.size)
     if min(original) > settings.size:
@@ -297,7 +299,7 @@ def _encoded(path: Path, settings: PackSettings) -> _Encoded:
         pixels = resized(pixels, height, width, "bicubic")
     elif settings.quality is not None and (content := image.plain_jpeg) is not None:
         return _Encoded(content, 0, *original, original)  # encoding it again could only lose
-    content = _as_npy(pixels) if settings.quality is None else _as_jpeg(path, pixels, settings.quality)
+    content = _as_npy(pixels) if settings.quality is None else _as_jpeg(image.path, pixels, settings.quality)
     pixels_at = 0 if settings.quality is not None else len(content) - pixels.nbytes
     return _Encoded(content, pixels_at, pixels.shape[0], pixels.shape[1], original)
 
@@ -308,7 +310,7 @@ def _as_npy(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _as_jpeg(path: Path, pixels: Pixels, quality: int) -> bytes:
+def _as_jpeg(path: Path | str, pixels: Pixels, quality: int) -> bytes:
     buffer = io.BytesIO()
     try:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
+from effnet.data.limits import MAX_PIXELS
 from effnet.runtime.errors import UserError
 
 INDEX, RECORDS = "index.json", "index.npy"
@@ -69,9 +70,11 @@ class PackedImages:
     """pixels instead of JPEG"""
     _records: npt.NDArray[Any]
     _shards: list[str]
+    max_pixels: int = MAX_PIXELS
+    """pixels that an image may have"""
 
     @classmethod
-    def open(cls, files: Files) -> "PackedImages":
+    def open(cls, files: Files, *, max_pixels: int = MAX_PIXELS) -> "PackedImages":
         """Read the index.
 
         Raises:
@@ -93,6 +96,7 @@ class PackedImages:
             is_raw=index["settings"]["quality"] is None,
             _records=records,
             _shards=[shard["name"] for shard in index["shards"]],
+            max_pixels=max_pixels,
         )
 
     def with_classes(self, classes: Sequence[str]) -> "PackedImages":
@@ -119,6 +123,7 @@ class PackedImages:
             self.is_raw,
             self._records,
             self._shards,
+            self.max_pixels,
         )
 
     def __len__(self) -> int:
@@ -144,7 +149,7 @@ class PackedImages:
         if self.is_raw:
             image = RawImage(np.frombuffer(data, dtype=np.uint8).reshape(*shape, 3))
         else:
-            image = EncodedImage(name, bytes(data))
+            image = EncodedImage(name, bytes(data), self.max_pixels)
         image.original = original
         return image
 

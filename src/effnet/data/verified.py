@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data.decode import BadImageError, EncodedImage, decoders
+from effnet.data.decode import BadImageError, decoders
 from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
 from effnet.data.survey import surveyed
@@ -43,7 +43,7 @@ def _broken(images: ImageFolder, indices: Indices) -> dict[int, str]:
     flaws = {}
     for index in indices.tolist():
         try:
-            EncodedImage(images.file(index)).verify()
+            images.image(index).verify()
         except BadImageError as error:
             flaws[index] = error.reason
     return flaws
@@ -76,7 +76,7 @@ class Memory:
     """
 
     def __init__(self, cache: Path, images: ImageFolder) -> None:
-        kept_for = f"{_VERSION}\0{decoders()}\0{os.path.realpath(images.root)}"
+        kept_for = f"{_VERSION}\0{decoders()}\0{images.max_pixels}\0{os.path.realpath(images.root)}"
         name = hashlib.sha256(os.fsencode(kept_for)).hexdigest()[:16]
         self._file = cache / f"{name}.npy"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from effnet.export.trained import ModelChoice
 from effnet.runtime.disk import check_writable
+from effnet.runtime.text import printable
 from effnet.weights import load_model, read_weights, save_weights
 
 
@@ -28,4 +29,4 @@ def export_weights(
         ModelChoice(num_classes=num_classes).check_classes(found, checkpoint)
     weights = read_weights(checkpoint, ema=ema)
     save_weights(path, weights.state_dict, weights.metadata)
-    print(f"{path}: {len(weights.state_dict)} tensors, {path.stat().st_size / 2**20:.1f} MiB")
+    print(f"{printable(path)}: {len(weights.state_dict)} tensors, {path.stat().st_size / 2**20:.1f} MiB")

@@ -1,6 +1,7 @@
 """The confusion matrix of a validation set."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from effnet.data import Batch
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, atomic_path
 from effnet.runtime.processes import Processes
+from effnet.runtime.text import printable
+
+_LABEL = 40
+"""characters of a class's name in the picture at most"""
 
 
 class ConfusionMatrix:
@@ -81,17 +86,24 @@ class ConfusionMatrix:
         present = (counts.sum(0) + counts.sum(1)).nonzero().flatten()
         shown = counts[present][:, present].double()
         shares = shown / shown.sum(1, keepdim=True).clamp(min=1)
-        names = [self.classes[int(index)] for index in present]
+        names = [_label(self.classes[int(index)]) for index in present]
         side = min(30.0, max(5.0, 0.3 * len(names)))
         figure = Figure(figsize=(side + 1, side), layout="constrained")
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
         picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
         if len(names) <= 100:
-            axes.set_xticks(range(len(names)), names, rotation=90)
-            axes.set_yticks(range(len(names)), names)
+            axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+            axes.set_yticks(range(len(names)), names, parse_math=False)
         figure.colorbar(picture, label="share of the true class")
         with atomic_path(path) as temporary:
             try:
-                figure.savefig(temporary, dpi=100)
+                with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
+                    figure.savefig(temporary, dpi=100)
             except ValueError as error:
                 raise UserError(f"--confusion {path}: {' '.join(str(error).split())}") from None
+
+
+def _label(name: str) -> str:
+    """Return a class's name as it is drawn beside the picture."""
+    shown = printable(name)
+    return shown if len(shown) <= _LABEL else f"{shown[: _LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -1,7 +1,6 @@
 """Accuracy and speed of a model on a validation set."""
 
 import copy
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
+from effnet.runtime.text import to_json
 from effnet.training.class_map import read_class_map
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.foreign_checkpoint import with_our_names
@@ -70,7 +70,7 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
             if matrix is not None:
                 _write_matrix(recipe, matrix, processes)
             if as_json:
-                log.print(json.dumps({"model": opened.recipe.model.arch, **metrics}))
+                log.print(to_json({"model": opened.recipe.model.arch, **metrics}))
             else:
                 for name, value in metrics.items():
                     log.print(f"{name} {value:.6g}")

@@ -69,7 +69,7 @@ def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opene
                 f"{folder}: no such folder to calibrate on; name one with class folders by --calib-data"
             )
         folder = folder.resolve()
-        images = list_images(folder.parent, folder.name)
+        images = list_images(folder.parent, folder.name, max_pixels=recipe.data.max_pixels)
         wanted = settings.calib_batches * recipe.optimizer.batch_size * processes.world_size
         loader = open_loaders(request, {"val": Spread(images, wanted)}, images.classes).val
     assert loader is not None

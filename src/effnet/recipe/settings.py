@@ -71,6 +71,9 @@ class DataSettings:
     check_images: bool = True
     """before training, check that every image file can be decoded, unless broken ones are to be skipped or --prof is
     given; a file that passed is not checked again before it changes"""
+    max_pixels: int = setting(110_000_000, low=1, high=10**10, metavar="PIXELS")
+    """refuse larger images before they are decoded, as broken ones; a WebP, a progressive JPEG or a TIFF that takes
+    more memory than others has a lower limit in proportion, a file two bytes for each pixel"""
     interpolation: Interpolation | None = None
     """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
     [default: the pretrained weights', else bicubic]"""

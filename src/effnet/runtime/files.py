@@ -80,7 +80,9 @@ def atomic_file(path: Path, mode: str = "wb", *, scratch: Path | None = None) ->
     Raises:
         UserError: the file can't be written.
     """
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    # File names among the text may have bytes that are not UTF-8, which are written as they are.
+    utf8 = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    text: dict[str, Any] = {} if "b" in mode else utf8
     with atomic_path(path, scratch=scratch) as temporary, temporary.open(mode, **text) as file:
         yield file
 

@@ -1,7 +1,5 @@
 """Log of a run: a JSON log with one object per line, and text or a progress bar on the terminal."""
 
-import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from rich.console import Console
 from effnet.runtime.disk import DISK_ERRORS, DiskError
 from effnet.runtime.lines import LineFile
 from effnet.runtime.progress import ProgressBar
+from effnet.runtime.text import printable, to_json
 
 
 class RunLog:
@@ -71,11 +70,11 @@ class RunLog:
                 self._file.close()
 
     def print(self, line: str) -> None:
-        """Print a line on the terminal."""
+        """Print a line on the terminal; what the terminal would obey in it is escaped."""
         if self._is_main:
             try:
-                # Markup would swallow brackets in file names.
-                self._console.print(line, markup=False)
+                # Markup would swallow brackets in file names, and a name such as :cat: is no picture.
+                self._console.print(printable(line), markup=False, emoji=False)
             except OSError as error:  # redirected to a file on a full disk
                 if error.errno not in DISK_ERRORS:
                     raise
@@ -85,8 +84,8 @@ class RunLog:
     ) -> None:
         """Write one line of the JSON log."""
         if self._file is not None:
-            line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
-            self._file.write(json.dumps(line))
+            line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": dict(data)}
+            self._file.write(to_json(line))
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal."""
@@ -116,11 +115,3 @@ class RunLog:
             with suppress(OSError):  # the terminal may be gone
                 self._progress.stop()
             self._progress = None
-
-
-def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN or infinity: they become strings."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in data.items()
-    }

@@ -4,6 +4,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from effnet.runtime.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
@@ -35,7 +37,7 @@ class ProgressBar:
         self._bar: Progress | None = None
         if show and (sys.stderr.isatty() if console is None else console.is_terminal):
             self._bar = _bar(in_bytes, console)
-            self._task = self._bar.add_task(description, total=total, completed=done, state="")
+            self._task = self._bar.add_task(printable(description), total=total, completed=done, state="")
 
     def __enter__(self) -> "ProgressBar":
         self.start()
@@ -73,7 +75,9 @@ class ProgressBar:
         """
         if self._bar is not None:
             fields: dict[str, Any] = {} if state is None else {"state": state}
-            self._bar.update(self._task, completed=done, description=description, **fields)
+            if description is not None:
+                fields["description"] = printable(description)
+            self._bar.update(self._task, completed=done, **fields)
 
 
 def _bar(in_bytes: bool, console: "Console | None") -> "Progress":
@@ -92,6 +96,11 @@ def _bar(in_bytes: bool, console: "Console | None") -> "Progress":
     amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
     if in_bytes:
         amounts = (DownloadColumn(), TransferSpeedColumn())
-    columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amounts, TimeRemainingColumn())
     shown_on = Console(stderr=True) if console is None else console
-    return Progress(*columns, TextColumn("{task.fields[state]}"), console=shown_on, transient=console is None)
+    return Progress(
+        *columns,
+        TextColumn("{task.fields[state]}", markup=False),
+        console=shown_on,
+        transient=console is None,
+    )

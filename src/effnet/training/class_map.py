@@ -12,9 +12,9 @@ def read_class_map(path: str) -> list[str]:
         UserError: the file can't be read, is empty, or names a folder twice.
     """
     try:
-        classes = Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--class-map {path}: {getattr(error, 'strerror', None) or error}") from None
+        classes = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split()
+    except OSError as error:
+        raise UserError(f"--class-map {path}: {error.strerror}") from None
     if not classes:
         raise UserError(f"--class-map {path} names no class; give one folder name per line")
     if len(set(classes)) < len(classes):

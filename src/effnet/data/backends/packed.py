@@ -18,7 +18,11 @@ _log = logging.getLogger(__name__)
 def open_packed(request: DataRequest) -> DataSource:
     """Open the packed splits under the path, a folder or a URL; see `effnet.data.open_data`."""
     side, classes = request.preprocessing.image_size, request.classes
-    opened = {split: PackedImages.open(open_files(request.path, split)) for split in request.splits}
+    limit = request.recipe.data.max_pixels
+    opened = {
+        split: PackedImages.open(open_files(request.path, split), max_pixels=limit)
+        for split in request.splits
+    }
     if classes is None:
         classes = opened.get("train", opened[request.splits[0]]).classes
     images = {split: of_split.with_classes(classes) for split, of_split in opened.items()}

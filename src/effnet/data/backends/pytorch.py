@@ -12,7 +12,8 @@ def open_pytorch(request: DataRequest) -> DataSource:
     classes = request.classes
     if classes is None:
         classes = split_classes(request.path, request.splits)
-    images = {split: list_images(request.path, split, classes) for split in request.splits}
+    limit = request.recipe.data.max_pixels
+    images = {split: list_images(request.path, split, classes, max_pixels=limit) for split in request.splits}
     return open_loaders(request, images, classes)
 
 

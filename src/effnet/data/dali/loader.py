@@ -43,7 +43,7 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
         classes = packed_classes(path, splits) if packed else split_classes(path, splits)
     stages = Stages(decoder, request.preprocessing)
     settings, seed = request.recipe.data, request.recipe.compute.seed
-    opened = {split: _open_images(path, split, classes) for split in splits}
+    opened = {split: _open_images(path, split, classes, settings.max_pixels) for split in splits}
     loaders: dict[str, DaliLoader] = {}
     for split, images in opened.items():
         graph: Graph
@@ -198,10 +198,10 @@ class DaliLoader(Position):
         self._feed.refused |= unreadable
 
 
-def _open_images(path: Path, split: str, classes: Sequence[str]) -> Images:
+def _open_images(path: Path, split: str, classes: Sequence[str], max_pixels: int) -> Images:
     if is_packed(path, split):
-        return PackedImages.open(open_files(path, split)).with_classes(classes)
-    return list_images(path, split, classes)
+        return PackedImages.open(open_files(path, split), max_pixels=max_pixels).with_classes(classes)
+    return list_images(path, split, classes, max_pixels=max_pixels)
 
 
 def _device_id(device: torch.device) -> int | None:
