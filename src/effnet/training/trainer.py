@@ -13,16 +13,20 @@ from effnet.data.mixup import Mix, epoch_mixes
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import data_parallel
 from effnet.training.best import Best
+from effnet.training.buffers import StepBuffers
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.compilation import compiled, takes_cuda_graphs
+from effnet.training.divergence import DivergedError, Divergence, check_weights
 from effnet.training.ema import ModelEMA
+from effnet.training.evidence import EvidenceFinder
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.rates import Rates, over_epochs
 from effnet.training.reporter import Reporter, prefixed
+from effnet.training.rollback import Rollback
 from effnet.training.schedule import learning_rate
 from effnet.training.setup import Opened
-from effnet.training.skipped import SkippedSteps, Trained, read_back
+from effnet.training.skipped import SkippedSteps, Trained, mean_loss, read_back
 from effnet.training.state import TrainingState
 from effnet.training.step import TrainStep
 
@@ -62,13 +66,17 @@ class Trainer:
             steps_per_epoch=self.steps_per_epoch,
             compiled=recipe.compute.compile,
         )
-        self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps)
+        finder = EvidenceFinder(self.processes, recipe.compute.seed, opened.data.names.get("train"))
+        self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps, finder)
+        self._divergence = Divergence(log, recipe.model.num_classes, recipe.compute.divergence_factor)
+        self._rollback = Rollback(log) if recipe.compute.on_nan == "rollback" else None
         self._cuda_graphs = takes_cuda_graphs(
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
         optimizer = FlatOptimizer(model, recipe.optimizer, model.get_classifier())
         self.step = self._build_step()
+        self._buffers = StepBuffers(model)
         # The average starts after the processes have taken over the first one's weights.
         ema = None if recipe.optimizer.use_ema is None else ModelEMA(model, recipe.optimizer.use_ema)
         self.best = Best.of(recipe.schedule.best_metric, recipe.run.topk)
@@ -92,29 +100,59 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train until the epochs of this run are done, and return the metrics of the last epoch."""
-        schedule, progress = self.recipe.schedule, self.state.progress
-        end = min(schedule.epochs, progress.epoch + schedule.run_epochs)
+        schedule, epoch = self.recipe.schedule, self.state.progress.epoch
+        end = min(schedule.epochs, epoch + schedule.run_epochs)
         if self.recipe.run.prof is not None:
-            end = min(end, progress.epoch + 1)
+            end = min(end, epoch + 1)
         metrics: dict[str, float] = {}
         epochs: list[dict[str, float]] = []
-        while progress.epoch < end and not self._stopped_early():
-            metrics = prefixed("train", self.train_epoch())
-            if self.validator is not None:
-                metrics |= self.validate()
-            self._finish_epoch(metrics)
-            epochs.append(metrics)
+        if self._rollback is not None:
+            self._rollback.remember(self.state)
+        while self.state.progress.epoch < end and not self._stopped_early():
+            try:
+                metrics = self._run_epoch()
+                epochs.append(metrics)
+            except DivergedError as error:
+                self._roll_back(error)
+        progress = self.state.progress
         summary = {**over_epochs(epochs), "best_top1": progress.best_top1}
         if progress.best_value is not None:
             summary[f"best_{self.best.key}"] = progress.best_value
         self._report.log.record("summary", summary, epoch=progress.epoch)
         return metrics
 
+    def _run_epoch(self) -> dict[str, float]:
+        metrics = prefixed("train", self.train_epoch())
+        progress = self.state.progress
+        check_weights(self.state.floating_tensors(), self.processes, progress.epoch)
+        if self.validator is not None:
+            metrics |= self.validate()
+        progress.bad_validations = self._divergence.validated(
+            metrics, progress.bad_validations, epoch=progress.epoch
+        )
+        self._finish_epoch(metrics)
+        if self._rollback is not None and progress.divergence == 0 == progress.bad_validations:
+            self._rollback.remember(self.state)
+        return metrics
+
+    def _roll_back(self, reason: DivergedError) -> None:
+        """Go back to the last good state with a lower learning rate, or raise the error again."""
+        self._report.end_epoch()
+        if self._rollback is None:
+            raise reason
+        self._rollback.go_back(self.state, reason)
+        # Of a step that was under way.
+        self.step.zero_grad(set_to_none=True)
+        self._buffers.forget()
+        if self.files is not None and self.processes.is_main:
+            self.files.save(self.checkpoint(), is_best=False)
+        self.processes.barrier()
+
     def train_epoch(self) -> dict[str, float]:
         """Train on the training set once.
 
         Returns:
-            `loss`, the mean over all batches, `lr` at the end, `skipped_steps`, the skipped steps,
+            `loss`, the mean over all batches whose loss is finite, `lr` at the end, `skipped_steps`, the skipped steps,
             `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
         """
         self._train_mode()
@@ -123,16 +161,17 @@ class Trainer:
         mixes = self.mixes(progress.epoch)
         rates = Rates(self.processes.device, self.processes.world_size)
         trained: list[Trained] = []
-        total, skipped_before = 0.0, progress.skipped_steps
+        losses: list[float] = []
+        skipped_before = progress.skipped_steps
         for number, batch in enumerate(rates.over(self._batches()), start=1):
             with rates.compute():
                 trained.append(self.train_on(batch, mixes[number - 1], number))
             if number % self.recipe.run.print_freq == 0 or number == self.steps_per_epoch:
-                total += self._read_and_report(trained, rates, number)
+                losses += self._read_and_report(trained, rates, number)
                 trained.clear()
         self._report.end_epoch()
         return {
-            "loss": total / self.steps_per_epoch,
+            "loss": mean_loss(losses),
             "lr": self._lr(self.steps_per_epoch),
             "skipped_steps": progress.skipped_steps - skipped_before,
             **self._grad_scale(),
@@ -167,24 +206,31 @@ class Trainer:
             The loss, and the outcome of the optimizer's step if there was one; both still on the device.
         """
         updates = number % self.accumulation == 0 or number == self.steps_per_epoch
+        self._buffers.keep()
         if not updates and self._parallel is not None:
             with self._parallel.no_sync():
-                return Trained(self._backward(batch, mix, number))
-        loss = self._backward(batch, mix, number)
-        return Trained(loss, self._update(number) if updates else None)
+                return self._backward(batch, mix, number)
+        trained = self._backward(batch, mix, number)
+        return trained._replace(taken=self._update(number)) if updates else trained
 
-    def _backward(self, batch: Batch, mix: Mix, number: int) -> Tensor:
+    def _backward(self, batch: Batch, mix: Mix, number: int) -> Trained:
         if self._cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self.step(batch.images, batch.targets, mix)
-        self.precision.scale(loss / self._group_size(number)).backward()
+        statistics = self._buffers.sum()
+        # 1, or NaN in all gradients of all processes if the loss or a statistic is not finite in this one.
+        guard = 1 + 0 * (loss.detach() + statistics)
+        self.precision.scale(loss * guard / self._group_size(number)).backward()
         # The next replay of a graph overwrites the output of this one.
-        return loss.detach().clone() if self._cuda_graphs else loss.detach()
+        own_loss = loss.detach().clone() if self._cuda_graphs else loss.detach()
+        # A copy: a worker's tensor would keep its shared memory.
+        return Trained(own_loss, statistics, indices=None if batch.indices is None else batch.indices.clone())
 
     def _update(self, number: int) -> Tensor:
         state = self.state
         state.optimizer.set_lr(self._lr(number - 1))
         taken = state.optimizer.step(self.precision.scaler)
+        self._buffers.settle(taken)
         self.precision.update_scale()
         if state.ema is not None:
             state.ema.update(taken)
@@ -209,15 +255,16 @@ class Trainer:
         )
 
     def _lr(self, steps_done: int) -> float:
-        epoch = self.state.progress.epoch + steps_done / self.steps_per_epoch
-        return learning_rate(self.recipe.schedule, self.recipe.optimizer.lr, epoch)
+        progress = self.state.progress
+        epoch = progress.epoch + steps_done / self.steps_per_epoch
+        return progress.lr_factor * learning_rate(self.recipe.schedule, self.recipe.optimizer.lr, epoch)
 
     def _grad_scale(self) -> dict[str, float]:
         scale = self.precision.loss_scale()
         return {} if scale is None else {"grad_scale": scale}
 
-    def _read_and_report(self, trained: list[Trained], rates: Rates, number: int) -> float:
-        """Report the batches since the last report, and return the sum of their losses.
+    def _read_and_report(self, trained: list[Trained], rates: Rates, number: int) -> list[float]:
+        """Report the batches since the last report, and return their losses.
 
         Here, and only here, the loop waits for the device.
 
@@ -241,7 +288,11 @@ class Trainer:
         progress.bad_steps = self._skipped.watch(
             batches, progress.bad_steps, epoch=progress.epoch, loss_scale=scale.get("grad_scale")
         )
-        return sum(batch.loss for batch in batches)
+        losses = [batch.loss for batch in batches]
+        progress.divergence = self._divergence.watch(
+            losses, progress.divergence, epoch=progress.epoch, last=number
+        )
+        return losses
 
     def validate(self) -> dict[str, float]:
         """Validate, and return metrics `val.*` and, with an average of the weights, `val_ema.*`."""
