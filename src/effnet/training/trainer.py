@@ -203,7 +203,8 @@ class Trainer:
             number: position of the batch in the epoch, from 1.
 
         Returns:
-            The loss, and the outcome of the optimizer's step if there was one; both still on the device.
+            The loss, BatchNorm's statistics, and the outcome of the optimizer's step if there was one, all still on the
+            device. If one of them is not finite, the step is skipped and the model's buffers are as before it.
         """
         updates = number % self.accumulation == 0 or number == self.steps_per_epoch
         self._buffers.keep()
