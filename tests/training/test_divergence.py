@@ -8,7 +8,7 @@ import torch
 
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
-from effnet.training.divergence import DivergedError, Divergence, check_weights, is_sound
+from effnet.training.divergence import DivergedError, Divergence, check_validation, check_weights, is_sound
 
 ALONE = Processes.alone(torch.device("cpu"))
 UNIFORM = math.log(10)
@@ -24,7 +24,7 @@ def watch(losses: list[float], *, factor: float = 10.0, classes: int = 10, score
         [UNIFORM] * 500,
         [2.3, 100.0, 20.0, 2.0] * 100,  # single batches at a high rate
         [40.0] * 50 + [2.0] * 50,  # a bad start
-        [1e30, 1e30, 1e30, 2.0, 2.0, 2.0],
+        [1e30, 1e30, 2.0, 2.0, 2.0],
         [math.nan] * 50,  # for --max-bad-steps
         [0.0] * 50,
     ],
@@ -36,9 +36,9 @@ def test_forgiven(losses: list[float]) -> None:
 @pytest.mark.parametrize(
     ("losses", "step"),
     [
-        ([2.3, 2.3, *[1e15] * 10], 6),
-        ([5 * 10 * UNIFORM] * 40, 29),
-        ([1e15, math.nan, 1e15, math.inf, 1e15, 1e15], 6),
+        ([2.3, 2.3, *[1e15] * 10], 5),
+        ([5 * 10 * UNIFORM] * 40, 22),
+        ([1e15, math.nan, 1e15, math.inf, 1e15], 5),
     ],
 )
 def test_diverged(losses: list[float], step: int) -> None:
@@ -48,9 +48,9 @@ def test_diverged(losses: list[float], step: int) -> None:
 
 def test_the_score_goes_on_over_reports() -> None:
     score = 0.0
-    for _ in range(3):
+    for _ in range(2):
         score = watch([1e15], score=score)
-    assert score == 15.0
+    assert score == 10.0
     with pytest.raises(DivergedError):
         watch([1e15], score=score)
     assert watch([2.0] * 20, score=score) == 0.0
@@ -73,8 +73,14 @@ def validated(*losses: float, before: int = 0) -> int:
 def test_validation_that_is_not_finite_ends_the_run_at_the_third_time_in_a_row() -> None:
     assert validated(math.nan, math.inf) == 2
     assert validated(math.nan, math.nan, 1.0, math.nan) == 1
-    with pytest.raises(DivergedError, match="epoch 3: the validation loss is nan"):
+    with pytest.raises(DivergedError, match="epoch 3: the validation loss was not finite in 3 epochs"):
         validated(math.nan, math.nan, math.nan)
+
+
+def test_a_training_does_not_end_well_without_a_validation_loss() -> None:
+    check_validation(0)
+    with pytest.raises(DivergedError, match="of the last epoch is not finite"):
+        check_validation(1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

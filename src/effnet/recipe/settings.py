@@ -194,7 +194,7 @@ class ComputeSettings:
     of BatchNorm is not finite"""
     divergence_factor: float = setting(10.0, low=0, metavar="FACTOR")
     """stop when the training loss stays above this many times that of a uniform guess, log(classes), or at least above
-    this number: for about thirty batches in a row at five times that limit, or four at 100,000 times; 0 never stops"""
+    this number: for 22 batches in a row at five times that limit, or three at 100,000 times; 0 never stops"""
     on_nan: Literal["stop", "rollback"] = setting("stop")
     """after --max-bad-steps, or when the training has diverged: stop, or go back to the end of the last good epoch (the
     start, before there is one) with half the learning rate, at most three times"""

@@ -10,9 +10,9 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
 
-# Of a batch whose loss is 100,000 times the limit or more; four such batches in a row reach `_DIVERGED`.
+# Of a batch whose loss is 100,000 times the limit or more; three such batches in a row reach `_DIVERGED`.
 _MOST = 5.0
-_DIVERGED = 20.0
+_DIVERGED = 15.0
 _VALIDATIONS = 3
 _SMALLEST_LOSS = 1e-30
 
@@ -25,9 +25,9 @@ class Divergence:
     """Decides from losses and weights if a training has diverged.
 
     The limit of a loss is `factor` times that of a uniform guess, log(`num_classes`). A score starts at 0; each batch
-    adds log10(loss / limit), at most 5, and the score never falls below 0. At 20 the training has diverged. So single
-    batches above the limit are forgiven, as a usual loss lowers the score by 1 and more, while four losses in a row of
-    100,000 times the limit are enough, or about thirty of five times the limit. Losses that are not finite count for
+    adds log10(loss / limit), at most 5, and the score never falls below 0. At 15 the training has diverged. So single
+    batches above the limit are forgiven, as a usual loss lowers the score by 1 and more, while three losses in a row of
+    100,000 times the limit are enough, or 22 of five times the limit. Losses that are not finite count for
     `SkippedSteps`, not here.
 
     Args:
@@ -88,10 +88,25 @@ class Divergence:
         self._log.record("event", {"event": "non-finite validation", "loss": loss}, epoch=epoch)
         if in_a_row + 1 == _VALIDATIONS:
             raise DivergedError(
-                f"epoch {epoch + 1}: the validation loss is {loss} for the {_VALIDATIONS}rd time in a row; lower --lr, "
+                f"epoch {epoch + 1}: the validation loss was not finite in {_VALIDATIONS} epochs in a row; lower --lr, "
                 "or use --precision bf16 or fp32"
             )
         return in_a_row + 1
+
+
+def check_validation(bad: int) -> None:
+    """Make sure that a training that is done has a validation loss.
+
+    Args:
+        bad: epochs in a row, up to the last one, whose validation loss was not finite.
+
+    Raises:
+        DivergedError: there are any.
+    """
+    if bad:
+        raise DivergedError(
+            "the validation loss of the last epoch is not finite; lower --lr, or use --precision bf16 or fp32"
+        )
 
 
 def check_weights(tensors: Iterable[Tensor], processes: Processes, epoch: int) -> None:

@@ -16,7 +16,7 @@ from effnet.training.best import Best
 from effnet.training.buffers import StepBuffers
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.compilation import compiled, takes_cuda_graphs
-from effnet.training.divergence import DivergedError, Divergence, check_weights
+from effnet.training.divergence import DivergedError, Divergence, check_validation, check_weights
 from effnet.training.ema import ModelEMA
 from effnet.training.evidence import EvidenceFinder
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
@@ -99,7 +99,11 @@ class Trainer:
         return compiled(step, cuda_graphs=self._cuda_graphs) if recipe.compute.compile else step
 
     def run(self) -> dict[str, float]:
-        """Train until the epochs of this run are done, and return the metrics of the last epoch."""
+        """Train until the epochs of this run are done, and return the metrics of the last epoch.
+
+        Raises:
+            DivergedError: the training has diverged, or skips one step after the other, and can't go back.
+        """
         schedule, epoch = self.recipe.schedule, self.state.progress.epoch
         end = min(schedule.epochs, epoch + schedule.run_epochs)
         if self.recipe.run.prof is not None:
@@ -119,6 +123,8 @@ class Trainer:
         if progress.best_value is not None:
             summary[f"best_{self.best.key}"] = progress.best_value
         self._report.log.record("summary", summary, epoch=progress.epoch)
+        if progress.epoch == schedule.epochs:
+            check_validation(progress.bad_validations)
         return metrics
 
     def _run_epoch(self) -> dict[str, float]:
