@@ -262,28 +262,3 @@ def test_learning_rate_of_a_million_ends_with_the_old_best_untouched(
     assert "lower --lr" in line
     assert (best.read_bytes(), latest.read_bytes()) == before
     assert json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["type"] == "iteration"
-
-
-def sample_run(recipe: Recipe, data: Path, poisoned: bool) -> dict[str, float]:
-    """Train on digits, with one batch of the last process poisoned or not."""
-    is_last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
-    with poisoned_batches({20} if poisoned and is_last else ()):
-        return train(recipe, data)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_one_poisoned_batch_costs_no_accuracy(images: Path, tmp_path: Path, processes: int) -> None:
-    results = {}
-    for poisoned in (False, True):
-        recipe = quick_recipe(
-            tmp_path / str(poisoned), epochs=12 * processes, use_ema=0.9, bn_momentum=0.1, batch_size=4
-        )
-        results[poisoned] = in_processes(processes, sample_run, recipe, images, poisoned)[0]
-    assert (
-        len(records(tmp_path / "True", "event")) == 2
-    )  # the bad step, and its place in the list of skipped ones
-    assert results[False]["val_ema.top1"] > 90
-    # One image of the 15 is more than a point, so all answers are the same.
-    for name in ("val.top1", "val_ema.top1"):
-        assert abs(results[True][name] - results[False][name]) <= 1, name
