@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from effnet.benchmark.train import synthetic_trainer
+from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.trainer import Trainer
 from tests.runs import quick_recipe
@@ -71,3 +72,27 @@ def test_a_resumed_run_goes_on_from_the_best_so_far(
     second.run()
     assert second.state.progress.epoch == len(EPOCHS)
     assert torch.load(second.files.best, weights_only=True)["epoch"] == best
+
+
+def test_an_epoch_whose_validation_is_not_finite_is_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = scripted(tmp_path, monkeypatch)()
+    scores = [dict(epoch) for epoch in EPOCHS]
+    scores[2]["loss"] = float("nan")  # the best one by top-1
+    monkeypatch.setattr(trainer, "validator", lambda model: scores[trainer.state.progress.epoch])
+    trainer.run()
+    assert torch.load(trainer.files.best, weights_only=True)["epoch"] == 4
+    assert trainer.state.progress.best_top1 == 25.0
+
+
+def test_a_training_whose_last_validation_is_not_finite_ends_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = scripted(tmp_path, monkeypatch)()
+    scores = [dict(epoch) for epoch in EPOCHS]
+    scores[3]["loss"] = float("inf")
+    monkeypatch.setattr(trainer, "validator", lambda model: scores[trainer.state.progress.epoch])
+    with pytest.raises(UserError, match="the validation loss of the last epoch is not finite"):
+        trainer.run()
+    assert torch.load(trainer.files.best, weights_only=True)["epoch"] == 3

@@ -111,3 +111,24 @@ def test_progress_of_another_metric_begins_again() -> None:
     changed = {"best_metric": "loss", "best_value": None, "stale_epochs": 0}
     assert Best.of("loss", 5).resumed(saved) == saved | changed
     assert Best.of("top1", 5).resumed(saved) == saved
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [(slice(None), slice(None)), (slice(None), 0), (slice(None), 1)])
+def test_logits_that_are_not_finite_are_wrong_answers(value: float, place: tuple[slice, int]) -> None:
+    """Wherever they are; every third image has them, and all images are of the first class."""
+    logits = torch.tensor([[5.0, 1.0, 0.0]]).repeat(6, 1)
+    logits[::3][place] = value
+    sums = Sums(CPU)
+    sums.add(Answers(logits, torch.zeros(6, dtype=torch.int64), 2))
+    measured = sums.metrics(ALONE, 2)
+    assert measured["top1"] == measured["top2"] == pytest.approx(100 * 4 / 6)
+    assert math.isnan(measured["loss"])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_infinity_is_never_better(name: str) -> None:
+    for value in (math.inf, -math.inf):
+        for than in (None, 1.0, math.nan):
+            assert not METRICS[name].is_better(value, than)
+        assert METRICS[name].is_better(1.0, value)

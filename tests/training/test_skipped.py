@@ -11,11 +11,13 @@ from effnet.cli import main
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
+from effnet.training.evidence import EvidenceFinder
 from effnet.training.run import train
 from effnet.training.skipped import SkippedSteps, Trained, TrainedBatch, read_back
 from tests.runs import quick_recipe, records
 
 LIMIT = 4
+ALONE = Processes.alone(torch.device("cpu"))
 BIG = 1e30  # gradients of a loss that is scaled by this overflow in FP16
 
 
@@ -68,7 +70,8 @@ def test_a_run_without_scaling_counts_too_and_names_no_scale(images: Path, tmp_p
 def watch(taken: list[bool | None], losses: dict[int, float] | None = None, **settings: Any) -> int:
     batches = [TrainedBatch(n, (losses or {}).get(n, 1.0), flag) for n, flag in enumerate(taken, start=1)]
     before = settings.pop("in_a_row", 0)
-    return SkippedSteps(RunLog(None), LIMIT).watch(batches, before, epoch=0, loss_scale=None)
+    finder = EvidenceFinder(ALONE, 0, None)
+    return SkippedSteps(RunLog(None), LIMIT, finder).watch(batches, before, epoch=0, loss_scale=None)
 
 
 def test_steps_are_counted_in_a_row() -> None:
@@ -83,8 +86,8 @@ def test_steps_are_counted_in_a_row() -> None:
 
 def test_results_are_read_back_in_order() -> None:
     flags = [None, torch.tensor(True), None, torch.tensor(False)]
-    trained = [Trained(torch.tensor(float(n)), flag) for n, flag in enumerate(flags)]
-    batches = read_back(trained, Processes.alone(torch.device("cpu")), last=10)
+    trained = [Trained(torch.tensor(float(n)), torch.tensor(0.0), flag) for n, flag in enumerate(flags)]
+    batches = read_back(trained, ALONE, last=10)
     assert [batch.number for batch in batches] == [7, 8, 9, 10]
     assert [batch.loss for batch in batches] == [0.0, 1.0, 2.0, 3.0]
     assert [batch.taken for batch in batches] == [None, True, None, False]

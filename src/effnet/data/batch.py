@@ -1,6 +1,6 @@
 """The interface of every input pipeline: batches on the device, from a position that can be saved and restored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -58,3 +58,5 @@ class DataSource:
     val: Loader | None
     folders: dict[str, ImageFolder] = field(default_factory=dict)
     """the splits that are image files in folders"""
+    names: Mapping[str, Callable[[int], str]] = field(default_factory=dict)
+    """by split, a function that names an image by its position in the split; for images that have names"""

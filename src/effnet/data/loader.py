@@ -36,6 +36,9 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Images of the split."""
 
+    def file(self, index: int) -> str:
+        """Return the name of an image for messages: its file, or its shard and position."""
+
     def read(self, indices: Sequence[int]) -> Iterable[Callable[[], Readable]]:
         """Return for each of `indices` a function that opens it, or raises `BadImageError`."""
 
@@ -54,12 +57,19 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
             transform = ValTransform(request.preprocessing)
         work = _Work(of_split, transform, side, recipe.data.on_bad_image, split == "train")
         loaders[split] = ImageLoader(work, request.order(split, len(of_split)), request)
-    return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(images))
+    return DataSource(
+        list(classes), loaders.get("train"), loaders.get("val"), folders_of(images), names_of(images)
+    )
 
 
 def folders_of(images: Mapping[str, Images]) -> dict[str, ImageFolder]:
     """Return the splits whose images are files in folders."""
     return {split: of_split for split, of_split in images.items() if isinstance(of_split, ImageFolder)}
+
+
+def names_of(images: Mapping[str, Images]) -> dict[str, Callable[[int], str]]:
+    """Return by split the function that names its images."""
+    return {split: of_split.file for split, of_split in images.items()}
 
 
 class _Prepared(NamedTuple):

@@ -129,13 +129,16 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def file(self, index: int) -> str:
+        """See `effnet.data.loader.Images`."""
+        return f"{self.files.where(self._shards[self._records['shard'][index]])}: image {index}"
+
     def read(self, indices: Sequence[int]) -> Iterator[Callable[[], Readable]]:
         """See `effnet.data.loader.Images`."""
         records = self._records[np.asarray(indices, dtype=np.int64)].tolist()
         wanted = [Part(self._shards[r[0]], r[2], r[2] + r[3]) for r in records]
-        for index, part, record, get in zip(indices, wanted, records, self.files.parts(wanted), strict=True):
-            name = f"{self.files.where(part.name)}: image {index}"
-            yield partial(self._opened, get, name, record[4:6], record[6:])
+        for index, record, get in zip(indices, records, self.files.parts(wanted), strict=True):
+            yield partial(self._opened, get, self.file(index), record[4:6], record[6:])
 
     def _opened(
         self,

@@ -17,6 +17,9 @@ from effnet.runtime.text import printable
 _LABEL = 40
 """characters of a class's name in the picture at most"""
 
+NOT_FINITE = "(not finite)"
+"""column of images whose logits are not all finite, for which no class is predicted"""
+
 
 class ConfusionMatrix:
     """Counts of images by true class (row) and predicted class (column).
@@ -28,11 +31,14 @@ class ConfusionMatrix:
 
     def __init__(self, classes: Sequence[str], device: torch.device) -> None:
         self.classes = list(classes)
-        self._counts = torch.zeros(len(self.classes) ** 2, dtype=torch.int64, device=device)
+        # One more column than classes, for `NOT_FINITE`.
+        size = len(self.classes) * (len(self.classes) + 1)
+        self._counts = torch.zeros(size, dtype=torch.int64, device=device)
 
     def add(self, batch: Batch, logits: Tensor) -> None:
         """Count a batch; does not wait for the device."""
-        cells = batch.targets * len(self.classes) + logits.argmax(1)
+        columns = logits.argmax(1).where(logits.isfinite().all(1), len(self.classes))
+        cells = batch.targets * (len(self.classes) + 1) + columns
         self._counts += torch.bincount(cells, minlength=len(self._counts))
 
     def sum_over(self, processes: Processes) -> None:
@@ -41,39 +47,48 @@ class ConfusionMatrix:
 
     @property
     def counts(self) -> Tensor:
-        """int64 (classes, classes) on the CPU."""
+        """int64 (classes, classes) on the CPU; images whose logits are not finite are not among them."""
+        return self._table()[:, :-1]
+
+    def _table(self) -> Tensor:
         return self._counts.view(len(self.classes), -1).cpu()
 
     def write_per_class(self, path: Path) -> None:
         """Write a CSV file with a line per class that has images: images, right ones, accuracy, the usual mistake."""
-        counts = self.counts
+        columns = [*self.classes, NOT_FINITE]
         with atomic_file(path, "w") as file:
             writer = csv.writer(file)
             writer.writerow(["class", "images", "right", "top1", "mostly_mistaken_for"])
-            for index, row in enumerate(counts):
+            for index, row in enumerate(self._table()):
                 total, right = int(row.sum()), int(row[index])
                 if not total:
                     continue
                 wrong = row.clone()
                 wrong[index] = 0
-                mistaken = self.classes[int(wrong.argmax())] if int(wrong.max()) else ""
+                mistaken = columns[int(wrong.argmax())] if int(wrong.max()) else ""
                 writer.writerow([self.classes[index], total, right, f"{100 * right / total:.2f}", mistaken])
 
     def write(self, path: Path) -> None:
         """Write the matrix: as CSV, or as a picture in any format that matplotlib knows by its suffix.
 
+        A CSV file has the column `NOT_FINITE` only if there are such images; a picture never has it.
+
         Raises:
             UserError: matplotlib is missing, or does not know the suffix.
         """
         if path.suffix == ".csv":
-            with atomic_file(path, "w") as file:
-                writer = csv.writer(file)
-                writer.writerow(["true \\ predicted", *self.classes])
-                writer.writerows(
-                    [name, *row] for name, row in zip(self.classes, self.counts.tolist(), strict=True)
-                )
-            return
-        self._draw(path)
+            self._write_csv(path)
+        else:
+            self._draw(path)
+
+    def _write_csv(self, path: Path) -> None:
+        table, columns = self._table(), [*self.classes, NOT_FINITE]
+        if not table[:, -1].any():
+            table, columns = table[:, :-1], columns[:-1]
+        with atomic_file(path, "w") as file:
+            writer = csv.writer(file)
+            writer.writerow(["true \\ predicted", *columns])
+            writer.writerows([name, *row] for name, row in zip(self.classes, table.tolist(), strict=True))
 
     def _draw(self, path: Path) -> None:
         try:

@@ -196,7 +196,14 @@ class ComputeSettings:
     """use deterministic algorithms only, and PyTorch's own kernels on a GPU: two runs on the same machine, or an
     interrupted and an uninterrupted one, then end with the same bits; slower on a GPU, without effect on a CPU"""
     max_bad_steps: int = setting(10, low=1, high=10**9, metavar="STEPS")
-    """stop after this many steps of the optimizer in a row that are skipped, as their gradients are not finite"""
+    """stop after this many steps of the optimizer in a row that are skipped, as their loss, a gradient or a statistic
+    of BatchNorm is not finite"""
+    divergence_factor: float = setting(10.0, low=0, high=1e30, metavar="FACTOR")
+    """stop when the training loss stays above this many times that of a uniform guess, log(classes), or at least above
+    this number: for 22 batches in a row at five times that limit, or three at 100,000 times; 0 never stops"""
+    on_nan: Literal["stop", "rollback"] = setting("stop")
+    """after --max-bad-steps, or when the training has diverged: stop, or go back to the end of the last good epoch (the
+    start, before there is one) with half the learning rate, at most three times"""
 
 
 @dataclass(frozen=True)

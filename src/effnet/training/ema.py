@@ -28,7 +28,7 @@ class ModelEMA:
         self.module = deepcopy(model).requires_grad_(False).eval()
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
         averaged = [(_memory(ours), _memory(theirs)) for ours, theirs in pairs if ours.is_floating_point()]
-        counted = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
+        counted = [(_memory(ours), _memory(theirs)) for ours, theirs in pairs if not ours.is_floating_point()]
         # Collected once: the tensors are updated in place ever after.
         self._ours, self._theirs = _unzip(averaged)
         self._counted: tuple[list[Tensor], list[Tensor]] = _unzip(counted)
@@ -45,27 +45,35 @@ class ModelEMA:
 
         Args:
             taken: bool scalar on the model's device, True if the optimizer made the step; otherwise the average stays
-                and the step is not counted.
+                as it is, counters included, and the step is not counted.
         """
         share = 1.0 - ((1.0 + self._step) / (10.0 + self._step)).clamp(max=self.decay)
         self._step += taken
-        torch._foreach_copy_(*self._counted)
         if taken.device.type == "cpu":
             if taken:
                 torch._foreach_lerp_(self._ours, self._theirs, share.item())
+                torch._foreach_copy_(*self._counted)
         else:
             self._blend(taken, share)
 
     def _blend(self, taken: Tensor, share: Tensor) -> None:
         old = torch.cat(self._ours)
         # A skipped step may leave values that are not finite; a share of 0 would turn them into NaN.
-        new = torch.where(taken, torch.lerp(old, torch.cat(self._theirs), share.to(old.dtype)), old)
-        torch._foreach_copy_(self._ours, new.split([len(ours) for ours in self._ours]))
+        _write(
+            self._ours, torch.where(taken, torch.lerp(old, torch.cat(self._theirs), share.to(old.dtype)), old)
+        )
+        ours, theirs = self._counted
+        if ours:
+            _write(ours, torch.where(taken, torch.cat(theirs), torch.cat(ours)))
 
 
 def _memory(tensor: Tensor) -> Tensor:
     """All elements in the order of the memory, whatever the memory format."""
     return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _write(tensors: list[Tensor], flat: Tensor) -> None:
+    torch._foreach_copy_(tensors, flat.split([len(tensor) for tensor in tensors]))
 
 
 def _unzip(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,6 +1,7 @@
 """Progress within an epoch: what the loop has trained and not yet counted as a finished epoch."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,8 @@ class InEpoch:
 
     Attributes:
         batches: batches of each process trained so far.
-        loss: sum of the losses reported so far, each the mean over all processes.
+        loss: sum of the finite losses reported so far, each the mean over all processes.
+        losses: number of these.
         skipped_steps: skipped steps reported so far.
         metrics: metrics of the epoch's training once that is done and validation is to follow; empty before.
         unreported: this process's results of the batches since the last report, on the device.
@@ -23,15 +25,28 @@ class InEpoch:
 
     batches: int = 0
     loss: float = 0.0
+    losses: int = 0
     skipped_steps: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     unreported: list[Trained] = field(default_factory=list)
+
+    def add_losses(self, losses: Iterable[float]) -> None:
+        """Count reported losses; one that is not finite belongs to a skipped step."""
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        self.loss += sum(finite)
+        self.losses += len(finite)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean of the finite losses reported so far; NaN without any."""
+        return self.loss / self.losses if self.losses else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return the part that all processes have in common, as plain values."""
         return {
             "batches": self.batches,
             "loss": self.loss,
+            "losses": self.losses,
             "skipped_steps": self.skipped_steps,
             "metrics": dict(self.metrics),
         }

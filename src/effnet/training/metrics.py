@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,10 +32,15 @@ class Answers:
     topk: int
 
     @cached_property
+    def are_finite(self) -> Tensor:
+        """Bool (N,): True where all logits of an image are finite; otherwise the answer is wrong."""
+        return self.logits.isfinite().all(dim=1)
+
+    @cached_property
     def hits(self) -> Tensor:
         """Bool (N, K): True where the k-th largest logit is the image's class."""
         best = self.logits.topk(min(self.topk, self.logits.shape[1]), dim=1).indices
-        return best == self.targets[:, None]
+        return (best == self.targets[:, None]) & self.are_finite[:, None]
 
 
 @dataclass(frozen=True)
@@ -62,20 +68,26 @@ class Metric:
         return self.name if self.name_of is None else self.name_of(topk)
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Return True if `value` is better than another one; any number is better than None and NaN."""
-        if than is None or math.isnan(than):
-            return not math.isnan(value)
+        """Return True if `value` is better than another one.
+
+        NaN and infinity are never better; any other number is better than they are, and better than None.
+        """
+        if not math.isfinite(value):
+            return False
+        if than is None or not math.isfinite(than):
+            return True
         return value > than if self.higher_is_better else value < than
+
+
+def _cross_entropy(answers: Answers) -> Tensor:
+    # A logit of minus infinity in another class would go unnoticed.
+    total = F.cross_entropy(answers.logits, answers.targets, reduction="sum")
+    return torch.where(answers.are_finite.all(), total, math.nan)
 
 
 METRICS = registry(
     MetricName,
-    Metric(
-        "loss",
-        "Mean cross entropy, without label smoothing",
-        False,
-        lambda answers: F.cross_entropy(answers.logits, answers.targets, reduction="sum"),
-    ),
+    Metric("loss", "Mean cross entropy, without label smoothing", False, _cross_entropy),
     Metric(
         "top1",
         "Images with their class at the largest logit, in percent",

@@ -13,6 +13,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 from effnet.training.best import Best
+from effnet.training.divergence import is_sound
 from effnet.training.ema import ModelEMA
 from effnet.training.in_epoch import InEpoch
 from effnet.training.optimizer import FlatOptimizer
@@ -33,6 +34,10 @@ class Progress:
         stale_epochs: epochs since then.
         bad_steps: steps in a row, up to now, that were skipped or whose loss was not finite.
         bad_images: images left out that the log lists already.
+        bad_validations: epochs in a row, up to now, whose validation loss was not finite.
+        divergence: score of `effnet.training.divergence.Divergence` after the last batch that was read.
+        rollbacks: times that the training has gone back to an earlier state.
+        lr_factor: factor of the learning rate, which each of them lowers.
     """
 
     epoch: int = 0
@@ -45,6 +50,10 @@ class Progress:
     stale_epochs: int = 0
     bad_steps: int = 0
     bad_images: list[str] = field(default_factory=list)
+    bad_validations: int = 0
+    divergence: float = 0.0
+    rollbacks: int = 0
+    lr_factor: float = 1.0
 
     def finish_epoch(self, metrics: Mapping[str, float], best: Best) -> bool:
         """Count an epoch and compare it with the best one.
@@ -54,13 +63,16 @@ class Progress:
             best: metric that decides.
 
         Returns:
-            True if it is the best epoch so far.
+            True if it is the best epoch so far; never for one with a loss that is not finite, or that ended with losses
+            far above those of a guess.
         """
         self.epoch += 1
-        self.best_top1 = max(
-            self.best_top1, *(metrics.get(f"{name}.top1", -1.0) for name in ("val", "val_ema"))
-        )
-        found = best.find(metrics)
+        found = None
+        if is_sound(metrics, self.divergence):
+            found = best.find(metrics)
+            self.best_top1 = max(
+                self.best_top1, *(metrics.get(f"{name}.top1", -1.0) for name in ("val", "val_ema"))
+            )
         if found is None or not best.metric.is_better(found[0], self.best_value):
             self.stale_epochs += 1
             return False
@@ -106,6 +118,13 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         self.progress = Progress(best_metric=self.best.key)
+
+    def floating_tensors(self) -> list[Tensor]:
+        """Return the weights, statistics and averages, where a value that is not finite ruins the model."""
+        models = [self.model] if self.ema is None else [self.model, self.ema.module]
+        return [
+            tensor for model in models for tensor in model.state_dict().values() if tensor.is_floating_point()
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values. Every process must call this; the main one's is complete."""

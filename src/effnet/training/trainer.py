@@ -14,9 +14,12 @@ from effnet.runtime.log import RunLog
 from effnet.runtime.processes import data_parallel
 from effnet.runtime.signals import Interrupted, Signals
 from effnet.training.best import Best
+from effnet.training.buffers import StepBuffers
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.compilation import compiled, takes_cuda_graphs
+from effnet.training.divergence import DivergedError, Divergence, check_validation, check_weights
 from effnet.training.ema import ModelEMA
+from effnet.training.evidence import EvidenceFinder
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
 from effnet.training.generators import StepGenerators
 from effnet.training.in_epoch import InEpoch
@@ -24,6 +27,7 @@ from effnet.training.moments import Moments
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.rates import Rates, over_epochs
 from effnet.training.reporter import Reporter, prefixed
+from effnet.training.rollback import Rollback
 from effnet.training.schedule import learning_rate
 from effnet.training.setup import Opened
 from effnet.training.skipped import SkippedSteps, Trained, read_back
@@ -78,13 +82,17 @@ class Trainer:
             steps_per_epoch=self.steps_per_epoch,
             compiled=recipe.compute.compile,
         )
-        self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps)
+        finder = EvidenceFinder(self.processes, recipe.compute.seed, opened.data.names.get("train"))
+        self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps, finder)
+        self._divergence = Divergence(log, recipe.model.num_classes, recipe.compute.divergence_factor)
+        self._rollback = Rollback(log) if recipe.compute.on_nan == "rollback" else None
         self._cuda_graphs = takes_cuda_graphs(
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
         optimizer = FlatOptimizer(model, recipe.optimizer, model.get_classifier())
         self.step = self._build_step()
+        self._buffers = StepBuffers(model)
         # The average starts after the processes have taken over the first one's weights.
         ema = None if recipe.optimizer.use_ema is None else ModelEMA(model, recipe.optimizer.use_ema)
         self.best = Best.of(recipe.schedule.best_metric, recipe.run.topk)
@@ -140,33 +148,63 @@ class Trainer:
         """Train until the epochs of this run are done, and return the metrics of the last epoch.
 
         Raises:
-            UserError: too many steps in a row were bad, or a file can't be read or written.
+            DivergedError: the training has diverged, or skips one step after the other, and can't go back.
+            UserError: a file can't be read or written.
             Interrupted: a signal asked to stop, and a checkpoint of the last step is written.
         """
-        schedule, state, progress = self.recipe.schedule, self.state, self.state.progress
-        end = min(schedule.epochs, progress.epoch + schedule.run_epochs)
+        schedule, state = self.recipe.schedule, self.state
+        end = min(schedule.epochs, state.progress.epoch + schedule.run_epochs)
         if self.recipe.run.prof is not None:
-            end = min(end, progress.epoch + 1)
+            end = min(end, state.progress.epoch + 1)
         epochs: list[dict[str, float]] = []
-        while progress.epoch < end and not self._stopped_early():
-            metrics = prefixed("train", state.in_epoch.metrics or self.train_epoch())
-            if self.validator is not None:
-                metrics |= self.validate()
-            self._finish_epoch(metrics)
-            epochs.append(metrics)
+        if self._rollback is not None:
+            self._rollback.remember(state)
+        while state.progress.epoch < end and not self._stopped_early():
+            try:
+                epochs.append(self._run_epoch())
+            except DivergedError as error:
+                self._roll_back(error)
         self._moments.close()
         self._flush()
+        progress = state.progress
         summary = {**over_epochs(epochs or [state.metrics]), "best_top1": progress.best_top1}
         if progress.best_value is not None:
             summary[f"best_{self.best.key}"] = progress.best_value
         self._report.log.record("summary", summary, epoch=progress.epoch)
+        if progress.epoch == schedule.epochs:
+            check_validation(progress.bad_validations)
         return state.metrics
+
+    def _run_epoch(self) -> dict[str, float]:
+        metrics = prefixed("train", self.state.in_epoch.metrics or self.train_epoch())
+        progress = self.state.progress
+        check_weights(self.state.floating_tensors(), self.processes, progress.epoch)
+        if self.validator is not None:
+            metrics |= self.validate()
+        progress.bad_validations = self._divergence.validated(
+            metrics, progress.bad_validations, epoch=progress.epoch
+        )
+        self._finish_epoch(metrics)
+        if self._rollback is not None and progress.divergence == 0 == progress.bad_validations:
+            self._rollback.remember(self.state)
+        return metrics
+
+    def _roll_back(self, reason: DivergedError) -> None:
+        """Go back to the last good state with a lower learning rate, or raise the error again."""
+        self._report.end_epoch()
+        if self._rollback is None:
+            raise reason
+        self._rollback.go_back(self.state, reason)
+        # Of a step that was under way.
+        self.step.zero_grad(set_to_none=True)
+        self._buffers.forget()
+        self._save()
 
     def train_epoch(self) -> dict[str, float]:
         """Train on the training set once, or on the rest of an epoch that was interrupted.
 
         Returns:
-            `loss`, the mean over all batches, `lr` at the end, `skipped_steps`, the skipped steps,
+            `loss`, the mean over all batches whose loss is finite, `lr` at the end, `skipped_steps`, the skipped steps,
             `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
         """
         self._train_mode()
@@ -189,7 +227,7 @@ class Trainer:
                 self._checkpoint_if_due()
         self._report.end_epoch()
         done.metrics = {
-            "loss": done.loss / self.steps_per_epoch,
+            "loss": done.mean_loss,
             "lr": self._lr(self.steps_per_epoch),
             "skipped_steps": done.skipped_steps,
             **self._grad_scale(),
@@ -223,31 +261,39 @@ class Trainer:
             number: position of the batch in the epoch, from 1.
 
         Returns:
-            The loss, and the outcome of the optimizer's step if there was one; both still on the device.
+            The loss, BatchNorm's statistics, and the outcome of the optimizer's step if there was one, all still on the
+            device. If one of them is not finite, the step is skipped and the model's buffers are as before it.
         """
         self._generators.seed(self.state.progress.epoch, number)
+        self._buffers.keep()
         updates = self._ends_step(number)
         if not updates and self._parallel is not None:
             with self._parallel.no_sync():
-                return Trained(self._backward(batch, mix, number))
-        loss = self._backward(batch, mix, number)
-        return Trained(loss, self._update(number) if updates else None)
+                return self._backward(batch, mix, number)
+        trained = self._backward(batch, mix, number)
+        return trained._replace(taken=self._update(number)) if updates else trained
 
     def _ends_step(self, number: int) -> bool:
         return number % self.accumulation == 0 or number == self.steps_per_epoch
 
-    def _backward(self, batch: Batch, mix: Mix, number: int) -> Tensor:
+    def _backward(self, batch: Batch, mix: Mix, number: int) -> Trained:
         if self._cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self.step(batch.images, batch.targets, mix)
-        self.precision.scale(loss / self._group_size(number)).backward()
+        statistics = self._buffers.sum()
+        # 1, or NaN in all gradients of all processes if the loss or a statistic is not finite in this one.
+        guard = 1 + 0 * (loss.detach() + statistics)
+        self.precision.scale(loss * guard / self._group_size(number)).backward()
         # The next replay of a graph overwrites the output of this one.
-        return loss.detach().clone() if self._cuda_graphs else loss.detach()
+        own_loss = loss.detach().clone() if self._cuda_graphs else loss.detach()
+        # A copy: a worker's tensor would keep its shared memory.
+        return Trained(own_loss, statistics, indices=None if batch.indices is None else batch.indices.clone())
 
     def _update(self, number: int) -> Tensor:
         state = self.state
         state.optimizer.set_lr(self._lr(number - 1))
         taken = state.optimizer.step(self.precision.scaler)
+        self._buffers.settle(taken)
         self.precision.update_scale()
         if state.ema is not None:
             state.ema.update(taken)
@@ -272,8 +318,9 @@ class Trainer:
         )
 
     def _lr(self, steps_done: int) -> float:
-        epoch = self.state.progress.epoch + steps_done / self.steps_per_epoch
-        return learning_rate(self.recipe.schedule, self.recipe.optimizer.lr, epoch)
+        progress = self.state.progress
+        epoch = progress.epoch + steps_done / self.steps_per_epoch
+        return progress.lr_factor * learning_rate(self.recipe.schedule, self.recipe.optimizer.lr, epoch)
 
     def _grad_scale(self) -> dict[str, float]:
         scale = self.precision.loss_scale()
@@ -290,7 +337,7 @@ class Trainer:
         skipped = sum(batch.is_skipped for batch in batches)
         progress.skipped_steps += skipped
         done.skipped_steps += skipped
-        done.loss += sum(batch.loss for batch in batches)
+        done.add_losses(batch.loss for batch in batches)
         scale = self._grad_scale()
         self._report.steps(
             batches,
@@ -302,6 +349,9 @@ class Trainer:
         # After the report, so that a run which ends here has reported its last steps.
         progress.bad_steps = self._skipped.watch(
             batches, progress.bad_steps, epoch=progress.epoch, loss_scale=scale.get("grad_scale")
+        )
+        progress.divergence = self._divergence.watch(
+            [batch.loss for batch in batches], progress.divergence, epoch=progress.epoch, last=done.batches
         )
 
     def _checkpoint_if_due(self) -> None:

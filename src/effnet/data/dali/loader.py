@@ -17,7 +17,7 @@ from effnet.data.decode import EncodedImage, Readable
 from effnet.data.feed import Feed
 from effnet.data.files import open_files
 from effnet.data.folder import list_images, split_classes
-from effnet.data.loader import REMEDY, Images, filled, folders_of
+from effnet.data.loader import REMEDY, Images, filled, folders_of, names_of
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
@@ -53,7 +53,9 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
         else:
             graph = ValGraph(stages)
         loaders[split] = DaliLoader(images, request.order(split, len(images)), graph, request)
-    return DataSource(list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened))
+    return DataSource(
+        list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened), names_of(opened)
+    )
 
 
 # Batches that a pipeline holds beside its prefetch queue: one entering, one leaving.
