@@ -10,7 +10,7 @@ from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
 # Flags of the simulated cluster, fields of `benchmarks.scaling.Cluster`.
-_CLUSTER = {
+_CLUSTER: dict[str, tuple[Any, str, str]] = {
     "gpus_per_node": (ANY_INTEGER, "N", "GPUs in a machine [default: 8]"),
     "link_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
     "network_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a machine to the others [default: 180]"),
