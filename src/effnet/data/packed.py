@@ -124,6 +124,10 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def file(self, index: int) -> str:
+        """See `effnet.data.loader.Images`."""
+        return f"{self.files.where(self._shards[self._records[index].item()[0]])}: image {index}"
+
     def read(self, indices: Sequence[int]) -> Iterator[Callable[[], Readable]]:
         """See `effnet.data.loader.Images`."""
         records = self._records[np.asarray(indices, dtype=np.int64)].tolist()

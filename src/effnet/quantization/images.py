@@ -36,6 +36,10 @@ class Spread:
     def __len__(self) -> int:
         return len(self._indices)
 
+    def file(self, index: int) -> str:
+        """See `effnet.data.loader.Images`."""
+        return self._images.file(int(self._indices[index]))
+
     def read(self, indices: Sequence[int]) -> Iterable[Callable[[], Readable]]:
         """See `effnet.data.loader.Images`."""
         return self._images.read([int(self._indices[index]) for index in indices])
