@@ -10,10 +10,12 @@ from effnet.runtime.children import exit_within, kill_children
 from effnet.runtime.errors import ProcessLostError, UserError
 from effnet.runtime.launcher import Ending, Launcher
 from effnet.runtime.memory import use_huge_pages
-from effnet.runtime.signals import GRACE_S, HANDLED, Interrupted, Signals, handled_signals
+from effnet.runtime.signals import HANDLED, Interrupted, Signals, handled_signals
 
 BAD_INPUT = 2
 PROCESS_LOST = 75
+EXIT_S = 2.0
+"""seconds for Python's own end after an error, which a thread that is stuck would hold up for ever"""
 
 
 def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog: str | None = None) -> int:
@@ -81,5 +83,5 @@ def _end(ending: Ending, prog: str) -> int:
     if not told and not (interrupted and rank):
         print(f"{prog}: {ending.message}", file=sys.stderr)
     kill_children()
-    exit_within(GRACE_S, ending.code)
+    exit_within(EXIT_S, ending.code)
     return ending.code

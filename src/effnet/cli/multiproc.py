@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effnet.cli import BAD_INPUT, PROCESS_LOST
+from effnet.cli import BAD_INPUT, EXIT_S, PROCESS_LOST
+from effnet.runtime.children import exit_within
 from effnet.runtime.launcher import Launcher
 from effnet.runtime.signals import HANDLED, Interrupted, handled_signals
 
@@ -51,6 +52,8 @@ def multiproc(argv: Sequence[str]) -> int:
         code, lines = _outcome(failures, launcher, received)
     for line in lines:
         print(line, file=sys.stderr)
+    if code:
+        exit_within(EXIT_S, code)
     return code
 
 

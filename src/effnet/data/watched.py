@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from effnet.runtime.children import end_with_parent
 from effnet.runtime.errors import UserError
-from effnet.runtime.signals import blocked_signals
+from effnet.runtime.signals import starting_children
 
 DATA_TIMEOUT_S = 300.0
 """seconds without a result after which a worker counts as stuck, where the settings do not say"""
-_POLL_S = 5.0
+POLL_S = 5.0
+"""seconds between two looks at what the workers do"""
 _IDLE = -1
 
 Places = npt.NDArray[np.int64]
@@ -79,7 +80,7 @@ class WatchedLoader:
             work,
             num_workers=workers,
             worker_init_fn=partial(_begin, shared, os.getpid()),
-            timeout=min(_POLL_S, timeout) if workers else 0,
+            timeout=min(POLL_S, timeout) if workers else 0,
             collate_fn=_unchanged,
             generator=torch.Generator(),  # else each epoch draws a seed from the process's generator
             **options,
@@ -120,7 +121,7 @@ class WatchedLoader:
 
     def _iterated(self) -> Iterator[Any]:
         before = set(active_children())
-        with blocked_signals(), _kept_child_handler():
+        with starting_children(), _kept_child_handler():
             results = iter(self._loader)
         self._processes = [child for child in active_children() if child not in before] or self._processes
         return results
@@ -137,7 +138,7 @@ class WatchedLoader:
                     raise self._failure(error) from None
 
     def _next_here(self, results: Iterator[Any]) -> Any:
-        with _called_every(min(_POLL_S, self._timeout), self._raise_if_stuck):
+        with _called_every(min(POLL_S, self._timeout), self._raise_if_stuck):
             try:
                 return next(results)
             except _Stuck:
@@ -174,13 +175,17 @@ class WatchedLoader:
         return f"a loader worker {how}, possibly out of memory; lower --workers"
 
     def _told(self) -> str:
-        who = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
         stuck = [
             f"{f'worker {worker}' if self._workers else 'it'} still reads {self._name_of(index)}"
             for worker, index in self._stuck().items()
         ]
-        told = ", ".join(stuck) or "no worker reads a file"
-        return f"{who}no data for {self._timeout:g} s (--data-timeout): {told}; see whether its disk answers"
+        return stuck_message(self._timeout, ", ".join(stuck) or "no worker reads a file")
+
+
+def stuck_message(timeout: float, found: str) -> str:
+    """Return the message about images that do not come, with this process's rank where there are several."""
+    who = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    return f"{who}no data for {timeout:g} s (--data-timeout): {found}; see whether its disk answers"
 
 
 def _begin(places: torch.Tensor, parent: int, worker: int) -> None:

@@ -22,8 +22,8 @@ NAME = ".effnet-run.lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 
-_held: set[tuple[int, int]] = set()
-"""device and inode of the files that this process has locked: the system's lock does not keep a process from itself"""
+_held: set[Path] = set()
+"""files that this process has locked, from which the system's lock does not keep itself; must not be opened again"""
 
 
 @contextmanager
@@ -41,7 +41,9 @@ def locked(workspace: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it, or the file can't be written.
     """
-    path = workspace / NAME
+    path = workspace.resolve() / NAME
+    if path in _held:
+        raise UserError(f"--workspace {workspace} is in use by this process; name another folder")
     try:
         descriptor = _taken(path)
     except OSError as error:
@@ -50,15 +52,14 @@ def locked(workspace: Path) -> Iterator[None]:
                 f"--workspace {workspace} is in use by {_holder(path)}; wait for it, or name another folder"
             ) from None
         raise UserError(f"--workspace {workspace}: can't lock {path.name}: {error.strerror}") from None
-    identity = _identity(descriptor)
-    _held.add(identity)
+    _held.add(path)
     try:
         _describe(descriptor)
         yield
     finally:
         with suppress(OSError):
             path.unlink()  # while it is locked: afterwards a file of that name may be another run's
-        _held.discard(identity)
+        _held.discard(path)
         os.close(descriptor)
 
 
@@ -85,13 +86,9 @@ def _taken(path: Path) -> int:
     """Return a descriptor of the file at `path`, which is locked.
 
     Raises:
-        OSError: another process, or this one, has locked it, among other reasons.
+        OSError: another process has locked it, among other reasons.
     """
     while True:
-        with suppress(FileNotFoundError):
-            found = path.stat()
-            if (found.st_dev, found.st_ino) in _held:  # opening and closing the file would end the lock
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _lock(descriptor, path)
@@ -117,11 +114,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _identity(descriptor: int) -> tuple[int, int]:
-    found = os.fstat(descriptor)
-    return found.st_dev, found.st_ino
 
 
 def _describe(descriptor: int) -> None:

@@ -7,16 +7,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from effnet.runtime.children import end_with_launcher
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-GRACE_S = 8.0
+GRACE_S = 6.0
 """seconds that a process has to end after a signal, where it does not defer it"""
 _SAME_S = 1.0
 """Signals within this time of the first one are the same request: a launcher and a process group both pass it on."""
+_RETRY_S = 0.05
 
 
 class Interrupted(BaseException):
@@ -58,8 +59,8 @@ class Signals:
     def __init__(self, raises: Callable[[int], BaseException] = Interrupted, grace: float = GRACE_S) -> None:
         self.received: int | None = None
         self._raises, self._grace = raises, grace
-        self._defers = False
-        self._process = os.getpid()
+        self._defers = self._holds = self._waits = False
+        self._process, self._main = os.getpid(), threading.main_thread().ident or 0
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -70,13 +71,24 @@ class Signals:
         finally:
             self._defers = before
 
-    def handle(self, number: int, _frame: FrameType | None) -> None:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raise nothing within the block, but soon after it."""
+        before, self._holds = self._holds, True
+        try:
+            yield
+        finally:
+            self._holds = before
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, as `signal.signal` calls it."""
-        if os.getpid() != self._process or self.received is not None:
+        if os.getpid() != self._process or (self.received is not None and not self._waits):
             return
-        self.received = number
-        if not self._defers:
-            raise self._raises(number)
+        self.received = self.received or number
+        # `watch` calls again while this waits.
+        self._waits = not self._defers and (self._holds or _in_finalizer(frame))
+        if not (self._defers or self._waits):
+            raise self._raises(self.received)
 
     def watch(self, numbers: int) -> None:
         """End the process where its main thread can't, until the end of a pipe.
@@ -87,24 +99,41 @@ class Signals:
         Args:
             numbers: descriptor of the pipe, from which the number of each signal is read as a byte.
         """
-        first, last = -math.inf, math.inf
+        first, last, repeated = math.inf, math.inf, 0
         while True:
-            wait = None if math.isinf(last) else max(0.0, last - time.monotonic())
-            if not select.select([numbers], [], [], wait)[0]:
-                last = math.inf
-                if not self._defers and self.received is not None:
-                    _end(self.received, f"did not stop within {self._grace:g} s of the signal")
-                continue
-            read = os.read(numbers, 64)
-            if not read:
-                break
+            ready = select.select([numbers], [], [], None if math.isinf(first) else _RETRY_S)[0]
             now = time.monotonic()
-            for number in filter(HANDLED.__contains__, read):
-                if first == -math.inf:
-                    first, last = now, now + self._grace
-                elif now - first > _SAME_S:
-                    _end(number, "at once, after a second signal")
+            if ready:
+                read = os.read(numbers, 64)
+                if not read:
+                    break
+                for number in filter(HANDLED.__contains__, read):
+                    if repeated:
+                        repeated -= 1
+                    elif math.isinf(first):
+                        first, last = now, now + self._grace
+                    elif now - first > _SAME_S:
+                        _end(number, "at once, after a second signal")
+            elif now >= last:
+                last = math.inf
+                self._end_if_stuck()
+            elif self._waits and self.received is not None:
+                repeated += 1
+                signal.pthread_kill(self._main, self.received)
         os.close(numbers)
+
+    def _end_if_stuck(self) -> None:
+        if not self._defers and self.received is not None:
+            _end(self.received, f"did not stop within {self._grace:g} s of the signal")
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    """Return whether a frame is within a `__del__`, which would print an error and go on."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _end(number: int, how: str) -> None:
@@ -150,14 +179,16 @@ def handled_signals(
 
 
 @contextmanager
-def blocked_signals() -> Iterator[None]:
-    """Block the signals of `HANDLED` within the block, for children that it starts: they inherit this, and keep it.
+def starting_children() -> Iterator[None]:
+    """Hold signals within the block, and block them for the children that it starts: they inherit this, and keep it.
 
     A terminal, Slurm and `torchrun` send a signal to a whole group of processes. Those that work for another one end
     with it, not before.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
-        yield
+        # The system may pass the signal to another thread, and Python then calls the handler all the same.
+        with _present.held() if _present is not None else nullcontext():
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
