@@ -141,12 +141,12 @@ class WatchedLoader:
         with _called_every(min(POLL_S, self._timeout), self._raise_if_stuck):
             try:
                 return next(results)
-            except _Stuck:
-                raise UserError(self._told()) from None
+            except _StuckError as error:
+                raise UserError(str(error)) from None
 
     def _raise_if_stuck(self) -> None:
         if self._stuck():
-            raise _Stuck
+            raise _StuckError(self._told())
 
     def _stuck(self) -> dict[int, int]:
         """Return the images that are read for too long, by worker."""
@@ -220,7 +220,7 @@ def _is_late(error: RuntimeError) -> bool:
     return "DataLoader timed out" in str(error)
 
 
-class _Stuck(BaseException):
+class _StuckError(BaseException):
     """Not an `Exception`, so that no handler of broken images takes it for one."""
 
 
