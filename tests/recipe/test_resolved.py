@@ -127,6 +127,7 @@ NONE_IS_A_VALUE = {
     "static_loss_scale",
     "resume",
     "prof",
+    "checkpoint_every",
     "engine",
     "per_class",
     "confusion",

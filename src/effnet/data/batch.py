@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -41,10 +41,10 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Batch]:
         """Yield the rest of the current epoch."""
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position as ``{"epoch": ..., "step": ...}``."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position as ``{"epoch": ..., "step": ...}``, and what this process knows of the images."""
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a position that `state_dict` returned."""
 
 

@@ -1,6 +1,7 @@
 """The position in the data, and which images belong to a step."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,17 @@ class Position:
 
     epoch = 0
     step = 0
+    bad_images: dict[str, str]
 
-    def state_dict(self) -> dict[str, int]:
-        """The position as ``{"epoch": ..., "step": ...}``."""
-        return {"epoch": self.epoch, "step": self.step}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, and the images left out so far; see `effnet.data.Loader`."""
+        left_out = {"bad_images": dict(self.bad_images)} if self.bad_images else {}
+        return {"epoch": self.epoch, "step": self.step, **left_out}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to a position that `state_dict` gave."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a position that `state_dict` returned."""
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.bad_images = dict(state.get("bad_images", {}))
 
     def _next_epoch(self) -> None:
         self.epoch, self.step = self.epoch + 1, 0

@@ -15,6 +15,7 @@ class Stream(IntEnum):
     ORDER = 0
     SAMPLE = 1
     MIXUP = 2
+    STEP = 3
 
 
 def generator(
@@ -31,3 +32,9 @@ def generator(
     """
     own = () if rank is None else (rank,)
     return np.random.default_rng((seed, stream, epoch, index, *own))
+
+
+def seed_of(stream: Stream, seed: int, epoch: int, index: int, rank: int) -> int:
+    """Return a seed of 64 bits for another library's generator; the arguments are those of `generator`."""
+    sequence = np.random.SeedSequence((seed, stream, epoch, index, rank))
+    return int(sequence.generate_state(1, np.uint64)[0])

@@ -137,6 +137,7 @@ def _save(opened: Opened, metrics: dict[str, float], log: RunLog) -> None:
         **opened.description(),
     }
     files.save(content, is_best=True)
+    files.flush()
     log.print(f"quantized weights: {files.best}")
     log.print(f"to run them in an engine: effnet export onnx --pretrained-from-file {files.best}")
 

@@ -193,6 +193,9 @@ class ComputeSettings:
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
     collective_timeout: float = setting(600.0, above=0, metavar="SECONDS")
     """stop if a process waits longer than this for the others, and name those that did not come"""
+    deterministic: bool = False
+    """use deterministic algorithms only, and PyTorch's own kernels on a GPU: two runs on the same machine, or an
+    interrupted and an uninterrupted one, then end with the same bits; slower on a GPU, without effect on a CPU"""
     max_bad_steps: int = setting(10, low=1, metavar="STEPS")
     """stop after this many steps of the optimizer in a row that are skipped, as their gradients are not finite"""
 
@@ -219,6 +222,9 @@ class RunSettings:
     gather_checkpoints: int = setting(0, low=-1, metavar="N")
     """keep the last N checkpoints under their epochs' names as well, checkpoint_0000.pth.tar for the first epoch; -1
     keeps all"""
+    checkpoint_every: str | None = setting(None, metavar="STEPS|MINUTESm")
+    """write the latest checkpoint within epochs too, after this many steps of the optimizer (500) or minutes (10m)
+    [default: at the end of each epoch only]"""
     no_checkpoints: bool = False
     """write no checkpoints"""
     print_freq: int = setting(10, "-p", low=1, metavar="STEPS")

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,24 +26,55 @@ class RunLog:
 
     Args:
         path: the file; None for no file.
-        append: add to an existing file instead of replacing it.
+        append: add to an existing file instead of replacing it. A torn last line is cut off.
         is_main: whether this process writes.
+        after: position of the same log, of which what follows is cut off: the run writes it again.
+
+    Attributes:
+        goes_on: the file holds the lines before `after`.
 
     Raises:
         UserError: the file can't be written.
     """
 
-    def __init__(self, path: Path | None, *, append: bool = False, is_main: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        append: bool = False,
+        is_main: bool = True,
+        after: Mapping[str, int] | None = None,
+    ) -> None:
         self._is_main = is_main
+        self.goes_on = False
+        self._bytes = self._checksum = 0
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress: ProgressBar | None = None
         self._file: TextIO | None = None
         if path is not None and is_main:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if append and path.exists():
+                    self._cut(path, after or {})
                 self._file = path.open("a" if append else "w", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"--workspace: can't write {path}: {error.strerror}") from None
+
+    def _cut(self, path: Path, after: Mapping[str, int]) -> None:
+        content = path.read_bytes()
+        start = content[: after.get("bytes", 0)]
+        self.goes_on = bool(start) and self._position_of(start) == after
+        kept = start if self.goes_on else content[: content.rfind(b"\n") + 1]
+        os.truncate(path, len(kept))
+        self._bytes, self._checksum = self._position_of(kept).values()
+
+    @staticmethod
+    def _position_of(content: bytes) -> dict[str, int]:
+        return {"bytes": len(content), "crc32": zlib.crc32(content)}
+
+    def position(self) -> dict[str, int]:
+        """Return the end of the file, for `after`: its length in bytes, and a checksum of the lines before it."""
+        return {"bytes": self._bytes, "crc32": self._checksum}
 
     def __enter__(self) -> "RunLog":
         return self
@@ -65,8 +98,11 @@ class RunLog:
         """Write one line of the JSON log."""
         if self._file is not None:
             line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": _plain(data)}
-            self._file.write(json.dumps(line) + "\n")
+            text = json.dumps(line) + "\n"
+            self._file.write(text)
             self._file.flush()
+            encoded = text.encode()
+            self._bytes, self._checksum = self._bytes + len(encoded), zlib.crc32(encoded, self._checksum)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal."""

@@ -1,5 +1,6 @@
 """Arithmetic of a run: FP32, TF32, or mixed precision in FP16 or BF16."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -117,6 +118,20 @@ def tune_convolutions(device: torch.device) -> None:
     deterministic = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
     if device.type == "cuda" and not deterministic:
         torch.backends.cudnn.benchmark = True
+
+
+def make_deterministic() -> None:
+    """Make a GPU's results the same in every run, which costs speed; an operation that can't raises RuntimeError.
+
+    To be called before the first operation on a GPU.
+    """
+    # cuBLAS reads this when PyTorch first uses it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Filling memory that is not yet written would only help to find bugs.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def _has_tf32(device: torch.device) -> bool:

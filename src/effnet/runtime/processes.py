@@ -74,6 +74,18 @@ class Processes:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def collect(self, value: T) -> list[T]:
+        """Return every process's value, by rank, in the main process, and nothing in the others.
+
+        Args:
+            value: tensors in it are on the CPU where there are several processes.
+        """
+        if self.world_size == 1:
+            return [value]
+        collected = [value] * self.world_size if self.is_main else None
+        dist.gather_object(value, collected)
+        return collected or []
+
     def average_buffers(self, model: nn.Module) -> None:
         """Replace BatchNorm's running statistics, which are local to each process, by their mean over all processes."""
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]

@@ -56,16 +56,25 @@ class CheckpointFiles:
         self.best = workspace / self.BEST
         self.keep = keep
 
-    def save(self, content: Mapping[str, Any], *, is_best: bool) -> None:
-        """Write the checkpoint of `content["epoch"]` finished epochs."""
+    def save(self, content: Mapping[str, Any], *, is_best: bool = False, gathered: bool = False) -> None:
+        """Write a checkpoint.
+
+        Args:
+            content: its entries; `epoch` is the number of finished epochs.
+            is_best: keep it as the best one too.
+            gathered: it is of an epoch's end, to be kept under its epoch's name too.
+        """
         write_atomically(content, self.latest)
         if is_best:
             copy_atomically(self.latest, self.best)
-        if self.keep:
+        if self.keep and gathered:
             copy_atomically(self.latest, self._gathered(int(content["epoch"])))
         if self.keep > 0:
             for old in sorted(self.workspace.glob("checkpoint_????.pth.tar"))[: -self.keep]:
                 old.unlink()
+
+    def flush(self) -> None:
+        """Wait until everything is written."""
 
     def _gathered(self, finished_epochs: int) -> Path:
         return self.workspace / f"checkpoint_{finished_epochs - 1:04}.pth.tar"

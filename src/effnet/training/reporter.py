@@ -35,7 +35,6 @@ class Reporter:
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._recompilations = Recompilations() if compiled else None
-        self._bad_images: set[str] = set()
 
     def begin_epoch(self, epoch: int) -> None:
         """Show the progress of an epoch, counted from 0, until `end_epoch`."""
@@ -88,13 +87,26 @@ class Reporter:
         parts = [words.format(metrics[name]) for name, words in _EPOCH_LINE.items() if name in metrics]
         self.log.print(f"epoch {progress.epoch}/{self._epochs}: {', '.join(parts)}")
 
-    def bad_images(self, loaders: Mapping[str, Loader], processes: Processes) -> None:
-        """Report skipped images that have not been reported yet; every process must call this."""
+    def bad_images(self, loaders: Mapping[str, Loader], processes: Processes, progress: Progress) -> None:
+        """Report skipped images that `progress` does not list yet, and list them; every process must call this."""
         for split, loader in loaders.items():
             left_out = processes.merge(loader.bad_images)
-            if new := {name: reason for name, reason in left_out.items() if name not in self._bad_images}:
-                self._bad_images |= new.keys()
+            known = set(progress.bad_images)
+            if new := {name: reason for name, reason in left_out.items() if name not in known}:
+                progress.bad_images += new
                 self.log.bad_images(split, new)
+
+    def resumed(self, checkpoint: str | None, progress: Progress, batches: int) -> None:
+        """Report where a run goes on.
+
+        Args:
+            checkpoint: path of the checkpoint.
+            progress: as it was when the checkpoint was written.
+            batches: batches trained in the epoch that goes on.
+        """
+        self.log.print(f"resumed after epoch {progress.epoch}, step {batches} of the next: {checkpoint}")
+        event = {"event": "resumed", "checkpoint": checkpoint}
+        self.log.record("event", event, epoch=progress.epoch, step=batches)
 
 
 def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:

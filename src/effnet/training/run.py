@@ -12,7 +12,9 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
+from effnet.runtime.signals import handled_signals
 from effnet.training.checkpoint import CheckpointFiles, prepare_workspace
+from effnet.training.moments import Interval, Moments
 from effnet.training.preflight import check_images
 from effnet.training.setup import Opened, open_run
 from effnet.training.state import Progress
@@ -43,14 +45,17 @@ def train(
 
     Raises:
         UserError: settings, weights or data that can't be used.
+        Interrupted: a signal has ended the run.
     """
     if recipe.schedule.epochs == 0:
         raise UserError("--epochs 0 trains nothing; it is for `effnet quantize`")
     if prepare is None and model_config(recipe.model.arch).quantized:
         raise UserError(f"--arch {recipe.model.arch} is trained by `effnet quantize` (quant_main.py)")
+    every = None if recipe.run.checkpoint_every is None else Interval.parse(recipe.run.checkpoint_every)
     workspace = Path(recipe.run.workspace)
     prepare_workspace(workspace)
     with (
+        handled_signals() as signals,
         joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
         one_writer(workspace, processes),
     ):
@@ -59,22 +64,34 @@ def train(
         _check_same_start(opened)
         files = _checkpoint_files(opened.recipe, workspace)
         log_path = workspace / recipe.run.report_file
-        with RunLog(log_path, append=opened.origin.resume is not None, is_main=processes.is_main) as log:
+        with _open_log(log_path, opened) as log:
             announce(opened, log)
             check_images(opened.recipe, opened.data, processes, log)
             if prepare is not None:
                 prepare(opened, log)
-            trainer = Trainer(opened, log, files)
+            trainer = Trainer(opened, log, files, Moments(processes, signals, every))
             if opened.origin.checkpoint is not None:
                 trainer.resume(opened.origin.checkpoint)
-            metrics = trainer.run()
+            with signals.deferred():
+                metrics = trainer.run()
             _conclude(log, log_path, files, metrics, trainer.state.progress)
     return metrics
 
 
-def _check_same_start(opened: Opened) -> None:
+def _open_log(path: Path, opened: Opened) -> RunLog:
     checkpoint = opened.origin.checkpoint
-    if not opened.processes.agree(None if checkpoint is None else checkpoint["epoch"]):
+    return RunLog(
+        path,
+        append=checkpoint is not None,
+        is_main=opened.processes.is_main,
+        after=None if checkpoint is None else checkpoint.get("log"),
+    )
+
+
+def _check_same_start(opened: Opened) -> None:
+    checkpoint = opened.origin.checkpoint or {}
+    start = checkpoint.get("epoch"), checkpoint.get("progress", {}).get("step")
+    if not opened.processes.agree(start):
         raise UserError(
             "--resume: the processes found different checkpoints; all machines must share the --workspace"
         )
@@ -102,7 +119,8 @@ def announce(opened: Opened, log: RunLog) -> None:
         "torch": torch.__version__,
     }
     log.print(f"run: {', '.join(f'{name} {value}' for name, value in facts.items())}")
-    log.record("parameters", {"recipe": opened.recipe.to_dict(), **facts})
+    if not log.goes_on:
+        log.record("parameters", {"recipe": opened.recipe.to_dict(), **facts})
 
 
 def _shown(value: object) -> str:

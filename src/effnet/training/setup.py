@@ -10,11 +10,12 @@ import torch
 from effnet.data import BACKENDS, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.kernels.accelerate import accelerate
+from effnet.kernels.workload import Mode
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.affinity import bind_process
 from effnet.runtime.memory import keep_freed_memory
-from effnet.runtime.precision import Precision, resolve_precision, tune_convolutions
+from effnet.runtime.precision import Precision, make_deterministic, resolve_precision, tune_convolutions
 from effnet.runtime.processes import Processes
 from effnet.training.build import build_model, metadata_of, preprocessing_of, workload_of
 from effnet.training.class_map import read_class_map
@@ -97,6 +98,8 @@ def open_run(
     device = processes.device
     if device.type == "cpu":
         keep_freed_memory()
+    if given.compute.deterministic:
+        make_deterministic()
     origin = find_origin(given)
     # Only training may put a new classifier on the weights.
     trains = "train" in splits
@@ -145,5 +148,12 @@ def _build(
     if recipe.compute.sync_bn and processes.world_size > 1:
         with_sync_batch_norm(model)
     if trains:
-        accelerate(model, workload_of(recipe), recipe.compute.kernels)
+        accelerate(model, workload_of(recipe), _kernels(recipe, processes.device))
     return model
+
+
+def _kernels(recipe: ResolvedRecipe, device: torch.device) -> Mode:
+    """Return the kernels to take; never a choice by measurement where results must repeat."""
+    compute = recipe.compute
+    by_measurement = compute.kernels == "auto" and device.type == "cuda"
+    return "torch" if compute.deterministic and by_measurement else compute.kernels

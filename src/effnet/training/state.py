@@ -1,17 +1,20 @@
 """The state of a training: everything that a resumed run needs to go on as if it had not been interrupted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from effnet.data import Loader
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
+from effnet.runtime.processes import Processes
 from effnet.training.best import Best
 from effnet.training.ema import ModelEMA
+from effnet.training.in_epoch import InEpoch
 from effnet.training.optimizer import FlatOptimizer
 
 
@@ -29,6 +32,7 @@ class Progress:
         best_is_ema: True if the average reached it.
         stale_epochs: epochs since then.
         bad_steps: steps in a row, up to now, that were skipped or whose loss was not finite.
+        bad_images: images left out that the log lists already.
     """
 
     epoch: int = 0
@@ -40,6 +44,7 @@ class Progress:
     best_is_ema: bool = False
     stale_epochs: int = 0
     bad_steps: int = 0
+    bad_images: list[str] = field(default_factory=list)
 
     def finish_epoch(self, metrics: Mapping[str, float], best: Best) -> bool:
         """Count an epoch and compare it with the best one.
@@ -66,7 +71,9 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """Objects that change while a model is trained; saved and restored as one.
+    """Objects that change while a model is trained; saved and restored as one, after any step of the optimizer.
+
+    PyTorch's generators are not among them: each step seeds them (`effnet.training.generators`).
 
     Attributes:
         model: the network.
@@ -75,7 +82,13 @@ class TrainingState:
         precision: holds the loss scale.
         loader: holds the position in the training set.
         best: metric that decides which epoch is the best.
+        processes: the processes of the run.
+        layout: division of an epoch into batches and steps, by name. Within an epoch no other one can go on.
         progress: epochs and steps done, and the best epoch's value.
+        in_epoch: progress within the present epoch.
+        metrics: metrics of the last finished epoch.
+        buffers_differ: BatchNorm's statistics are those of each process's own images, as they are after a step until
+            validation averages them.
     """
 
     model: EfficientNet
@@ -84,13 +97,18 @@ class TrainingState:
     precision: Precision
     loader: Loader
     best: Best
+    processes: Processes
+    layout: Mapping[str, int]
     progress: Progress = field(init=False)
+    in_epoch: InEpoch = field(init=False, default_factory=InEpoch)
+    metrics: dict[str, float] = field(init=False, default_factory=dict)
+    buffers_differ: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(best_metric=self.best.key)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values."""
+        """Return the state as tensors and plain values. Every process must call this; the main one's is complete."""
         return {
             "epoch": self.progress.epoch,
             "best_prec1": self.progress.best_top1,
@@ -100,41 +118,84 @@ class TrainingState:
             "loss_scaler": self.precision.scaler.state_dict(),
             "progress": asdict(self.progress),
             "loader": self.loader.state_dict(),
-            "random_states": random_states(),
+            "layout": dict(self.layout),
+            "in_epoch": self.in_epoch.state_dict(),
+            "metrics": dict(self.metrics),
+            "processes": self.processes.collect(self._local_state()),
         }
+
+    def _local_state(self) -> dict[str, Any]:
+        """Return what each process has for itself: position, results not yet reported, and BatchNorm's statistics."""
+        local = {"loader": self.loader.state_dict(), "unreported": self.in_epoch.local_state()}
+        if self.buffers_differ:
+            local |= {name: _statistics(module) for name, module in self._averaged_modules().items()}
+        return local if self.processes.world_size == 1 else tree_map_only(Tensor, Tensor.cpu, local)
+
+    def _averaged_modules(self) -> dict[str, nn.Module]:
+        """Return the modules whose statistics are averaged over the processes."""
+        ema = {} if self.ema is None else {"ema_buffers": self.ema.module}
+        return {"buffers": self.model, **ema}
+
+    def average_buffers(self) -> None:
+        """Average BatchNorm's statistics over all processes, unless that is done."""
+        if self.buffers_differ:
+            for module in self._averaged_modules().values():
+                self.processes.average_buffers(module)
+        self.buffers_differ = False
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned. An average that it lacks starts from its weights.
 
+        Statistics of the end of an epoch that was not validated, written by another number of processes, are those of
+        the first one for all.
+
         Raises:
             UserError: an entry is missing, or belongs to another model or optimizer.
+            UserError: the state is from within an epoch of another layout.
         """
         if missing := {"state_dict", "optimizer", "progress", "loader"} - state.keys():
             raise UserError(
                 f"no training state to resume ({', '.join(sorted(missing))} missing); "
                 "for weights alone use --pretrained-from-file"
             )
+        self._check_layout(state)
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["loss_scaler"])
         self.progress = Progress(**self.best.resumed(state["progress"]))
+        self.metrics = dict(state.get("metrics", {}))
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
-            self.ema.set_step(self.progress.step - self.progress.skipped_steps)
-        self.loader.load_state_dict(state["loader"])
-        restore_random_states(state["random_states"])
+        self._load_local_state(state)
+        if self.ema is not None:
+            skipped = self.progress.skipped_steps + self.in_epoch.unreported_skips()
+            self.ema.set_step(self.progress.step - skipped)
+
+    def _load_local_state(self, state: Mapping[str, Any]) -> None:
+        every: Sequence[Mapping[str, Any]] = state.get("processes", ())
+        same = len(every) == self.processes.world_size
+        local = every[self.processes.rank] if same else {}
+        self.loader.load_state_dict(local.get("loader", state["loader"]))
+        self.in_epoch = InEpoch.restored(
+            state.get("in_epoch", {}), local.get("unreported", ()), self.precision.device
+        )
+        self.buffers_differ = "buffers" in local
+        for name, module in self._averaged_modules().items():
+            for key, value in local.get(name, {}).items():
+                module.get_buffer(key).copy_(value)
+
+    def _check_layout(self, state: Mapping[str, Any]) -> None:
+        if not state.get("in_epoch", {}).get("batches") or state["layout"] == self.layout:
+            return
+        then, now = (
+            ", ".join(f"{number} {name}" for name, number in layout.items())
+            for layout in (state["layout"], self.layout)
+        )
+        raise UserError(
+            f"--resume: the checkpoint is from within an epoch of {then}; this run has {now}. Go on with the same, or "
+            "from a checkpoint of an epoch's end such as model_best.pth.tar"
+        )
 
 
-def random_states() -> dict[str, Any]:
-    """Return the state of PyTorch's generators. Samples and mixup have none: they depend on seed, epoch and index."""
-    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Restore what `random_states` returned; the state of an absent device is ignored."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+def _statistics(module: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}

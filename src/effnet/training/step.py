@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effnet.data import Batch
 from effnet.data.mixup import Mix, mixup
 from effnet.data.preprocessing import Preprocessing
+from effnet.recipe import ResolvedRecipe
 from effnet.runtime.precision import Precision
 
 
@@ -78,3 +80,12 @@ class TrainStep(nn.Module):
         with self.precision.autocast():
             logits = self.model(x)
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+
+
+def empty_batch(recipe: ResolvedRecipe, device: torch.device) -> Batch:
+    """Return a batch of black images of the first class, of the shapes and strides of a run's batches."""
+    size, side = recipe.optimizer.batch_size, recipe.model.image_size
+    images = torch.zeros((size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    if recipe.compute.memory_format == "nchw":
+        images = images.contiguous()
+    return Batch(images, torch.zeros(size, dtype=torch.int64, device=device))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,15 @@ from effnet.data import Batch
 from effnet.data.mixup import Mix, epoch_mixes
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import data_parallel
+from effnet.runtime.signals import Interrupted, Signals
 from effnet.training.best import Best
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.compilation import compiled, takes_cuda_graphs
 from effnet.training.ema import ModelEMA
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
+from effnet.training.generators import StepGenerators
+from effnet.training.in_epoch import InEpoch
+from effnet.training.moments import Moments
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.rates import Rates, over_epochs
 from effnet.training.reporter import Reporter, prefixed
@@ -24,7 +28,10 @@ from effnet.training.schedule import learning_rate
 from effnet.training.setup import Opened
 from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.state import TrainingState
-from effnet.training.step import TrainStep
+from effnet.training.step import TrainStep, empty_batch
+
+# Of a static graph it learns the order of the gradients in the second step.
+_UNSETTLED_STEPS = 2
 
 
 class Trainer:
@@ -34,6 +41,7 @@ class Trainer:
         opened: the run, whose training set must be open; without an open validation set there is no validation.
         log: where the training reports.
         files: where checkpoints go; None writes none.
+        moments: when to write checkpoints within epochs and when to stop; None for neither.
 
     Attributes:
         state: everything that changes while the model is trained.
@@ -44,7 +52,13 @@ class Trainer:
         files: where checkpoints go.
     """
 
-    def __init__(self, opened: Opened, log: RunLog, files: CheckpointFiles | None = None) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        log: RunLog,
+        files: CheckpointFiles | None = None,
+        moments: Moments | None = None,
+    ) -> None:
         recipe, model, loader = opened.recipe, opened.model, opened.data.train
         assert loader is not None, "the training set is not open"
         self.opened = opened
@@ -56,6 +70,8 @@ class Trainer:
         self.accumulation = recipe.optimizer.accumulation(self.processes.world_size)
         self.steps_per_epoch = min(len(loader), recipe.run.prof or len(loader))
         self.files = files
+        self._moments = moments or Moments(self.processes, Signals(), None)
+        self._generators = StepGenerators(self.processes.device, recipe.compute.seed, self.processes.rank)
         self._report = Reporter(
             log,
             epochs=recipe.schedule.epochs,
@@ -72,7 +88,37 @@ class Trainer:
         # The average starts after the processes have taken over the first one's weights.
         ema = None if recipe.optimizer.use_ema is None else ModelEMA(model, recipe.optimizer.use_ema)
         self.best = Best.of(recipe.schedule.best_metric, recipe.run.topk)
-        self.state = TrainingState(model, ema, optimizer, self.precision, loader, self.best)
+        self.state = TrainingState(
+            model, ema, optimizer, self.precision, loader, self.best, self.processes, self._layout()
+        )
+
+        # A sum of two is the same in any order.
+        if self._parallel is not None and self.processes.world_size > 2:
+            self._settle_buckets(self._parallel)
+
+    def _settle_buckets(self, parallel: DistributedDataParallel) -> None:
+        """Run the steps after which DistributedDataParallel has sorted the gradients into buckets; drop the results.
+
+        The order in which the processes' gradients are summed, and so the last bit of a sum, depends on its place in a
+        bucket. Without this the first steps of a resumed run would differ from those of an uninterrupted one.
+        """
+        buffers = {name: buffer.clone() for name, buffer in parallel.named_buffers()}
+        batch = empty_batch(self.recipe, self.processes.device)
+        self.step.train()
+        for _ in range(_UNSETTLED_STEPS):
+            self._backward(batch, self.mixes(0)[0], number=1)
+        for parameter in parallel.parameters():
+            parameter.grad = None
+        for name, buffer in parallel.named_buffers():
+            buffer.copy_(buffers[name])
+
+    def _layout(self) -> dict[str, int]:
+        return {
+            "processes": self.processes.world_size,
+            "images in a batch": self.recipe.optimizer.batch_size,
+            "batches in a step": self.accumulation,
+            "batches in an epoch": self.steps_per_epoch,
+        }
 
     def _build_step(self) -> nn.Module:
         recipe = self.recipe
@@ -91,53 +137,66 @@ class Trainer:
         return compiled(step, cuda_graphs=self._cuda_graphs) if recipe.compute.compile else step
 
     def run(self) -> dict[str, float]:
-        """Train until the epochs of this run are done, and return the metrics of the last epoch."""
-        schedule, progress = self.recipe.schedule, self.state.progress
+        """Train until the epochs of this run are done, and return the metrics of the last epoch.
+
+        Raises:
+            UserError: too many steps in a row were bad, or a file can't be read or written.
+            Interrupted: a signal asked to stop, and a checkpoint of the last step is written.
+        """
+        schedule, state, progress = self.recipe.schedule, self.state, self.state.progress
         end = min(schedule.epochs, progress.epoch + schedule.run_epochs)
         if self.recipe.run.prof is not None:
             end = min(end, progress.epoch + 1)
-        metrics: dict[str, float] = {}
         epochs: list[dict[str, float]] = []
         while progress.epoch < end and not self._stopped_early():
-            metrics = prefixed("train", self.train_epoch())
+            metrics = prefixed("train", state.in_epoch.metrics or self.train_epoch())
             if self.validator is not None:
                 metrics |= self.validate()
             self._finish_epoch(metrics)
             epochs.append(metrics)
-        summary = {**over_epochs(epochs), "best_top1": progress.best_top1}
+        self._moments.close()
+        self._flush()
+        summary = {**over_epochs(epochs or [state.metrics]), "best_top1": progress.best_top1}
         if progress.best_value is not None:
             summary[f"best_{self.best.key}"] = progress.best_value
         self._report.log.record("summary", summary, epoch=progress.epoch)
-        return metrics
+        return state.metrics
 
     def train_epoch(self) -> dict[str, float]:
-        """Train on the training set once.
+        """Train on the training set once, or on the rest of an epoch that was interrupted.
 
         Returns:
             `loss`, the mean over all batches, `lr` at the end, `skipped_steps`, the skipped steps,
             `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
         """
         self._train_mode()
-        progress = self.state.progress
-        self._report.begin_epoch(progress.epoch)
-        mixes = self.mixes(progress.epoch)
+        state, epoch = self.state, self.state.progress.epoch
+        if state.in_epoch.metrics:
+            state.in_epoch = InEpoch()
+        done = state.in_epoch
+        state.buffers_differ = self.processes.world_size > 1
+        self._report.begin_epoch(epoch)
+        mixes = self.mixes(epoch)
         rates = Rates(self.processes.device, self.processes.world_size)
-        trained: list[Trained] = []
-        total, skipped_before = 0.0, progress.skipped_steps
-        for number, batch in enumerate(rates.over(self._batches()), start=1):
+        for batch in rates.over(self._batches()):
             with rates.compute():
-                trained.append(self.train_on(batch, mixes[number - 1], number))
-            if number % self.recipe.run.print_freq == 0 or number == self.steps_per_epoch:
-                total += self._read_and_report(trained, rates, number)
-                trained.clear()
+                done.unreported.append(self.train_on(batch, mixes[done.batches], done.batches + 1))
+            done.batches += 1
+            is_last = done.batches == self.steps_per_epoch
+            if done.batches % self.recipe.run.print_freq == 0 or is_last:
+                self._read_and_report(rates)
+            if self._ends_step(done.batches) and not is_last:
+                self._checkpoint_if_due()
         self._report.end_epoch()
-        return {
-            "loss": total / self.steps_per_epoch,
+        done.metrics = {
+            "loss": done.loss / self.steps_per_epoch,
             "lr": self._lr(self.steps_per_epoch),
-            "skipped_steps": progress.skipped_steps - skipped_before,
+            "skipped_steps": done.skipped_steps,
             **self._grad_scale(),
             **rates.summary(),
         }
+        self._checkpoint_if_due()
+        return done.metrics
 
     def _train_mode(self) -> None:
         self.step.train()
@@ -166,12 +225,16 @@ class Trainer:
         Returns:
             The loss, and the outcome of the optimizer's step if there was one; both still on the device.
         """
-        updates = number % self.accumulation == 0 or number == self.steps_per_epoch
+        self._generators.seed(self.state.progress.epoch, number)
+        updates = self._ends_step(number)
         if not updates and self._parallel is not None:
             with self._parallel.no_sync():
                 return Trained(self._backward(batch, mix, number))
         loss = self._backward(batch, mix, number)
         return Trained(loss, self._update(number) if updates else None)
+
+    def _ends_step(self, number: int) -> bool:
+        return number % self.accumulation == 0 or number == self.steps_per_epoch
 
     def _backward(self, batch: Batch, mix: Mix, number: int) -> Tensor:
         if self._cuda_graphs:
@@ -216,24 +279,23 @@ class Trainer:
         scale = self.precision.loss_scale()
         return {} if scale is None else {"grad_scale": scale}
 
-    def _read_and_report(self, trained: list[Trained], rates: Rates, number: int) -> float:
-        """Report the batches since the last report, and return the sum of their losses.
+    def _read_and_report(self, rates: Rates) -> None:
+        """Report the batches since the last report, and count their losses and skipped steps.
 
-        Here, and only here, the loop waits for the device.
-
-        Args:
-            trained: results of the batches.
-            rates: measures them.
-            number: position of the last batch in the epoch, from 1.
+        Here, and where a checkpoint is written, the loop waits for the device; nowhere else.
         """
-        progress = self.state.progress
-        batches = read_back(trained, self.processes, number)
-        progress.skipped_steps += sum(batch.is_skipped for batch in batches)
+        progress, done = self.state.progress, self.state.in_epoch
+        batches = read_back(done.unreported, self.processes, done.batches)
+        done.unreported.clear()
+        skipped = sum(batch.is_skipped for batch in batches)
+        progress.skipped_steps += skipped
+        done.skipped_steps += skipped
+        done.loss += sum(batch.loss for batch in batches)
         scale = self._grad_scale()
         self._report.steps(
             batches,
             epoch=progress.epoch,
-            lr=self._lr(number - 1),
+            lr=self._lr(done.batches - 1),
             loss_scale=scale,
             rates=rates.window(),
         )
@@ -241,27 +303,60 @@ class Trainer:
         progress.bad_steps = self._skipped.watch(
             batches, progress.bad_steps, epoch=progress.epoch, loss_scale=scale.get("grad_scale")
         )
-        return sum(batch.loss for batch in batches)
+
+    def _checkpoint_if_due(self) -> None:
+        """Write a checkpoint if one is due, and stop if a signal asks for it.
+
+        All processes must call this equally often.
+
+        Raises:
+            Interrupted: the run is to stop.
+        """
+        due = self._moments.look(self.state.progress.step)
+        if due.checkpoint:
+            self._save()
+        if due.signal is not None:
+            self._stop(due.signal)
+
+    def _save(self, *, is_best: bool = False, ends_epoch: bool = False) -> None:
+        if self.files is not None:
+            content = self.checkpoint()
+            if self.processes.is_main:
+                self.files.save(content, is_best=is_best, gathered=ends_epoch)
+        self._moments.written(self.state.progress.step)
+
+    def _flush(self) -> None:
+        if self.files is not None and self.processes.is_main:
+            self.files.flush()
+        # A process that ends makes the launcher end the others, which must not happen to the one that writes.
+        self.processes.barrier()
+
+    def _stop(self, signal: int) -> NoReturn:
+        self._flush()
+        place = f"after epoch {self.state.progress.epoch + 1} step {self.state.in_epoch.batches}"
+        if self.files is None:
+            raise Interrupted(signal, f"{place}; no checkpoint, as asked for")
+        raise Interrupted(signal, f"{place}; checkpoint: {self.files.latest}; go on with --resume auto")
 
     def validate(self) -> dict[str, float]:
         """Validate, and return metrics `val.*` and, with an average of the weights, `val_ema.*`."""
         assert self.validator is not None, "the validation set is not open"
         model, ema = self.state.model, self.state.ema
-        self.processes.average_buffers(model)
-        metrics = prefixed("val", self.validator(model))
+        self.state.average_buffers()
+        metrics = prefixed("val", self.validator(model, watch=self._checkpoint_if_due))
         if ema is not None:
-            self.processes.average_buffers(ema.module)
-            metrics |= prefixed("val_ema", self.validator(ema.module))
+            metrics |= prefixed("val_ema", self.validator(ema.module, watch=self._checkpoint_if_due))
         return metrics
 
-    def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
-        is_best = self.state.progress.finish_epoch(metrics, self.best)
+    def _finish_epoch(self, metrics: dict[str, float]) -> None:
+        state = self.state
+        is_best = state.progress.finish_epoch(metrics, self.best)
+        state.metrics, state.in_epoch = metrics, InEpoch()
         if self.recipe.data.on_bad_image == "skip":
             validated = {"val": self.validator.loader} if self.validator else {}
-            self._report.bad_images({"train": self.loader, **validated}, self.processes)
-        self._report.epoch(metrics, self.state.progress)
-        if self.files is not None and self.processes.is_main:
-            self.files.save(self.checkpoint(), is_best=is_best)
+            self._report.bad_images({"train": self.loader, **validated}, self.processes, state.progress)
+        self._report.epoch(metrics, state.progress)
+        self._save(is_best=is_best, ends_epoch=True)
         self.processes.barrier()
 
     def _stopped_early(self) -> bool:
@@ -274,8 +369,12 @@ class Trainer:
         return True
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return the content of a checkpoint: tensors and plain values only."""
-        return {**self.state.state_dict(), **self.opened.description()}
+        """Return the content of a checkpoint: tensors and plain values only.
+
+        Every process must call this; the main one's is complete.
+        """
+        log = {"log": self._report.log.position()}
+        return {**self.state.state_dict(), **log, **self.opened.description()}
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's content, the weights included.
@@ -292,3 +391,6 @@ class Trainer:
                 **training_state(checkpoint, self.state.model, now["optimizer"], updates),
             }
         self.state.load_state_dict(checkpoint)
+        progress = self.state.progress
+        self._moments.written(progress.step)
+        self._report.resumed(self.opened.origin.resume, progress, self.state.in_epoch.batches)

@@ -15,6 +15,7 @@ from effnet.training.rates import Rates
 from effnet.training.step import Normalise
 
 Observer = Callable[[Batch, Tensor], None]
+Watch = Callable[[], None]
 
 
 class Validator:
@@ -49,12 +50,15 @@ class Validator:
         self.prepare = prepare or Normalise(preprocessing).to(processes.device)
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, observe: Observer | None = None) -> dict[str, float]:
+    def __call__(
+        self, model: nn.Module, observe: Observer | None = None, watch: Watch | None = None
+    ) -> dict[str, float]:
         """Validate a model in evaluation mode; its mode is restored.
 
         Args:
             model: takes prepared images, returns logits (N, num_classes).
             observe: called with each batch and its logits, for reports by class.
+            watch: called once per batch, equally often in all processes; it may end the validation by an exception.
 
         Returns:
             The metrics of `METRICS`, such as `loss`, `top1` and `top5`, the number of `images`, and the metrics of
@@ -65,6 +69,7 @@ class Validator:
         device = self.processes.device
         rates = Rates(device, self.processes.world_size)
         sums = Sums(device)
+        calls = iter([watch] * self._most_batches() if watch else ())
         for batch in rates.over(islice(iter(self.loader), self.max_batches)):
             with rates.compute():
                 with self.precision.autocast():
@@ -73,8 +78,18 @@ class Validator:
             sums.add(Answers(logits, batch.targets, self.topk))
             if observe is not None:
                 observe(batch, logits)
+            for call in islice(calls, 1):
+                call()
+        for call in calls:
+            call()
         model.train(was_training)
         return {**sums.metrics(self.processes, self.topk), **rates.summary()}
+
+    def _most_batches(self) -> int:
+        """Return the batches of the process with the most images, the first one."""
+        images = -(-self.loader.num_images // self.processes.world_size)
+        batches = -(-images // self.loader.batch_size)
+        return batches if self.max_batches is None else min(batches, self.max_batches)
 
 
 class Sums:

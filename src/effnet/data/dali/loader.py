@@ -1,7 +1,7 @@
 """The loaders of the backends dali-cpu and dali-gpu."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,18 @@ class DaliLoader(Position):
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, and which files Pillow decodes: DALI may succeed with another crop of the same file."""
+        refused = {"refused": sorted(self._feed.refused)} if self._feed.refused else {}
+        return {**super().state_dict(), **refused}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a position that `state_dict` returned."""
+        super().load_state_dict(state)
+        refused = set(state.get("refused", ()))
+        if refused != self._feed.refused:
+            self._feed.refused, self._pipeline = refused, None
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the rest of the current epoch.

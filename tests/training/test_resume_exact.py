@@ -1,0 +1,144 @@
+"""A run that was interrupted at any step, and went on, has left what an uninterrupted one leaves, bit by bit."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effnet.data.backends import synthetic
+from effnet.data.pack import PackSettings, pack
+from effnet.quantization.run import quantize
+from effnet.recipe import Recipe
+from effnet.training.checkpoint import read_checkpoint
+from effnet.training.run import train
+from tests.runs import quick_recipe, records
+from tests.training.processes import in_processes
+from tests.training.resumed import Run, assert_same, interrupted
+
+STEPS = 9  # of an epoch with batches of four
+
+
+def recipe(workspace: Path, **changes: Any) -> Recipe:
+    """Everything random is on: augmentation, mixup, dropout, stochastic depth."""
+    values = {
+        "batch_size": 4,
+        "epochs": 2,
+        "print_freq": 4,
+        "use_ema": 0.9,
+        "survival_prob": 0.7,
+        "lr": 0.001,
+    }
+    return quick_recipe(workspace, **values).replace(changes)
+
+
+def go_on(settings: Recipe, **changes: Any) -> Recipe:
+    return settings.replace({"resume": "auto", **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Workspace of an uninterrupted run."""
+    workspace = tmp_path_factory.mktemp("whole")
+    train(recipe(workspace), images)
+    return workspace
+
+
+def test_within_an_epoch_and_with_other_workers(images: Path, tmp_path: Path, whole: Path) -> None:
+    message = interrupted(recipe(tmp_path), images, 6)
+    assert message == (
+        "stopped by SIGTERM: after epoch 1 step 6; "
+        f"checkpoint: {tmp_path / 'checkpoint.pth.tar'}; go on with --resume auto"
+    )
+    assert read_checkpoint(tmp_path / "checkpoint.pth.tar")["progress"]["step"] == 6
+    train(go_on(recipe(tmp_path), workers=1), images)
+    assert_same(tmp_path, whole)
+    (event,) = records(tmp_path, "event")
+    assert event["data"]["event"] == "resumed"
+    assert (event["epoch"], event["step"]) == (0, 6)
+
+
+# One look after each step, and one after each of four batches of a validation of weights, then of their average.
+@pytest.mark.parametrize("look", [STEPS, STEPS + 2, STEPS + 6, STEPS + 8, STEPS + 9])
+def test_between_two_epochs(images: Path, tmp_path: Path, whole: Path, look: int) -> None:
+    assert "after epoch" in interrupted(recipe(tmp_path), images, look)
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pth.tar")
+    assert checkpoint["epoch"] == (look > STEPS + 8)
+    train(go_on(recipe(tmp_path)), images)
+    assert_same(tmp_path, whole)
+
+
+def exact(settings: Recipe, images: Path | None, workspace: Path, look: int, run: Run = train) -> None:
+    """Interrupt a run at a look, let it go on, and compare it with an uninterrupted one."""
+    whole, parts = (settings.replace({"workspace": str(workspace / name)}) for name in ("whole", "parts"))
+    run(whole, images)
+    assert interrupted(parts, images, look, run=run)
+    run(go_on(parts), images)
+    assert_same(workspace / "parts", workspace / "whole")
+
+
+def few_images(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(synthetic, "NUM_IMAGES", {"train": count, "val": 10})
+
+
+@pytest.mark.slow
+def test_accumulation_with_skipped_steps_that_no_report_has_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_images(monkeypatch, 20)
+    settings = recipe(tmp_path, data_backend="synthetic", num_classes=3, epochs=1, training_only=True)
+    overflow = {"precision": "fp16", "initial_loss_scale": 2.0**19, "print_freq": 20}
+    exact(settings.replace({"batch_size": 2, "optimizer_batch_size": 4, **overflow}), None, tmp_path, 3)
+    (epoch,) = records(tmp_path / "parts", "epoch")
+    assert 1 <= epoch["data"]["train.skipped_steps"] < 5
+
+
+def test_packed(images: Path, tmp_path: Path) -> None:
+    pack(images, tmp_path / "packed", PackSettings(40), workers=0)
+    exact(recipe(tmp_path, data_backend="packed", epochs=1), tmp_path / "packed", tmp_path, 5)
+
+
+def test_synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_images(monkeypatch, 36)
+    settings = recipe(tmp_path, data_backend="synthetic", num_classes=3, epochs=1)
+    exact(settings, None, tmp_path, 5)
+
+
+def test_dali(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nvidia.dali", reason="extra dali")
+    exact(recipe(tmp_path, data_backend="dali-cpu", epochs=1), images, tmp_path, 5)
+
+
+def test_quantization_aware_training(images: Path, tmp_path: Path) -> None:
+    settings = recipe(tmp_path, arch="efficientnet-quant-b0", from_scratch=True, calib_batches=1, epochs=1)
+    exact(settings, images, tmp_path, 5, run=quantize)
+
+
+@pytest.mark.slow
+def test_compiled(images: Path, tmp_path: Path) -> None:
+    exact(recipe(tmp_path, compile=True, epochs=1), images, tmp_path, 5)
+
+
+def in_several(count: int, settings: Recipe, images: Path, workspace: Path, look: int) -> None:
+    """As `exact`, in several processes, of which the last one receives the signal."""
+    whole, parts = (settings.replace({"workspace": str(workspace / name)}) for name in ("whole", "parts"))
+    in_processes(count, train, whole, images)
+    messages = in_processes(count, partial(interrupted, rank=count - 1), parts, images, look)
+    assert len(set(messages)) == 1
+    assert "stopped by SIGTERM: after epoch" in messages[0]
+    in_processes(count, train, go_on(parts), images)
+    assert_same(workspace / "parts", workspace / "whole")
+
+
+# Batches of seven are three for the validation images of the first process and two for the others': 8 and 7.
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "look"), [(4, 2), (7, 3)])
+def test_two_processes(images: Path, tmp_path: Path, batch_size: int, look: int) -> None:
+    in_several(2, recipe(tmp_path, batch_size=batch_size), images, tmp_path, look)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("look", [2, 4])
+def test_three_processes_whose_statistics_stay_apart(images: Path, tmp_path: Path, look: int) -> None:
+    settings = recipe(tmp_path, batch_size=3, training_only=True, bucket_size=1.0)
+    in_several(3, settings, images, tmp_path, look)
