@@ -111,7 +111,7 @@ def kill_itself(images: ImageFolder, indices: np.ndarray) -> None:
 
 
 def test_a_killed_worker_is_told(images: ImageFolder) -> None:
-    with pytest.raises(ValueError, match="killed, maybe for want of memory"):
+    with pytest.raises(ValueError, match="killed by SIGKILL, possibly out of memory"):
         list(surveyed(kill_itself, images, everything(images), workers=2, at_once=3))
 
 

@@ -15,9 +15,14 @@ def say(line: object) -> None:
     print(printable(line))
 
 
-def say_error(prog: str, error: object, *, kind: str = "error: ") -> None:
-    """Print the one line with which a command ends on standard error."""
-    print(f"{prog}: {kind}{printable(error)}", file=sys.stderr)
+def say_error(prog: str, error: object) -> None:
+    """Print the one line of a command's error."""
+    say_end(prog, f"error: {error}")
+
+
+def say_end(prog: str, message: str) -> None:
+    """Print the one line with which a command ends, on standard error."""
+    print(f"{prog}: {printable(message)}", file=sys.stderr)
 
 
 def take_any_character() -> None:

@@ -4,9 +4,10 @@ Threads read the files and draw while DALI's own threads decode earlier batches.
 inside the pipeline, the numbers would cost DALI's threads a wait in every batch.)
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from effnet.data.decode import BadImageError, EncodedImage, Pixels, Readable
 from effnet.data.loader import Images
 from effnet.data.position import Indices, TrainOrder, ValOrder
+from effnet.data.watched import DATA_TIMEOUT_S, POLL_S, stuck_message
+from effnet.runtime.errors import UserError
 
 Array = npt.NDArray[Any]
 _BATCHES_AHEAD = 2  # so that one is read while another is handed over
@@ -45,12 +48,23 @@ class Feed:
         threads: readers.
         lent: how many batches the pipeline may hold at a time. It works on the arrays themselves, which saves a
             tenth of its time, so they have to stay.
+        timeout: seconds with one image after which a reader counts as stuck.
     """
 
     def __init__(
-        self, images: Images, order: TrainOrder | ValOrder, draw: Draw, *, threads: int, lent: int
+        self,
+        images: Images,
+        order: TrainOrder | ValOrder,
+        draw: Draw,
+        *,
+        threads: int,
+        lent: int,
+        timeout: float = DATA_TIMEOUT_S,
     ) -> None:
         self.images, self.order, self.draw, self.threads = images, order, draw, threads
+        self._timeout = timeout
+        self._began: dict[int, float] = {}
+        """images that are being read, and since when"""
         self._lent: deque[Any] = deque(maxlen=lent)
         # Not opened and closed in `batches`: closing waits for threads, and the garbage collector, which ends an
         # abandoned iteration, may run where another thread's start is waited for.
@@ -61,13 +75,27 @@ class Feed:
         """images that nothing decodes: a black dot keeps their place in the batch"""
 
     def batches(self, epoch: int, step: int) -> Iterator[tuple[list[Array] | Array, ...]]:
-        """Contents (uint8, one array an image), then what was drawn (N, ...), from here on, epoch after epoch."""
+        """Contents (uint8, one array an image), then what was drawn (N, ...), from here on, epoch after epoch.
+
+        Raises:
+            UserError: a reader is stuck.
+        """
         ahead: deque[list[Future[list[_Item]]]] = deque()
         for of_epoch, indices in self._positions(epoch, step):
             ahead.append([self._pool.submit(self._items, of_epoch, part) for part in self._parts(indices)])
             if len(ahead) > _BATCHES_AHEAD:
-                self._lent.append(batch := _collated(ahead.popleft()))
+                self._lent.append(batch := _collated([self._finished(part) for part in ahead.popleft()]))
                 yield batch
+
+    def _finished(self, part: Future[list[_Item]]) -> list[_Item]:
+        while not wait([part], min(POLL_S, self._timeout)).done:
+            oldest = time.monotonic() - self._timeout
+            stuck = [index for index, began in self._began.copy().items() if began <= oldest]
+            if stuck:
+                raise UserError(
+                    stuck_message(self._timeout, f"a thread still reads {self.images.file(stuck[0])}")
+                )
+        return part.result()
 
     def _positions(self, epoch: int, step: int) -> Iterator[tuple[int, Indices]]:
         while True:
@@ -86,6 +114,7 @@ class Feed:
         ]
 
     def _item(self, epoch: int, index: int, opener: Callable[[], Readable]) -> _Item:
+        self._began[index] = time.monotonic()
         try:
             image = opener()
             content = self._content(index, image)
@@ -93,6 +122,8 @@ class Feed:
             self.bad[index] = error
             dot = _as_file(np.zeros((1, 1, 3), np.uint8))
             image, content = EncodedImage(error.name, dot), np.frombuffer(dot, np.uint8)
+        finally:
+            self._began.pop(index, None)
         return _Item(content, self.draw(image, epoch, index))
 
     def _content(self, index: int, image: Readable) -> Array:
@@ -111,7 +142,7 @@ def _as_file(pixels: Pixels) -> bytes:
     return b"P6 %d %d 255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
 
 
-def _collated(parts: list[Future[list[_Item]]]) -> tuple[list[Array] | Array, ...]:
-    items = [item for part in parts for item in part.result()]
+def _collated(parts: list[list[_Item]]) -> tuple[list[Array] | Array, ...]:
+    items = [item for part in parts for item in part]
     drawn = zip(*(item.drawn for item in items), strict=True)
     return [item.content for item in items], *(np.stack(arrays) for arrays in drawn)

@@ -1,13 +1,12 @@
 """Images of a split through PyTorch's DataLoader, wherever they lie."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.batch import Batch, DataSource
@@ -17,7 +16,7 @@ from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
 from effnet.data.transforms import TrainTransform, ValTransform
-from effnet.data.workers import unchanged
+from effnet.data.watched import WatchedLoader, reading
 from effnet.runtime.errors import UserError
 
 Transform = Callable[[Readable, int, int], Pixels]
@@ -97,11 +96,12 @@ class _Work(Dataset[Any]):
 
     def __getitems__(self, wanted: tuple[int, Indices]) -> _Prepared | BadImageError | UserError:
         try:
-            return self._prepared(*wanted)
+            with reading() as note:
+                return self._prepared(*wanted, note)
         except (BadImageError, UserError) as error:
             return error
 
-    def _prepared(self, epoch: int, indices: Indices) -> _Prepared:
+    def _prepared(self, epoch: int, indices: Indices, note: Callable[[int], None]) -> _Prepared:
         pixels = torch.empty((len(indices), self.side, self.side, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
             pixels.share_memory_()  # written where the training process will read it
@@ -109,6 +109,7 @@ class _Work(Dataset[Any]):
         for row, (index, open_image) in enumerate(
             zip(indices.tolist(), self.images.read(indices.tolist()), strict=True)
         ):
+            note(index)
             try:
                 rows[row] = self.transform(open_image(), epoch, index)
             except BadImageError as error:
@@ -156,18 +157,16 @@ class ImageLoader(Position):
         self.bad_images: dict[str, str] = {}
         self._device, self._contiguous = device, recipe.compute.memory_format == "nchw"
         self._batches = _Batches(order)
-        self._open_workers = partial(
-            DataLoader,
+        self._workers = WatchedLoader(
             work,
+            workers=workers,
+            timeout=recipe.data.data_timeout,
+            name_of=work.images.file,
             batch_sampler=self._batches,
-            collate_fn=unchanged,
-            num_workers=workers,
             prefetch_factor=recipe.data.prefetch if workers else None,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else each epoch draws a seed from the training process's generator
         )
-        self._workers = self._open_workers()
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -197,8 +196,7 @@ class ImageLoader(Position):
             self.bad_images |= {error.name: error.reason for error in bad}
             yield Batch(pixels.permute(0, 3, 1, 2), targets, indices)
         if failure is not None:
-            # ends the workers now; the garbage collector would close their queues first and wait 5 s for each
-            self._workers = self._open_workers()
+            self._workers.stop()
             if isinstance(failure, BadImageError):
                 failure = UserError(f"{failure}; {REMEDY}")
             raise failure

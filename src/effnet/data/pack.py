@@ -11,7 +11,7 @@ import json
 import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
 from effnet.data.folder import LAYOUT, ImageFolder, list_images, read_classes
@@ -28,6 +28,7 @@ from effnet.data.limits import MAX_PIXELS
 from effnet.data.packed import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
+from effnet.data.watched import WatchedLoader, reading
 from effnet.data.workers import worker_count
 from effnet.runtime.disk import cannot_write
 from effnet.runtime.errors import UserError
@@ -177,14 +178,13 @@ def _pack_split(plan: _Plan, done: torch.Tensor, workers: int, skip_bad: bool) -
 
 
 def _write_shards(plan: _Plan, numbers: list[int], done: torch.Tensor, workers: int, skip_bad: bool) -> None:
-    # the DataLoader for its processes: they end by themselves when this one is killed
-    shards = DataLoader(
+    shards = WatchedLoader(
         _Shards(plan, numbers, done, skip_bad),
+        workers=workers,
+        name_of=plan.images.file,
         batch_size=None,
-        num_workers=workers,
         prefetch_factor=1 if workers else None,
         in_order=False,
-        generator=torch.Generator(),
     )
     failure = next((result for result in shards if result is not None), None)
     if isinstance(failure, BadImageError):
@@ -206,14 +206,17 @@ class _Shards(Dataset[Any]):
         worker = get_worker_info()
         slot = self.done[worker.id if worker else 0 :][:1]
         try:
-            _write_shard(self.plan, self.numbers[position], slot, self.skip_bad)
+            with reading() as note:
+                _write_shard(self.plan, self.numbers[position], slot, self.skip_bad, note)
         except (BadImageError, UserError, OSError) as error:
             # Raised in a worker, it would reach the user with a traceback around it.
             return error
         return None
 
 
-def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -> None:
+def _write_shard(
+    plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool, note: Callable[[int], None]
+) -> None:
     bad: dict[str, str] = {}
     tar = plan.out / f"{number:06d}.tar"
     # Unfinished files lie in the folder that is removed at the end.
@@ -221,6 +224,7 @@ def _write_shard(plan: _Plan, number: int, done: torch.Tensor, skip_bad: bool) -
         shard = _Shard(file, "npy" if plan.settings.quality is None else "jpg")
         first = number * plan.settings.images_per_shard
         for place, index in enumerate(plan.shard(number).tolist(), start=first):
+            note(index)
             path, target = plan.images.path(index), int(plan.images.targets[index])
             try:
                 shard.add(f"{place:08d}", target, _encoded(plan.images.image(index), plan.settings))

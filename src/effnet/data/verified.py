@@ -17,6 +17,7 @@ from effnet.data.decode import BadImageError, decoders
 from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
 from effnet.data.survey import surveyed
+from effnet.data.watched import DATA_TIMEOUT_S
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
 
@@ -29,14 +30,18 @@ _FOLDERS_KEPT = 20
 
 
 def find_broken(
-    images: ImageFolder, indices: Indices, *, workers: int
+    images: ImageFolder, indices: Indices, *, workers: int, timeout: float = DATA_TIMEOUT_S
 ) -> Iterator[tuple[Indices, dict[int, str]]]:
     """Decode images; yield part after part of `indices`, each with the errors of its broken ones.
 
     Args:
         workers: processes; 0 to work in this process.
+        timeout: seconds with one file after which a process counts as stuck.
+
+    Raises:
+        UserError: a process was killed, or is stuck.
     """
-    return surveyed(_broken, images, indices, workers=workers)
+    return surveyed(_broken, images, indices, workers=workers, timeout=timeout)
 
 
 def _broken(images: ImageFolder, indices: Indices) -> dict[int, str]:
@@ -49,9 +54,11 @@ def _broken(images: ImageFolder, indices: Indices) -> dict[int, str]:
     return flaws
 
 
-def file_keys(images: ImageFolder, indices: Indices, *, workers: int) -> Keys:
+def file_keys(
+    images: ImageFolder, indices: Indices, *, workers: int, timeout: float = DATA_TIMEOUT_S
+) -> Keys:
     """Return the keys of files; the arguments are those of `find_broken`."""
-    parts = surveyed(_keys, images, indices, workers=workers, at_once=_KEYS_AT_ONCE)
+    parts = surveyed(_keys, images, indices, workers=workers, at_once=_KEYS_AT_ONCE, timeout=timeout)
     return np.concatenate([np.empty(0, np.uint64), *(keys for _, keys in parts)])
 
 

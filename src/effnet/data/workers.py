@@ -1,7 +1,6 @@
-"""The processes that load images."""
+"""The number of processes that load images."""
 
 import os
-from typing import Any
 
 MOST_WORKERS = 16
 
@@ -17,8 +16,3 @@ def worker_count(wanted: int | None, world_size: int = 1) -> int:
         return wanted
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // local))
-
-
-def unchanged(result: Any) -> Any:
-    """Return a worker's result unchanged: a DataLoader's `collate_fn`, which by default converts to tensors."""
-    return result

@@ -58,7 +58,7 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
         UserError: settings, weights or data that can't be used.
     """
     workspace = prepare_workspace(recipe.run)
-    with joined_processes(recipe.compute.device) as processes:
+    with joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes:
         opened = _open(recipe, path, processes)
         matrix = ConfusionMatrix(opened.data.classes, processes.device) if _wants_matrix(recipe) else None
         metrics = _validate(opened, matrix)

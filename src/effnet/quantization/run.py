@@ -13,6 +13,7 @@ from effnet.quantization.placement import place_quantizers
 from effnet.quantization.sensitivity import LayerCost, sensitivity
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
 from effnet.training.checkpoint import CheckpointFiles
@@ -105,7 +106,10 @@ def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, flo
         raise UserError(
             "--resume goes on with a training; without one, give the weights by --pretrained-from-file"
         )
-    with joined_processes(recipe.compute.device) as processes:
+    with (
+        joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
+        one_writer(workspace, processes),
+    ):
         opened = open_run(recipe, path, processes, ("val",), build=build)
         with RunLog(workspace / recipe.run.report_file, is_main=processes.is_main) as log:
             announce(opened, log)

@@ -1,9 +1,11 @@
 """The processes of a run: rank and device of this one, and collective operations over all of them."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -12,9 +14,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import ProcessLostError, UserError
 
 T = TypeVar("T")
+COLLECTIVE_TIMEOUT_S = 600.0
+"""seconds that a collective operation waits for a process, where the settings do not say"""
+_ANSWER_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -152,11 +157,16 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def joined_processes(device_name: str) -> Iterator[Processes]:
+def joined_processes(device_name: str, *, timeout: float = COLLECTIVE_TIMEOUT_S) -> Iterator[Processes]:
     """Join the process group that `torchrun` started, if any, and leave it at the end of the block.
 
     Args:
         device_name: `auto`, `cuda` or `cpu`.
+        timeout: seconds that a collective operation may wait for a process.
+
+    Raises:
+        UserError: a process has not come to a collective operation in time; it is named.
+        ProcessLostError: another process has ended.
     """
     rank, local_rank, world_size, local_world_size = (
         int(os.environ.get(name, default))
@@ -165,10 +175,84 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
     device = choose_device(device_name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world_size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    processes = Processes(rank, local_rank, world_size, local_world_size, device)
+    if world_size == 1:
+        yield processes
+        return
+    store = _join(device, timeout)
     try:
-        yield Processes(rank, local_rank, world_size, local_world_size, device)
+        yield processes
+    except RuntimeError as error:
+        if not _is_about_others(error):
+            raise
+        raise _explained(error, store, processes, timeout) from None
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(device: torch.device, timeout: float) -> Any:
+    """Join the process group, and return the store through which its processes have met.
+
+    Raises:
+        UserError: not all processes have come in time.
+    """
+    limit = timedelta(seconds=timeout)
+    try:
+        store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=limit)))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=limit,
+        )
+    except dist.DistError as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(
+            f"the processes of the run have not met within {timeout:g} s (--collective-timeout): {first}"
+        ) from None
+    return store
+
+
+def _is_about_others(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
+def _explained(error: RuntimeError, store: Any, processes: Processes, timeout: float) -> Exception:
+    """Return what has gone wrong with other processes, in one line."""
+    timed_out = "Timed out" in str(error)
+    present = _waiting(store, processes, _ANSWER_S if timed_out else 0.0)
+    if not timed_out:
+        return ProcessLostError("another process of the run has ended")
+    absent = [str(rank) for rank in range(processes.world_size) if rank not in present]
+    if not absent:
+        return ProcessLostError(
+            f"the processes have lost each other after {timeout:g} s (--collective-timeout)"
+        )
+    return UserError(
+        f"process {', '.join(absent)} of 0 to {processes.world_size - 1} did not come to a collective operation within "
+        f"{timeout:g} s (--collective-timeout); see what it waits for, such as data that it can't read"
+    )
+
+
+def _waiting(store: Any, processes: Processes, patience: float) -> set[int]:
+    """Return the processes that wait in a collective operation too.
+
+    They meet the error at the same moment, and leave a key in the store.
+
+    Args:
+        store: through which the processes have met.
+        processes: the processes of the run.
+        patience: seconds to wait for the others' keys.
+    """
+    present = {processes.rank}
+    # An error: the process that keeps the store has ended, or does not answer.
+    with suppress(RuntimeError):
+        store.set_timeout(timedelta(seconds=_ANSWER_S))
+        store.set(f"effnet/waits/{processes.rank}", "")
+        end = time.monotonic() + patience
+        while len(present) < processes.world_size and time.monotonic() < end:
+            time.sleep(0.1)
+            present |= {rank for rank in range(processes.world_size) if store.check([f"effnet/waits/{rank}"])}
+    return present

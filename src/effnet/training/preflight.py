@@ -54,7 +54,7 @@ def _flaws(
     """Return the reason for each broken image of a folder, by index; all processes must call this together."""
     memory = Memory(cache_dir() / "decodable", images)
     mine = np.arange(processes.rank, len(images), processes.world_size)
-    keys = file_keys(images, mine, workers=recipe.data.workers)
+    keys = file_keys(images, mine, workers=recipe.data.workers, timeout=recipe.data.data_timeout)
     decodable = np.isin(keys, memory.read())
     unknown = np.flatnonzero(~decodable)
     numbers = processes.gather(len(unknown))
@@ -70,7 +70,9 @@ def _flaws(
                 log.print(f"checked {sum(min(first, number) for number in numbers):,} of {sum(numbers):,}")
             places = unknown[first : first + ROUND]
             found: dict[int, str] = {}
-            for part, of_part in find_broken(images, mine[places], workers=recipe.data.workers):
+            for part, of_part in find_broken(
+                images, mine[places], workers=recipe.data.workers, timeout=recipe.data.data_timeout
+            ):
                 found |= of_part
                 progress.advance(len(part))
             decodable[places] = [index not in found for index in mine[places].tolist()]

@@ -9,6 +9,7 @@ from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.errors import UserError
+from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
 from effnet.runtime.signals import handled_signals
@@ -53,7 +54,11 @@ def train(
         raise UserError(f"--arch {recipe.model.arch} is trained by `effnet quantize` (quant_main.py)")
     every = None if recipe.run.checkpoint_every is None else Interval.parse(recipe.run.checkpoint_every)
     workspace = prepare_workspace(recipe.run)
-    with handled_signals() as signals, joined_processes(recipe.compute.device) as processes:
+    with (
+        handled_signals() as signals,
+        joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
+        one_writer(workspace, processes),
+    ):
         splits = ("train",) if recipe.run.training_only else ("train", "val")
         opened = open_run(recipe, path, processes, splits, build=build)
         _check_same_start(opened)

@@ -84,7 +84,12 @@ class DaliLoader(Position):
         self._images, self._order, self._device = images, order, device
         self._contiguous = recipe.compute.memory_format == "nchw"
         self._feed = Feed(
-            images, order, graph.draw, threads=threads, lent=recipe.data.prefetch + _HELD_BESIDE_PREFETCH
+            images,
+            order,
+            graph.draw,
+            threads=threads,
+            lent=recipe.data.prefetch + _HELD_BESIDE_PREFETCH,
+            timeout=recipe.data.data_timeout,
         )
         self._define = partial(
             prepared,
