@@ -16,6 +16,7 @@ from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.generators import StepGenerators
 from effnet.training.run import train
+from effnet.training.skipped import Trained
 from effnet.training.trainer import Trainer
 from tests.runs import quick_recipe, records
 from tests.training.processes import in_processes
@@ -93,12 +94,12 @@ def test_accumulation_and_a_skipped_step_that_no_report_has_counted(
     few_images(monkeypatch, 20)
     backward = Trainer._backward
 
-    def overflows(trainer: Trainer, batch: Batch, mix: Mix, number: int) -> torch.Tensor:
-        loss = backward(trainer, batch, mix, number)
+    def overflows(trainer: Trainer, batch: Batch, mix: Mix, number: int) -> Trained:
+        trained = backward(trainer, batch, mix, number)
         if number == 2:
             for parameter in trainer.state.model.classifier.parameters():
                 parameter.grad = torch.full_like(parameter, torch.inf)
-        return loss
+        return trained
 
     monkeypatch.setattr(Trainer, "_backward", overflows)
     settings = recipe(tmp_path, data_backend="synthetic", num_classes=3, epochs=1, training_only=True)
