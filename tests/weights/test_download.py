@@ -271,13 +271,9 @@ def test_a_full_disk_keeps_no_part(
 ) -> None:
     with small_disk(tmp_path / "disk", 4) as disk:
         path = disk.root / "weights" / "w.pth"
-        gate = served.gate = threading.Event()
-
-        def fill_up() -> None:
-            disk.fill()
-            gate.set()
-
-        threading.Timer(0.3, fill_up).start()
+        served.gate = threading.Event()
+        threading.Timer(0.3, disk.fill).start()
+        threading.Timer(1.0, served.gate.set).start()
         with pytest.raises(UserError, match=r"w\.pth: can't be written \((No space|File too).*EFFNET_HOME"):
             download(publisher.url("w.pth"), path)
         assert kept(path) == set()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from effnet.runtime.disk import cannot_write, trial_write
+from effnet.runtime.disk import DISK_ERRORS, cannot_write, trial_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.temporary import temporary_path, temporary_prefix
 
@@ -152,9 +152,9 @@ def _of_the_disk(error: Exception, temporary: Path) -> OSError | None:
     if (found := trial_write(temporary)) is not None:
         return found
     earlier = error.__context__
-    while earlier is not None and not isinstance(earlier, OSError):
+    while earlier is not None and not (isinstance(earlier, OSError) and earlier.errno in DISK_ERRORS):
         earlier = earlier.__context__
-    return earlier if earlier is not None or not isinstance(error, OSError) else error
+    return earlier or (error if isinstance(error, OSError) else None)
 
 
 def _is_about(error: OSError, places: set[Path]) -> bool:
