@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         """Refuse ``--flag=--``, of which the base class makes no value at all, unchecked."""
         if action.option_strings and "--" in arg_strings:
             raise argparse.ArgumentError(action, "must not be '--'")
-        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Suggest the nearest choice or command for one that does not exist."""
