@@ -3,14 +3,14 @@
 import argparse
 from typing import Any
 
-from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, integer, number
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, ArgumentType, integer, number
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
 # Flags of the simulated cluster, fields of `benchmarks.scaling.Cluster`.
-_CLUSTER: dict[str, tuple[Any, str, str]] = {
+_CLUSTER: dict[str, tuple[ArgumentType[Any], str, str]] = {
     "gpus_per_node": (ANY_INTEGER, "N", "GPUs in a machine [default: 8]"),
     "link_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a GPU inside a machine [default: 230]"),
     "network_bandwidth": (ANY_NUMBER, "GB/S", "bandwidth of a machine to the others [default: 180]"),

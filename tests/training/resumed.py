@@ -19,7 +19,7 @@ from effnet.training.run import train
 Run = Callable[[Recipe, Path | None], object]
 
 # How a run was started differs, and so does the log by its times.
-_OF_THE_RUN = ("recipe", "resolved_recipe", "log")
+_OF_THE_RUN = ("recipe", "resolved_recipe", "log", "digest", "digest_algorithm")
 
 
 def interrupted(recipe: Recipe, path: Path | None, look: int, *, rank: int = 0, run: Run = train) -> str:
