@@ -1,4 +1,4 @@
-"""What a command says: its lines, its error, and the package's log messages while it runs."""
+"""Output of a command: its lines, its error, and the log messages of the package while it runs."""
 
 import io
 import logging
