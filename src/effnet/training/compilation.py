@@ -33,6 +33,8 @@ def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size
 
 def compiled(step: nn.Module, *, cuda_graphs: bool) -> nn.Module:
     """Return `step`, to be compiled at its first call; the code is cached for later runs in `cache_dir`."""
+    if torch.are_deterministic_algorithms_enabled():
+        torch._inductor.config.deterministic = True  # kernels chosen without measuring them
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
     made: nn.Module = torch.compile(step, mode="reduce-overhead" if cuda_graphs else None)  # type: ignore[assignment]
     return made
