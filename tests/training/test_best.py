@@ -29,9 +29,7 @@ def scripted(workspace: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
         recipe = quick_recipe(workspace, num_classes=5, epochs=len(EPOCHS), lr_schedule="linear", **changes)
         trainer, _ = synthetic_trainer(recipe, torch.device("cpu"))
         monkeypatch.setattr(trainer, "train_epoch", lambda: {"loss": 1.0})
-        monkeypatch.setattr(
-            trainer, "validator", lambda model, watch: EPOCHS[trainer.state.progress.epoch]
-        )
+        monkeypatch.setattr(trainer, "validator", lambda model, watch: EPOCHS[trainer.state.progress.epoch])
         trainer.files = CheckpointFiles(workspace, "checkpoint.pth.tar", 0)
         return trainer
 

@@ -36,6 +36,8 @@ def compiled(step: nn.Module, *, cuda_graphs: bool) -> nn.Module:
 
     Where that can't be written, it is cached in PyTorch's own folder.
     """
+    if torch.are_deterministic_algorithms_enabled():
+        torch._inductor.config.deterministic = True  # kernels chosen without measuring them
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ and (folder := writable_cache("compiled")) is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     made: nn.Module = torch.compile(step, mode="reduce-overhead" if cuda_graphs else None)  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.kernels.accelerate import accelerate
 from effnet.kernels.workload import Mode
 from effnet.models.efficientnet import EfficientNet
-from effnet.recipe import Recipe, ResolvedRecipe
+from effnet.recipe import ComputeSettings, Recipe, ResolvedRecipe
 from effnet.runtime.affinity import bind_process
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import keep_freed_memory
@@ -162,12 +162,11 @@ def _build(
     if recipe.compute.sync_bn and processes.world_size > 1:
         with_sync_batch_norm(model)
     if trains:
-        accelerate(model, workload_of(recipe), _kernels(recipe, processes.device))
+        accelerate(model, workload_of(recipe), kernels_of(recipe.compute, processes.device))
     return model
 
 
-def _kernels(recipe: ResolvedRecipe, device: torch.device) -> Mode:
-    """Return the kernels to take; never a choice by measurement where results must repeat."""
-    compute = recipe.compute
+def kernels_of(compute: ComputeSettings, device: torch.device) -> Mode:
+    """Return the kernels to take on a device; never a choice by measurement where results must repeat."""
     by_measurement = compute.kernels == "auto" and device.type == "cuda"
     return "torch" if compute.deterministic and by_measurement else compute.kernels
