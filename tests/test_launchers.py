@@ -14,6 +14,7 @@ import pytest
 
 from effnet.training.checkpoint import read_checkpoint
 from tests.runs import records
+from tests.waiting import ends
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -144,3 +145,64 @@ def test_bad_input_is_passed_on(tmp_path: Path, code: str, words: str) -> None:
     assert done.returncode == (2 if code == "2" else 1)
     assert ("Traceback" in done.stderr) == bool(words)
     assert words in done.stderr
+
+
+def started(images: Path, workspace: Path) -> "subprocess.Popen[str]":
+    """Start an endless run of two processes with a loader worker each, and wait for its first step."""
+    command = [
+        *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "2", str(REPOSITORY / "main.py")),
+        *(str(images), *QUICK.replace("--workers 0", "--workers 1").split(), "--epochs", "1000"),
+        *("--workspace", str(workspace)),
+    ]
+    with (workspace / "err").open("w") as err:
+        run = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.DEVNULL, stderr=err, start_new_session=True
+        )
+    deadline = time.monotonic() + 300
+    while not records(workspace, "iteration") and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert run.poll() is None, (workspace / "err").read_text()
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "code"), [("launcher", -9), ("rank", 137), ("worker", 2)])
+def test_a_killed_process_leaves_no_other(images: Path, tmp_path: Path, victim: str, code: int) -> None:
+    run = started(images, tmp_path)
+    ranks = [int(word) for word in children_of(run.pid)]
+    workers = [int(word) for rank in ranks for word in children_of(rank)]
+    assert len(ranks) == 2
+    assert len(workers) >= 2
+    os.kill({"launcher": run.pid, "rank": ranks[1], "worker": workers[0]}[victim], signal.SIGKILL)
+    try:
+        assert run.wait(timeout=60) == code
+        assert all(ends(process, within=15) for process in [*ranks, *workers])
+    finally:
+        run.kill()
+    err = (tmp_path / "err").read_text()
+    assert "Traceback" not in err
+    told = {"rank": "process 1 was killed by SIGKILL", "worker": "a loader worker was killed by SIGKILL"}
+    if victim in told:
+        assert err.count(told[victim]) == 1
+
+
+@pytest.mark.slow
+def test_a_second_run_in_a_workspace_is_refused(images: Path, tmp_path: Path) -> None:
+    run = started(images, tmp_path)
+    command = [PYTHON, str(REPOSITORY / "main.py"), str(images), *QUICK.split(), "--epochs", "1"]
+    again = [*command, "--workspace", str(tmp_path)]
+    ranks = children_of(run.pid)
+    try:
+        done = subprocess.run(again, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "is in use by process" in done.stderr
+        assert run.poll() is None
+    finally:
+        run.kill()
+    # The killed launcher's processes write a checkpoint and let go of the workspace.
+    assert all(ends(int(rank), within=15) for rank in ranks)
+
+
+def children_of(process: int) -> list[str]:
+    """Return the process ids of the children of a process."""
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()

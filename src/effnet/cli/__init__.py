@@ -16,7 +16,7 @@ from effnet.runtime.signals import HANDLED, Interrupted, Signals, handled_signal
 
 BAD_INPUT = 2
 PROCESS_LOST = 75
-EXIT_S = 2.0
+EXIT_S = 1.0
 """seconds for Python's own end after an error, which a thread that is stuck would hold up for ever"""
 
 

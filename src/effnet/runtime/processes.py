@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effnet.runtime.errors import ProcessLostError, UserError
+from effnet.runtime.signals import ended_by_signals
 
 T = TypeVar("T")
 COLLECTIVE_TIMEOUT_S = 600.0
@@ -199,7 +200,8 @@ def _join(device: torch.device, timeout: float) -> Any:
     """
     limit = timedelta(seconds=timeout)
     try:
-        store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=limit)))
+        with ended_by_signals():
+            store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=limit)))
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=store,

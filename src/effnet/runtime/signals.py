@@ -179,6 +179,23 @@ def handled_signals(
 
 
 @contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let signals end the process within the block, by the system's own handling.
+
+    For a call of foreign code that waits without letting go of Python, in which no handler runs and no thread.
+    """
+    if _present is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def starting_children() -> Iterator[None]:
     """Hold signals within the block, and block them for the children that it starts: they inherit this, and keep it.
 
