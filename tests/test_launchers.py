@@ -147,7 +147,7 @@ def test_bad_input_is_passed_on(tmp_path: Path, code: str, words: str) -> None:
     assert words in done.stderr
 
 
-def started(images: Path, workspace: Path) -> "subprocess.Popen[str]":
+def started(images: Path, workspace: Path) -> "subprocess.Popen[bytes]":
     """Start an endless run of two processes with a loader worker each, and wait for its first step."""
     command = [
         *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "2", str(REPOSITORY / "main.py")),

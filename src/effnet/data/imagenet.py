@@ -19,8 +19,8 @@ import numpy as np
 
 from effnet.runtime.disk import cannot_write, check_room
 from effnet.runtime.errors import UserError
-from effnet.runtime.exclusive import exclusive
 from effnet.runtime.files import move_into_place
+from effnet.runtime.lock import exclusive
 from effnet.runtime.progress import ProgressBar
 
 NUM_CLASSES = 1000

@@ -32,8 +32,8 @@ from effnet.data.watched import WatchedLoader, reading
 from effnet.data.workers import worker_count
 from effnet.runtime.disk import cannot_write
 from effnet.runtime.errors import UserError
-from effnet.runtime.exclusive import exclusive
 from effnet.runtime.files import atomic_file, sha256_of, write_text
+from effnet.runtime.lock import exclusive
 from effnet.runtime.progress import ProgressBar
 from effnet.runtime.temporary import remove_stale_temporaries
 

@@ -1,12 +1,17 @@
-"""One writer per workspace: a lock that a killed process does not leave behind."""
+"""One writer per folder: locks that a killed process does not leave behind.
+
+The lock is the system's, a record lock (POSIX) on a file in the folder. It ends with the process, however that ends;
+forked children do not inherit it; it works between the machines that share a folder by NFS. The file is removed at the
+end, and locks nothing by itself. A file system without locks gets a warning and no protection.
+"""
 
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
 
 NAME = ".effnet-run.lock"
 """name of the lock's file in a workspace"""
+PREPARATION = ".effnet.lock"
+"""name of the lock's file in a folder that is being prepared"""
+_LOG = logging.getLogger("effnet")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 
@@ -30,10 +38,7 @@ _held: set[Path] = set()
 def locked(workspace: Path) -> Iterator[None]:
     """Hold a workspace within the block, so that no other run writes to it.
 
-    The lock is the system's, a record lock (POSIX) on a file in the workspace. It ends with the process, however that
-    ends; forked children do not inherit it; it works between the machines that share a folder by NFS. The file names
-    the process for the message, is removed at the end, and locks nothing by itself. A file system without locks gets a
-    warning and no protection.
+    The lock's file names this process, for the message that refuses the other run.
 
     Args:
         workspace: an existing folder.
@@ -45,7 +50,7 @@ def locked(workspace: Path) -> Iterator[None]:
     if path in _held:
         raise UserError(f"--workspace {workspace} is in use by this process; name another folder")
     try:
-        descriptor = _taken(path)
+        descriptor = _taken(path, _lock_or_refuse)
     except OSError as error:
         if error.errno in _TAKEN:
             raise UserError(
@@ -57,10 +62,8 @@ def locked(workspace: Path) -> Iterator[None]:
         _describe(descriptor)
         yield
     finally:
-        with suppress(OSError):
-            path.unlink()  # while it is locked: afterwards a file of that name may be another run's
         _held.discard(path)
-        os.close(descriptor)
+        _release(descriptor, path)
 
 
 @contextmanager
@@ -82,31 +85,63 @@ def one_writer(workspace: Path, processes: "Processes") -> Iterator[None]:
         yield
 
 
-def _taken(path: Path) -> int:
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder within the block; wait while another process does. The folder is made if it is missing.
+
+    Raises:
+        OSError: the folder can't be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PREPARATION
+    descriptor = _taken(path, _lock_or_wait)
+    try:
+        yield
+    finally:
+        _release(descriptor, path)
+
+
+def _taken(path: Path, lock: Callable[[int, Path], None]) -> int:
     """Return a descriptor of the file at `path`, which is locked.
 
     Raises:
-        OSError: another process has locked it, among other reasons.
+        OSError: another process has locked it and `lock` does not wait, among other reasons.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            _lock(descriptor, path)
+            try:
+                lock(descriptor, path)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                _LOG.warning("%s has no file locks; write there by one process at a time", path.parent)
             if _is_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # removed by the run that held it before
+        os.close(descriptor)  # removed by the process that held it before
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock_or_refuse(descriptor: int, _path: Path) -> None:
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _lock_or_wait(descriptor: int, path: Path) -> None:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_or_refuse(descriptor, path)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in _TAKEN:
             raise
-        print(f"warning: {path.parent} has no file locks; start only one run in it", file=sys.stderr)
+        _LOG.warning("%s: waiting for another process that writes there", path.parent)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+
+
+def _release(descriptor: int, path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()  # while it is locked: afterwards a file of that name may be another's
+    os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -86,7 +86,7 @@ def describe(checkpoint: Checkpoint, *, averages: bool) -> str:
         checkpoint: its content.
         averages: the run keeps averaged weights.
     """
-    taken, fresh = ["weights", "optimizer state"], ["loss scale", "random numbers"]
+    taken, fresh = ["weights", "optimizer state"], ["loss scale"]
     line = ""
     if averages:
         (taken if "state_dict_ema" in checkpoint else fresh).append("averaged weights")

@@ -29,7 +29,7 @@ class Rollback:
 
     def remember(self, state: TrainingState) -> None:
         """Keep a copy of a good state."""
-        self._good = _copied(state.state_dict())
+        self._good = _copied(state.own_state_dict())
 
     def go_back(self, state: TrainingState, reason: DivergedError) -> None:
         """Restore the good state and lower the learning rate.

@@ -128,6 +128,14 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values. Every process must call this; the main one's is complete."""
+        return {**self._common_state(), "processes": self.processes.collect(self._local_state())}
+
+    def own_state_dict(self) -> dict[str, Any]:
+        """Return the state as this process alone can restore it; no other process need call this."""
+        return {**self._common_state(), "processes": [self._local_state()] * self.processes.world_size}
+
+    def _common_state(self) -> dict[str, Any]:
+        """Return the state that is the same in every process, and this one's position and statistics."""
         return {
             "epoch": self.progress.epoch,
             "best_prec1": self.progress.best_top1,
@@ -140,7 +148,6 @@ class TrainingState:
             "layout": dict(self.layout),
             "in_epoch": self.in_epoch.state_dict(),
             "metrics": dict(self.metrics),
-            "processes": self.processes.collect(self._local_state()),
         }
 
     def _local_state(self) -> dict[str, Any]:
