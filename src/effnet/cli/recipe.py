@@ -2,14 +2,9 @@
 
 import argparse
 import os
-from pathlib import Path
-from typing import Any
 
 from effnet.cli.flags import Parser, given_settings
 from effnet.recipe import Recipe, settings
-from effnet.recipe.catalog import Layer, Published, compose, find_recipe
-from effnet.recipe.cfg_file import configured
-from effnet.runtime.errors import UserError
 
 
 def add_recipe_source(parser: Parser) -> None:
@@ -40,56 +35,12 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
     Returns:
         The recipe, and the source of each setting that does not have its default.
     """
-    from effnet.training.resume import inherited_settings, resume_path
+    from effnet.fitting.compose import compose_recipe
 
     flags = given_settings(namespace)
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
-    if "base_lr" in flags:
-        flags.setdefault(
-            "lr", None
-        )  # a recipe's learning rate would win over the one that --base-lr asks for
-    found = _found(namespace)
-    if found and found.command not in (command, ""):
-        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.command}`")
-    layers = [*(found.layers if found else ()), Layer("flag", flags)]
-    recipe, sources = compose(layers)
-    if (
-        recipe.compute.device == "cpu"
-        and recipe.compute.precision == "tf32"
-        and sources["precision"] != "flag"
-    ):
-        # A platform's recipe with `--device cpu`. An explicit `--precision tf32` is refused when the run starts.
-        layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
-    if recipe.run.resume is None:
-        return compose([_named_model(layers), *layers])
-    resumed = resume_path(recipe.run)
-    origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
-    return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
-
-
-def _found(namespace: argparse.Namespace) -> Published | None:
-    """Return the recipe that `--recipe` selects, in a file of NVIDIA's format or among the published ones."""
-    if namespace.cfg_file is None:
-        return find_recipe(namespace.recipe) if namespace.recipe else None
-    if not namespace.recipe:
-        raise UserError("--cfg-file needs --recipe MODEL/PLATFORM/PRECISION[/MODE] to find in it")
-    return configured(Path(namespace.cfg_file), namespace.recipe)
-
-
-def _named_model(layers: list[Layer]) -> Layer:
-    """Return the model stored in a weight file, for a command that does not name one."""
-    from effnet.inference.engines import is_exported
-    from effnet.weights import read_metadata
-
-    given: dict[str, Any] = {}
-    for layer in layers:
-        given |= layer.values
-    file = given.get("pretrained_from_file")
-    if not file or "arch" in given or is_exported(Path(file)):
-        return Layer("weights", {})
-    metadata = read_metadata(file)
-    return Layer(str(file), {"arch": metadata.model} if metadata else {})
+    return compose_recipe(flags, command=command, recipe=namespace.recipe, cfg_file=namespace.cfg_file)
 
 
 def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:

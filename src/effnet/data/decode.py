@@ -193,16 +193,8 @@ class EncodedImage:
         return pixels
 
     def _decode_other(self) -> Pixels:
-        image = self._image
-        if image.mode.startswith(
-            "I"
-        ):  # 16 bits (some formats open as 32): Pillow would clip, not scale, them
-            high_bytes = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
-            image = Image.fromarray(high_bytes.astype(np.uint8))
-        elif image.mode == "P":  # by way of RGBA, where transparent colours keep their values
-            image = image.convert("RGBA")
-        image = image.convert("RGB")
-        return np.array(image if self._turn is None else image.transpose(self._turn))
+        pixels = rgb_pixels(self._image)
+        return pixels if self._turn is None else np.array(Image.fromarray(pixels).transpose(self._turn))
 
     def _bad(self, error: Exception) -> BadImageError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -210,6 +202,19 @@ class EncodedImage:
             reason = "not an image"
         reason = " ".join(reason.split()) or type(error).__name__
         return BadImageError(str(self.path), f"can't be decoded: {reason}")
+
+
+def rgb_pixels(image: Image.Image) -> Pixels:
+    """Return the pixels of a Pillow image of any mode as RGB, (height, width, 3), as it is stored.
+
+    Transparency is left out: a transparent pixel keeps its colour.
+    """
+    if image.mode.startswith("I"):  # 16 bits (some formats open as 32): Pillow would clip, not scale, them
+        high_bytes = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
+        image = Image.fromarray(high_bytes.astype(np.uint8))
+    elif image.mode == "P":  # by way of RGBA, where transparent colours keep their values
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
 
 
 def decoders() -> str:
