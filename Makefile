@@ -42,9 +42,10 @@ types: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# The tables of docs/choices.md, from the registries.
+# The tables of docs/choices.md, from the registries, and the types of keyword arguments, from the settings.
 tables: install
 	PYTHONPATH=.:src $(BIN)/python tools/choices.py
+	PYTHONPATH=.:src $(BIN)/python tools/keywords.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -6,16 +6,33 @@ from effnet.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effnet.api import create_model, load_weights
+    from effnet.fitting.run import Run, fit
+    from effnet.inference.classifier import Classifier, load
     from effnet.models.registry import list_models
+    from effnet.runtime.errors import UserError
 
-__all__ = ["create_model", "list_models", "load_weights"]
+__all__ = [
+    "Classifier",
+    "Run",
+    "UserError",
+    "create_model",
+    "fit",
+    "list_models",
+    "load",
+    "load_weights",
+]
 
 # PyTorch takes seconds to import, and neither `effnet --help` nor `list_models` needs it.
 __getattr__ = lazy_names(
     __name__,
     {
+        "Classifier": "effnet.inference.classifier",
+        "Run": "effnet.fitting.run",
+        "UserError": "effnet.runtime.errors",
         "create_model": "effnet.api",
+        "fit": "effnet.fitting.run",
         "list_models": "effnet.models.registry",
+        "load": "effnet.inference.classifier",
         "load_weights": "effnet.weights.loading",
     },
 )

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from effnet.cli import main
-from effnet.inference.classify import find_images
+from effnet.inference.images import find_images
 from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, create_model, save_weights
 

@@ -2,18 +2,11 @@
 
 import argparse
 import os
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
 from effnet.cli.arguments import path
 from effnet.cli.flags import Parser, given_settings
 from effnet.cli.messages import say
 from effnet.recipe import Recipe, settings
-from effnet.recipe.catalog import Layer, Published, compose, find_recipe
-from effnet.recipe.cfg_file import configured
-from effnet.recipe.contradictions import FLAG, check_together
-from effnet.runtime.errors import UserError
 
 
 def add_recipe_source(parser: Parser) -> None:
@@ -46,65 +39,12 @@ def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tup
     Returns:
         The recipe, and the source of each setting that does not have its default.
     """
-    from effnet.training.resume import inherited_settings, resume_path
+    from effnet.fitting.compose import compose_recipe
 
     flags = given_settings(namespace)
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
-    if "base_lr" in flags:
-        # A recipe's learning rate would win over the one that --base-lr asks for.
-        flags.setdefault("lr", None)
-    found = _found(namespace)
-    if found and found.command not in (command, ""):
-        raise UserError(f"--recipe {found.name} is a recipe of `effnet {found.command}`")
-    layers = [*(found.layers if found else ()), Layer(FLAG, flags)]
-    recipe, sources = compose(layers)
-    check_together(recipe, sources)
-    _check_file_names(recipe)
-    if recipe.compute.device == "cpu" and recipe.compute.precision == "tf32" and sources["precision"] != FLAG:
-        # A platform's recipe with `--device cpu`. An explicit `--precision tf32` is refused when the run starts.
-        layers.append(Layer("FP32 in place of TF32, which a CPU lacks", {"precision": "fp32"}))
-    if recipe.run.resume is None:
-        return compose([_named_model(layers), *layers])
-    resumed = resume_path(recipe.run)
-    origin = [Layer(f"checkpoint {resumed}", inherited_settings(resumed))] if resumed else []
-    return compose([*origin, *layers, Layer(f"--resume {recipe.run.resume}", {"resume": resumed})])
-
-
-def _check_file_names(recipe: Recipe) -> None:
-    """Refuse files of a workspace that would replace each other."""
-    from effnet.training.checkpoint import CheckpointFiles
-
-    latest, log = recipe.run.checkpoint_filename, recipe.run.report_file
-    for flag, name in (("--checkpoint-filename", latest), ("--report-file", log)):
-        if name == CheckpointFiles.BEST or fnmatchcase(name, "checkpoint_????.pth.tar"):
-            raise UserError(f"{flag} {name} is the name of another checkpoint of the workspace; take another")
-    if latest == log:
-        raise UserError(f"--checkpoint-filename and --report-file are both {log}; they must differ")
-
-
-def _found(namespace: argparse.Namespace) -> Published | None:
-    """Return the recipe that `--recipe` selects, in a file of NVIDIA's format or among the published ones."""
-    if namespace.cfg_file is None:
-        return find_recipe(namespace.recipe) if namespace.recipe else None
-    if not namespace.recipe:
-        raise UserError("--cfg-file needs --recipe MODEL/PLATFORM/PRECISION[/MODE] to find in it")
-    return configured(Path(namespace.cfg_file), namespace.recipe)
-
-
-def _named_model(layers: list[Layer]) -> Layer:
-    """Return the model stored in a weight file, for a command that does not name one."""
-    from effnet.inference.engines import is_exported
-    from effnet.weights import read_metadata
-
-    given: dict[str, Any] = {}
-    for layer in layers:
-        given |= layer.values
-    file = given.get("pretrained_from_file")
-    if not file or "arch" in given or is_exported(Path(file)):
-        return Layer("weights", {})
-    metadata = read_metadata(file)
-    return Layer(str(file), {"arch": metadata.model} if metadata else {})
+    return compose_recipe(flags, command=command, recipe=namespace.recipe, cfg_file=namespace.cfg_file)
 
 
 def print_recipe(recipe: Recipe, sources: dict[str, str]) -> None:

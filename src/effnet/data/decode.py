@@ -237,7 +237,7 @@ class EncodedImage:
 
     def _decode_other(self) -> Pixels:
         self._image.load()
-        return _rgb(self._image, self._turn)
+        return rgb_pixels(self._image, self._turn)
 
     def _bad(self, error: Exception) -> BadImageError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -282,11 +282,14 @@ def _decode_by_pillow(data: bytes, min_height: int, min_width: int) -> Pixels:
         if min_height and image.height >= 2 * min_height and image.width >= 2 * min_width:
             image.draft("RGB", (min_width, min_height))  # nor are Pillow's reduced sizes below this
         image.load()
-        return _rgb(image)
+        return rgb_pixels(image)
 
 
-def _rgb(image: Image.Image, turn: _Turn | None = None) -> Pixels:
-    """Return the pixels of a loaded image in RGB, turned, band by band."""
+def rgb_pixels(image: Image.Image, turn: _Turn | None = None) -> Pixels:
+    """Return the pixels of a loaded image of any mode as RGB, turned, band by band.
+
+    Transparency is left out: a transparent pixel keeps its colour.
+    """
     upright, stored = _room(image.height, image.width, turn)
     rows = max(1, _BAND // image.width)
     if rows >= image.height:

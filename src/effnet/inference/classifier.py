@@ -1,0 +1,261 @@
+"""A trained classifier for programs: images of any kind in, labelled probabilities out."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from effnet.data.decode import BadImageError, Pixels
+from effnet.data.transforms import ValTransform
+from effnet.export.trained import ModelChoice
+from effnet.inference.engine import Engine, open_engine
+from effnet.inference.engines import is_exported
+from effnet.inference.images import ImageLike, NamedImage, is_single, named_images
+from effnet.models import list_models
+from effnet.runtime.errors import UserError
+from effnet.training.checkpoint import CheckpointFiles
+from effnet.weights import list_weights
+from effnet.weights.files import read_torch_file
+from effnet.weights.published import metadata_of_tag
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One predicted class.
+
+    Attributes:
+        index: position among the model's classes.
+        folder: the class's folder name in a data set, ImageNet's wnid for instance; empty if unknown.
+        name: the class's name for people.
+        probability: in [0, 1].
+    """
+
+    index: int
+    folder: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The predictions for one image.
+
+    Attributes:
+        image: path of the image; empty for pixels.
+        predictions: the most probable first.
+    """
+
+    image: str
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def best(self) -> Prediction:
+        """The most probable class."""
+        return self.predictions[0]
+
+
+class Classifier:
+    """A model on an engine, for images of any kind; `effnet.load` opens one.
+
+    Args:
+        engine: the model.
+        batch_size: images in a batch.
+
+    Attributes:
+        engine: the model on its engine.
+        batch_size: images in a batch.
+    """
+
+    def __init__(self, engine: Engine, *, batch_size: int = 16) -> None:
+        self.engine = engine
+        self.batch_size = batch_size
+        self._transform = ValTransform(engine.preprocessing)
+        self._names = engine.metadata.class_names()
+        self._folders = engine.metadata.class_folders()
+
+    @property
+    def arch(self) -> str:
+        """Name of the model, as `effnet.list_models` has it."""
+        return self.engine.metadata.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the probabilities; empty where the weights have none."""
+        return self._names
+
+    def __repr__(self) -> str:
+        known = f"{len(self._names)} classes" if self._names else "classes without names"
+        return (
+            f"Classifier({self.arch}, {self.engine.preprocessing.image_size} px, {known}, {self.engine.name})"
+        )
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike], *, topk: int = 5) -> Any:
+        """Classify images.
+
+        Args:
+            images: see `effnet.inference.images.ImageLike`, or a list of these.
+            topk: predictions for each image.
+
+        Returns:
+            An `Answer` for one image; a list of them for a folder, a pattern, a batch or a list.
+
+        Raises:
+            UserError: an argument that names no image, or an image that can't be decoded.
+        """
+        answers = []
+        for image, predictions in self.each(named_images(images), topk=topk):
+            if isinstance(predictions, BadImageError):
+                raise UserError(str(predictions))
+            answers.append(Answer(image.name, tuple(predictions)))
+        return answers[0] if is_single(images) else answers
+
+    def probabilities(self, images: ImageLike | Sequence[ImageLike]) -> npt.NDArray[np.float32]:
+        """Return the probabilities of all classes, (N, classes), also for a single image.
+
+        Args:
+            images: as for a call.
+
+        Raises:
+            UserError: as for a call.
+        """
+        rows = []
+        for _, row in self._rows(named_images(images)):
+            if isinstance(row, BadImageError):
+                raise UserError(str(row))
+            rows.append(row)
+        return np.stack(rows)
+
+    def each(
+        self, images: Iterable[NamedImage], *, topk: int = 5
+    ) -> Iterator[tuple[NamedImage, list[Prediction] | BadImageError]]:
+        """Yield each image with its predictions or with the reason why it can't be decoded, in order.
+
+        Args:
+            images: read batch by batch, so that any number of them needs the memory of one batch.
+            topk: predictions for each image.
+
+        Raises:
+            UserError: the model's answer for an image is not finite.
+        """
+        for image, row in self._rows(images):
+            yield image, row if isinstance(row, BadImageError) else self._best(row, topk)
+
+    def _rows(
+        self, images: Iterable[NamedImage]
+    ) -> Iterator[tuple[NamedImage, npt.NDArray[np.float32] | BadImageError]]:
+        remaining = iter(images)
+        while batch := list(islice(remaining, self.batch_size)):
+            pixels = [self._pixels(image) for image in batch]
+            good = [each for each in pixels if not isinstance(each, BadImageError)]
+            rows = iter(self.engine(np.stack(good)) if good else ())
+            for image, each in zip(batch, pixels, strict=True):
+                yield image, each if isinstance(each, BadImageError) else self._finite(image, next(rows))
+
+    def _finite(self, image: NamedImage, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if not np.isfinite(row).all():
+            raise UserError(
+                f"{image.name or 'an image'}: the logits of {self.arch} are not finite for it; check the weights "
+                "(were they taken from a training that diverged?), or give --precision fp32"
+            )
+        return row
+
+    def _pixels(self, image: NamedImage) -> Pixels | BadImageError:
+        try:
+            return self._transform(image.open())
+        except BadImageError as error:
+            return error
+
+    def _best(self, probabilities: npt.NDArray[np.float32], topk: int) -> list[Prediction]:
+        return [
+            Prediction(
+                index=int(index),
+                folder=self._folders[index] if self._folders else "",
+                name=self._names[index] if self._names else f"class {index}",
+                probability=float(probabilities[index]),
+            )
+            for index in np.argsort(-probabilities, kind="stable")[:topk]
+        ]
+
+
+def load(
+    source: str | PathLike[str],
+    *,
+    arch: str | None = None,
+    ema: bool | None = None,
+    engine: str | None = None,
+    device: str = "auto",
+    image_size: int | None = None,
+    precision: str = "fp32",
+    batch_size: int = 16,
+) -> Classifier:
+    """Open a trained classifier.
+
+    Args:
+        source: a weight file, a checkpoint or the folder of a run (its best checkpoint), a file of `effnet export`, the
+            name of a model (its published weights), or the tag of published weights, ``publisher/name``.
+        arch: the model; None for the one that the weights name or look like.
+        ema: take a checkpoint's averaged weights; None for those that were the better ones in validation.
+        engine: as ``effnet classify --engine``; None for the file's own, which is PyTorch for weights.
+        device: ``auto``, ``cuda`` or ``cpu``.
+        image_size: side of the input in pixels; None for the weights'.
+        precision: arithmetic in PyTorch: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``amp``.
+        batch_size: images in a batch.
+
+    Returns:
+        A function of images; see `Classifier`.
+
+    Raises:
+        UserError: weights that can't be found, downloaded or read, or don't fit; an engine that is not installed.
+
+    Example:
+        >>> classifier = load("efficientnet-lite0")
+        >>> classifier.classes[:2]
+        ('tench', 'goldfish')
+    """
+    choice = replace(_choice(source), device=device, image_size=image_size, precision=precision)
+    if arch is not None:
+        choice = replace(choice, arch=arch)
+    if choice.weights is not None and not is_exported(choice.weights):
+        choice = replace(choice, ema=averaged_is_better(choice.weights) if ema is None else ema)
+    return Classifier(open_engine(choice, engine), batch_size=batch_size)
+
+
+def _choice(source: str | PathLike[str]) -> ModelChoice:
+    name = fspath(source)
+    path = Path(name)
+    if path.is_dir():
+        return ModelChoice(weights=best_checkpoint(path))
+    if path.exists() or not isinstance(source, str):
+        return ModelChoice(weights=path)
+    if name in list_models():
+        return ModelChoice(arch=name)
+    if any(row.tag == name for row in list_weights()):
+        return ModelChoice(arch=metadata_of_tag(name).model, publisher=name)
+    return ModelChoice(weights=path)
+
+
+def best_checkpoint(workspace: Path) -> Path:
+    """Return the best checkpoint of a run's folder, or the latest where none was validated.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = CheckpointFiles(workspace, "checkpoint.pth.tar", 0)
+    for path in (files.best, files.latest):
+        if path.is_file():
+            return path
+    raise UserError(f"{workspace}: holds no {files.best.name} and no {files.latest.name}")
+
+
+def averaged_is_better(path: Path) -> bool:
+    """Return True if a training's checkpoint says that its averaged weights were the better ones in validation."""
+    if path.suffix == ".safetensors":
+        return False
+    content = read_torch_file(path)
+    progress = content.get("progress") if isinstance(content, Mapping) else None
+    return isinstance(progress, Mapping) and progress.get("best_is_ema") is True

@@ -1,0 +1,246 @@
+"""Settings as keyword arguments, for completion and type checkers.
+
+`make tables` writes this module from `effnet.recipe.settings`.
+"""
+
+from typing import Literal, TypedDict
+
+from effnet.recipe.choices import (
+    AugmentationName,
+    BackendName,
+    EngineName,
+    MetricName,
+    OptimizerName,
+    ScheduleName,
+    TargetName,
+)
+from effnet.recipe.settings import Interpolation
+
+
+class Settings(TypedDict, total=False):
+    """Settings of a run by name; those left out have the recipe's value or the default."""
+
+    arch: str
+    """model to train; `effnet models` lists all"""
+    num_classes: int | None
+    """number of classes [default: the class folders found]"""
+    image_size: int | None
+    """side of the square input in pixels [default: the model's]"""
+    dropout: float | None
+    """probability of dropout before the classifier [default: the model's]"""
+    survival_prob: float | None
+    """probability that the last block survives stochastic depth [default: the model's]"""
+    bn_momentum: float | None
+    """weight of the new batch in BatchNorm's running statistics [default: the model's, 0.01]"""
+    bn_epsilon: float | None
+    """epsilon of BatchNorm [default: the model's, 0.001]"""
+    conv_init: Literal["fan_in", "fan_out"]
+    """fan of the He initialisation of convolutions"""
+    pretrained: bool
+    """start from the model's published weights, downloaded once and kept"""
+    pretrained_source: str | None
+    """publisher whose weights --pretrained takes, one that `effnet models` lists [default: the first that has
+    any]"""
+    pretrained_from_file: str | None
+    """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
+    freeze: Literal["none", "backbone"]
+    """part of the model that keeps its weights; `backbone` trains the classifier alone"""
+    data_backend: BackendName
+    """input pipeline"""
+    class_map: str | None
+    """class folders in the order of the model's classes, one per line, for data that holds only some of them
+    [default: the classes that the weights name, else the folders found]"""
+    workers: int | None
+    """processes that load images, per training process [default: the cores there are for each, at most 16]"""
+    prefetch: int
+    """batches that each worker prepares ahead"""
+    data_timeout: float
+    """stop if reading one image takes longer than this, as on a disk that does not answer, and name the file"""
+    on_bad_image: Literal["stop", "skip"]
+    """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is skipped
+    (a training batch repeats another image instead) and listed in the report"""
+    check_images: bool
+    """before training, check that every image file can be decoded, unless broken ones are to be skipped or --prof
+    is given; a file that passed is not checked again before it changes"""
+    max_pixels: int
+    """refuse larger images before they are decoded, as broken ones; a WebP, a progressive JPEG or a TIFF that takes
+    more memory than others has a lower limit in proportion, a file two bytes for each pixel"""
+    interpolation: Interpolation | None
+    """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
+    [default: the pretrained weights', else bicubic]"""
+    resize: int | None
+    """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
+    augmentation: AugmentationName
+    """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
+    autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
+    crop_scale: tuple[float, float]
+    """random resized crop: share of the image's area"""
+    crop_ratio: tuple[float, float]
+    """random resized crop: aspect ratio, width by height"""
+    hflip: float
+    """probability of a horizontal flip"""
+    mixup: float
+    """mix pairs of images by a weight from Beta(ALPHA, ALPHA) (arXiv 1710.09412); 0 for none"""
+    optimizer: OptimizerName
+    """update rule"""
+    batch_size: int
+    """images in a batch of one process"""
+    optimizer_batch_size: int | None
+    """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
+    each]"""
+    lr: float | None
+    """learning rate after the warm-up, used as it is for any number of images in a step; published recipes set it
+    [default: --base-lr for 4096 images, scaled linearly to a step's images]"""
+    base_lr: float | None
+    """learning rate for 4096 images, in place of a recipe's --lr [default: the model's recipe, 0.08 (B0 to B3,
+    Lite) or 0.16 (B4 to B7)]"""
+    backbone_lr_factor: float
+    """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
+    momentum: float
+    """momentum of the optimizer, where it has one"""
+    nesterov: bool
+    """Nesterov momentum (SGD)"""
+    weight_decay: float | None
+    """weight decay [default: the model's recipe, 1e-5 (B0 to B3, Lite) or 5e-6 (B4 to B7)]"""
+    bn_weight_decay: bool
+    """apply weight decay to BatchNorm's parameters too"""
+    rmsprop_alpha: float
+    """RMSprop: decay of the squared gradient's mean"""
+    rmsprop_eps: float
+    """RMSprop: added to the root of the squared gradient's mean"""
+    label_smoothing: float
+    """share of the target spread evenly over all classes"""
+    use_ema: float | None
+    """keep an exponential moving average of the weights with this decay per step, and validate it too"""
+    epochs: int
+    """epochs of the training, which the learning rate's schedule spans; 0, for `effnet quantize`, skips training"""
+    run_epochs: int | None
+    """stop after this many epochs of this run; --resume goes on; -1 for no limit [default: all]"""
+    lr_schedule: ScheduleName
+    """fall of the learning rate after the warm-up; step: a tenth after 30, 60 and 80 of 90 parts"""
+    warmup: float | None
+    """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
+    end_lr: float
+    """learning rate at the end"""
+    early_stopping_patience: int | None
+    """stop when --best-metric has not improved for this many epochs [default: never]"""
+    best_metric: MetricName
+    """validation metric that decides which epoch is the best, for model_best.pth.tar and early stopping; topk is
+    the top-K accuracy of --topk"""
+    device: Literal["auto", "cuda", "cpu"]
+    """where to run; auto takes a GPU if there is one"""
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] | None
+    """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on
+    a GPU and bf16 on a CPU [default: tf32 on a GPU that has it, else fp32]"""
+    static_loss_scale: float | None
+    """fixed loss scale for fp16 [default: dynamic]"""
+    initial_loss_scale: float
+    """loss scale at the start of fp16 training, doubled after 100 steps without overflow, halved on overflow"""
+    memory_format: Literal["nchw", "nhwc"]
+    """layout of images and activations; nhwc is channels-last"""
+    compile: bool
+    """compile the training step with torch.compile"""
+    cuda_graphs: Literal["auto", "on", "off"]
+    """replay compiled steps as CUDA graphs; auto does so in a run of one process"""
+    kernels: Literal["auto", "triton", "torch"]
+    """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
+    measured on a GPU for each shape at the first start, known for a CPU"""
+    seed: int
+    """seed of every random choice"""
+    gpu_affinity: Literal[
+        "none",
+        "auto",
+        "socket",
+        "socket_single",
+        "socket_single_unique",
+        "socket_unique_interleaved",
+        "socket_unique_contiguous",
+    ]
+    """cores of each process and its workers. auto: those next to its GPU, or for several on a CPU cores of their
+    own, NUMA node by node; socket: all of its GPU's NUMA node; socket_single: the node's first core;
+    socket_single_unique: one core of its own; socket_unique_interleaved, socket_unique_contiguous: the node's cores
+    divided among the processes on it, in turn or in runs; none leaves it to the system. A core is a physical one,
+    with its hyper-threads; on a CPU the processes are spread over the NUMA nodes"""
+    sync_bn: bool
+    """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
+    bucket_size: float
+    """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
+    collective_timeout: float
+    """stop if a process waits longer than this for the others, and name those that did not come"""
+    deterministic: bool
+    """use deterministic algorithms only, and PyTorch's own kernels on a GPU: two runs on the same machine, or an
+    interrupted and an uninterrupted one, then end with the same bits; slower on a GPU, without effect on a CPU"""
+    max_bad_steps: int
+    """stop after this many steps of the optimizer in a row that are skipped, as their loss, a gradient or a
+    statistic of BatchNorm is not finite"""
+    divergence_factor: float
+    """stop when the training loss stays above this many times that of a uniform guess, log(classes), or at least
+    above this number: for 22 batches in a row at five times that limit, or three at 100,000 times; 0 never stops"""
+    on_nan: Literal["stop", "rollback"]
+    """after --max-bad-steps, or when the training has diverged: stop, or go back to the end of the last good epoch
+    (the start, before there is one) with half the learning rate, at most three times"""
+    resume: str | None
+    """go on from this checkpoint; `auto` goes on from the latest one in the workspace, or the one before if it is
+    damaged, and starts from scratch in a workspace without results, so that the same command can be started again
+    after an interruption"""
+    overwrite: bool
+    """with --resume auto: start from scratch even if the workspace holds results of a run whose latest checkpoint
+    is lost or damaged; they are replaced one after the other"""
+    evaluate: bool
+    """validate only"""
+    training_only: bool
+    """train without validation"""
+    prof: int | None
+    """run N iterations only; -1 for no limit"""
+    workspace: str
+    """folder for checkpoints and the log"""
+    report_file: str
+    """JSON log in the workspace, one JSON object per line"""
+    checkpoint_filename: str
+    """name of the latest checkpoint in the workspace; the one before it stays beside it as
+    checkpoint.previous.pth.tar, so the workspace takes the space of two checkpoints and of model_best.pth.tar"""
+    gather_checkpoints: int
+    """keep the last N checkpoints under their epochs' names as well, checkpoint_0000.pth.tar for the first epoch;
+    -1 keeps all"""
+    checkpoint_every: str | None
+    """write the latest checkpoint within epochs too, after this many steps of the optimizer (500) or minutes (10m)
+    [default: at the end of each epoch only]"""
+    no_checkpoints: bool
+    """write no checkpoints"""
+    write_retry: float
+    """try for this long to write a checkpoint that the disk does not take, before the run ends"""
+    print_freq: int
+    """steps between two lines of progress, the only points at which training waits for the device"""
+    engine: Literal["auto", EngineName] | None
+    """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is
+    for, torch for weights]"""
+    per_class: str | None
+    """evaluation: write the accuracy of each class to this CSV file"""
+    confusion: str | None
+    """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
+    topk: int
+    """validate top-K accuracy beside top-1"""
+    target: TargetName
+    """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
+    calib_method: Literal["percentile", "max", "entropy", "mse"]
+    """method that finds the range of an activation from its histogram"""
+    calib_percentile: float
+    """share of an activation's values that its range holds, with --calib-method percentile"""
+    calib_batches: int
+    """batches of each process to calibrate on"""
+    calib_data: str | None
+    """folder with <class>/ folders to calibrate on; images are taken evenly from all [default: DIR/train]"""
+    skip_calibration: bool
+    """keep the ranges that the weights bring along"""
+    keep_float: tuple[str, ...]
+    """layers not to quantize: names as --sensitivity prints them, or patterns such as 'layers.0.*'"""
+    reduce_range: bool
+    """weights in 7 bits for the targets onnxruntime and openvino: in 8, sums of products overflow on x86 CPUs
+    without VNNI; give --no-reduce-range if the model will only run on CPUs that have it"""
+    freeze_bn: int
+    """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded
+    into them at export"""
+    sensitivity: bool
+    """after calibration, print what each layer alone costs if it is quantized, and stop"""
+    from_scratch: bool
+    """quantize a model with random weights; without this, weights are required"""
