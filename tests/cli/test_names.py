@@ -79,7 +79,7 @@ def checked(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def test_a_training_ends_and_its_files_hold_the_names(
-    data: Path, run: Path, checked: Callable[..., str]
+    data: Path, run: Path, tmp_path: Path, checked: Callable[..., str]
 ) -> None:
     assert read_weights(run / "checkpoint.pth.tar").metadata.classes == tuple(sorted(CLASSES))
     left_out = {name for record in records(run, "event") for name in record["data"]["images"]}
@@ -87,9 +87,13 @@ def test_a_training_ends_and_its_files_hold_the_names(
         os.fsdecode(os.path.join(os.fsencode(data), split, b"\xff\xfe", b"\xfe[nope]\x1b.jpg"))
         for split in (b"train", b"val")
     }
-    flags = ["--epochs", "2", "--on-bad-image", "skip", "--workspace", str(run), "--resume", "auto"]
-    printed = checked("train", str(data), *QUICK, *flags)
-    assert r"train/\xff\xfe/\xfe[nope]\x1b.jpg: can't be decoded" in printed
+    flags = ["--on-bad-image", "skip", "--workspace"]
+    printed = checked("train", str(data), *QUICK, "--epochs", "1", *flags, str(tmp_path))
+    broken = r"train/\xff\xfe/\xfe[nope]\x1b.jpg: can't be decoded"
+    assert broken in printed
+    resumed = checked("train", str(data), *QUICK, "--epochs", "2", *flags, str(run), "--resume", "auto")
+    assert broken not in resumed, "the log that goes on lists it already"
+    assert len(records(run, "epoch")) == 2
 
 
 def test_the_broken_image_is_named_on_one_line(

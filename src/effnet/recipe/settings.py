@@ -65,7 +65,7 @@ class DataSettings:
     """processes that load images, per training process [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, high=1000, metavar="BATCHES")
     """batches that each worker prepares ahead"""
-    data_timeout: float = setting(300.0, above=0, metavar="SECONDS")
+    data_timeout: float = setting(300.0, above=0, high=1_000_000, metavar="SECONDS")
     """stop if reading one image takes longer than this, as on a disk that does not answer, and name the file"""
     on_bad_image: Literal["stop", "skip"] = setting("stop")
     """a file that can't be decoded stops the run, before its first step if --check-images finds it, or is skipped (a
@@ -194,7 +194,7 @@ class ComputeSettings:
     """normalise by the statistics of all processes' images (SyncBatchNorm), not of each one's own"""
     bucket_size: float = setting(4.0, above=0, high=65_536, metavar="MB")
     """megabytes of gradients that the processes sum at a time, while the backward pass goes on"""
-    collective_timeout: float = setting(600.0, above=0, metavar="SECONDS")
+    collective_timeout: float = setting(600.0, above=0, high=1_000_000, metavar="SECONDS")
     """stop if a process waits longer than this for the others, and name those that did not come"""
     deterministic: bool = False
     """use deterministic algorithms only, and PyTorch's own kernels on a GPU: two runs on the same machine, or an
