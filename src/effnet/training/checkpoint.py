@@ -10,6 +10,7 @@ import torch
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, atomic_path
+from effnet.training.content import check_content
 from effnet.weights.files import read_torch_file
 from effnet.weights.history import with_todays_quantizers
 
@@ -91,13 +92,14 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
     Raises:
         UserError: a file that can't be read.
-        UserError: it holds weights alone.
+        UserError: it holds weights alone, or an entry of another kind than it must be.
     """
     content = read_torch_file(Path(path))
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise UserError(
             f"--resume {path}: holds no training state; for weights use --pretrained-from-file {path}"
         )
+    check_content(content, path)
     metadata = content.get("metadata")
     return {
         key: with_todays_quantizers(value, metadata, f"{path}: {key}") if key in _WEIGHTS else value

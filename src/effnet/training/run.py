@@ -70,7 +70,7 @@ def train(
 
 def _check_same_start(opened: Opened) -> None:
     checkpoint = opened.origin.checkpoint
-    if not opened.processes.agree(None if checkpoint is None else checkpoint["epoch"]):
+    if not opened.processes.agree(None if checkpoint is None else checkpoint.get("epoch")):
         raise UserError(
             "--resume: the processes found different checkpoints; all machines must share the --workspace"
         )
