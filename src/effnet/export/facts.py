@@ -87,8 +87,9 @@ def _is(port: Port, name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> 
 
 
 def _listed(ports: Sequence[Port]) -> str:
-    shown = (
-        f"{one_line(port.name or 'a tensor', 40)} {port.dtype} ({', '.join('any' if n is None else str(n) for n in port.shape)})"
-        for port in ports[:3]
-    )
-    return one_line(" and ".join(shown)) or "nothing"
+    return one_line(" and ".join(map(_shown, ports[:3]))) or "nothing"
+
+
+def _shown(port: Port) -> str:
+    sizes = ", ".join("any" if size is None else str(size) for size in port.shape)
+    return f"{port.name or 'a tensor'} {port.dtype} ({sizes})"

@@ -96,7 +96,9 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise UserError(f"{path}: not read by OpenVINO: {one_line(str(error).strip().rpartition(chr(10))[2])}") from None
+        raise UserError(
+            f"{path}: not read by OpenVINO: {one_line(str(error).strip().rpartition(chr(10))[2])}"
+        ) from None
     try:
         keys = [key for key in (METADATA_KEY, PRECISION_KEY) if model.has_rt_info([_FACTS, key])]
         return model, {key: str(model.get_rt_info([_FACTS, key]).astype(str)) for key in keys}

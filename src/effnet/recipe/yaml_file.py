@@ -53,10 +53,12 @@ def _text(path: str | Path) -> str:
 
 def _parsed(path: str | Path, text: str) -> object:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from None
-    except Exception as error:  # PyYAML raises nearly anything on a text that only looks like a number or a date
+    except (
+        Exception
+    ) as error:  # PyYAML raises nearly anything on a text that only looks like a number or a date
         raise UserError(f"recipe {path} holds a value that can't be read: {one_line(error)}") from None
 
 

@@ -102,7 +102,9 @@ def _check_recipe(value: object) -> None:
     assert isinstance(value, Mapping)
     known = Recipe().to_dict()
     try:
-        recipe = Recipe.from_dict({group: value[group] for group in known if group in value and group != "run"})
+        recipe = Recipe.from_dict(
+            {group: value[group] for group in known if group in value and group != "run"}
+        )
     except UserError as error:
         raise UserError(f"{one_line(error)}; it is damaged or of another version of effnet") from None
     if (recipe.model.image_size or 0) > LARGEST_IMAGE_SIZE:

@@ -127,7 +127,9 @@ def _optimizer_state(
 
 def _checked(foreign: object) -> tuple[Mapping[int, Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
     """Return the state by number and the groups of a state dict of `torch.optim`."""
-    state, groups = (foreign.get(key) if isinstance(foreign, Mapping) else None for key in ("state", "param_groups"))
+    state, groups = (
+        foreign.get(key) if isinstance(foreign, Mapping) else None for key in ("state", "param_groups")
+    )
     if not isinstance(state, Mapping) or not isinstance(groups, Sequence):
         raise UserError(f"--resume: the checkpoint's optimizer is not a state dict of torch.optim; {_REMEDY}")
     if not all(isinstance(of_one, Mapping) for of_one in state.values()) or not all(

@@ -62,7 +62,9 @@ def checked_source(path: Path) -> Iterator[Path | PickleFile]:
 
 def _check_pickle(path: Path, pickled: bytes | mmap.mmap) -> None:
     if _UNBOUNDED.search(pickled):
-        raise UserError(f"{path}: refused, its pickle asks for memory of any size; ask for a .safetensors file")
+        raise UserError(
+            f"{path}: refused, its pickle asks for memory of any size; ask for a .safetensors file"
+        )
 
 
 def _checked_pickle(path: Path, archive: zipfile.ZipFile) -> bytes:
@@ -74,5 +76,7 @@ def _checked_pickle(path: Path, archive: zipfile.ZipFile) -> bytes:
         raise ValueError("entries that are larger than the file")
     pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
     if sum(entry.file_size for entry in pickles) > _MOST_PICKLED:
-        raise UserError(f"{path}: refused, a pickle of more than {_MOST_PICKLED >> 20} MiB is not one of weights")
+        raise UserError(
+            f"{path}: refused, a pickle of more than {_MOST_PICKLED >> 20} MiB is not one of weights"
+        )
     return b"".join(archive.read(entry) for entry in pickles)

@@ -13,7 +13,6 @@ from effnet.inference.engines.form import EngineKind, by_onnx
 from effnet.inference.engines.network import Network, as_array, checked_logits, require_fp32
 from effnet.runtime.errors import UserError, one_line
 
-
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
@@ -54,7 +53,9 @@ class OnnxRuntimeNetwork(Network):
         array = as_array(images)
         try:
             (logits,) = self.session.run([OUTPUT], {INPUT: array})
-        except Exception as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
+        except (
+            Exception
+        ) as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
             raise UserError(f"{self.path}: fails on onnxruntime: {one_line(error)}") from None
         return checked_logits(logits, len(array), self.path)
 
