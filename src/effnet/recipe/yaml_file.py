@@ -41,8 +41,8 @@ def _text(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise UserError(f"recipe {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        raise UserError(f"recipe {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > _LARGEST_FILE:
         raise UserError(f"recipe {path} has more than {_LARGEST_FILE >> 10} KiB; it is no recipe")
     try:

@@ -102,6 +102,6 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     check_content(content, path)
     metadata = content.get("metadata")
     return {
-        key: with_todays_quantizers(value, metadata, f"{path}: {key}") if key in _WEIGHTS else value
+        key: with_todays_quantizers(value, metadata, f"{path}: {key}") if key in _WEIGHTS and value else value
         for key, value in content.items()
     }

@@ -122,17 +122,32 @@ def _check_optimizer(value: object) -> None:
             check_finite(state, f"state of {one_line(name)}")
 
 
+def _check_loss_scaler(value: object) -> None:
+    _check_plain_mapping(value)
+    assert isinstance(value, Mapping)
+    is_right = is_number(value.get("scale"), 0, 1e30) and is_count(value.get("_growth_tracker"), 0, _MOST_STEPS)
+    if value and not is_right:
+        raise UserError("holds no loss scale")
+
+
 def _check_progress(value: object) -> None:
     if not isinstance(value, Mapping):
         raise UserError(f"a {type(value).__name__}, not named values")
+    if missing := [name for name in ("epoch", "step") if name not in value]:
+        raise UserError(f"holds no {missing[0]}")
     for field in fields(Progress):
-        if field.name in value and not _KINDS[str(field.type)](value[field.name]):
+        is_right = _KINDS.get(str(field.type), _is_names)
+        if field.name in value and not is_right(value[field.name]):
             raise UserError(f"{field.name} is not of type {field.type}")
 
 
 def _is_float(value: object) -> bool:
     # A run that diverged may have left a metric that is not finite.
     return isinstance(value, float) or is_number(value, -1e30, 1e30)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 _KINDS: dict[str, Callable[[object], bool]] = {
@@ -154,7 +169,7 @@ _CHECKS_OF_OURS: dict[str, Callable[[object], None]] = {
     "optimizer": _check_optimizer,
     "progress": _check_progress,
     "loader": _check_plain_mapping,
-    "loss_scaler": _check_plain_mapping,
+    "loss_scaler": _check_loss_scaler,
 }
 
 

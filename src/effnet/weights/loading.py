@@ -424,7 +424,7 @@ def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
     depth = sum(stage.depth for stage in config.stages())
     projections = sum(key.endswith(".proj.conv.weight") for key in translated)
     head = translated.get("features.conv.weight")
-    if projections != depth or head is None or head.shape[0] != config.head_channels:
+    if projections != depth or head is None or head.shape[:1] != (config.head_channels,):
         return False
     target = {key: tensor for key, tensor in _shapes(config).items() if key not in _HEAD}
     state_dict = {

@@ -16,8 +16,8 @@ from effnet.weights.history import FORMAT
 IMAGENET = "imagenet-1k"
 """Name of ImageNet's list of 1000 classes."""
 
-LARGEST_IMAGE_SIZE = 2048
-"""largest side in pixels of the images that weights may be for"""
+LARGEST_IMAGE_SIZE = 4096
+"""largest side in pixels of the images that weights may be for, as for `--image-size`"""
 
 _PREPROCESSING_FIELDS = ("image_size", "resize", "interpolation", "mean", "std")
 _LARGEST_RESIZE = 2 * LARGEST_IMAGE_SIZE
