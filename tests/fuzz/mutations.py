@@ -23,10 +23,26 @@ for _ in range(40):
     _SHARED = [_SHARED, _SHARED]
 
 JUNK: tuple[Any, ...] = (
-    *(None, True, False, "", "x", [], {}, [1], {"a": 1}, {1: 2}, [[]], "../../x", "/etc/passwd", "a\0b", "a\nb"),
+    *(
+        None,
+        True,
+        False,
+        "",
+        "x",
+        [],
+        {},
+        [1],
+        {"a": 1},
+        {1: 2},
+        [[]],
+        "../../x",
+        "/etc/passwd",
+        "a\0b",
+        "a\nb",
+    ),
     *(0, 1, -1, 2, 5, 1 << 31, 1 << 63, 10**12, 10**5000, 0.5, -0.5, 1e30, 1e-30, 1e308),
     *(float("nan"), float("inf"), -float("inf"), "nan", "1e5", "1", "\x1b[31m", "\udcff", "x" * 20_000),
-    *(_nested(40), _nested(2000), _SHARED, ["x"] * 5000, [float("nan")] * 3, ["a", "a"], ["", "b"]),
+    *(_nested(40), _nested(900), ["x"] * 5000, [float("nan")] * 3, ["a", "a"], ["", "b"]),
 )
 """values in place of others"""
 
@@ -34,12 +50,18 @@ JUNK: tuple[Any, ...] = (
 def _tensors() -> tuple[Any, ...]:
     return (
         *(torch.zeros(()), torch.zeros(2), torch.zeros(0), torch.zeros(2, 2, dtype=torch.int64)),
-        *(torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.complex64), torch.full((2,), torch.nan)),
+        *(
+            torch.zeros(3, dtype=torch.bool),
+            torch.zeros(3, dtype=torch.complex64),
+            torch.full((2,), torch.nan),
+        ),
         *(torch.zeros(1).expand(1 << 40), torch.zeros(3, device="meta"), torch.zeros(2, 2).to_sparse()),
     )
 
 
-TENSOR_JUNK: tuple[Any, ...] = (*JUNK, *_tensors())
+SHARED_JUNK: tuple[Any, ...] = (*JUNK, _SHARED)
+"""the same, for formats in which a value may be there more than once"""
+TENSOR_JUNK: tuple[Any, ...] = (*SHARED_JUNK, *_tensors())
 """the same, for files that hold tensors"""
 
 Mutation = Callable[[random.Random, bytearray], None]

@@ -1,5 +1,6 @@
 """The readers that are fuzzed: each with valid files, a way to change what they hold, and what it may raise."""
 
+import functools
 import io
 import json
 import struct
@@ -24,6 +25,7 @@ from effnet.data.packed_index import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.verified import Memory
 from effnet.kernels import choose
+from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe, read_recipe
 from effnet.recipe.catalog import ROOT
 from effnet.recipe.cfg_file import configured
@@ -32,9 +34,9 @@ from effnet.runtime.log import RunLog
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.foreign_checkpoint import training_state
 from effnet.training.resume import inherited_settings
-from effnet.weights import WeightsMetadata, detect_layout, read_weights
+from effnet.weights import WeightsMetadata, create_model, detect_layout, read_weights
 from effnet.weights.metadata import parse_metadata
-from tests.fuzz.mutations import TENSOR_JUNK, changed_bytes, changed_value
+from tests.fuzz.mutations import SHARED_JUNK, TENSOR_JUNK, changed_bytes, changed_value
 from tests.runs import PREPROCESSING
 
 
@@ -68,7 +70,9 @@ def _metadata(draw: Random, folder: Path) -> None:
     if draw.random() < 0.5:
         text = _dumped(changed_value(draw, METADATA))
     else:
-        text = changed_bytes(draw, [json.dumps(METADATA).encode()], [b"[" * 5000, b"9" * 5000, b"NaN", b"1e999"])
+        text = changed_bytes(
+            draw, [json.dumps(METADATA).encode()], [b"[" * 5000, b"9" * 5000, b"NaN", b"1e999"]
+        )
     (folder / "metadata.json").write_bytes(text)
 
 
@@ -116,7 +120,15 @@ def _saved(content: object, *, old: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-_WORDS_OF_PICKLES = (b"cposix\nsystem\n", b"cbuiltins\nbytearray\n", b"}" * 99, b"R", b"b", b"0", b"X\xff\xff\xff\x7f")
+_WORDS_OF_PICKLES = (
+    b"cposix\nsystem\n",
+    b"cbuiltins\nbytearray\n",
+    b"}" * 99,
+    b"R",
+    b"b",
+    b"0",
+    b"X\xff\xff\xff\x7f",
+)
 
 
 def _checkpoint(draw: Random, folder: Path) -> None:
@@ -130,18 +142,17 @@ def _checkpoint(draw: Random, folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> object:
-    from effnet.weights import create_model
-
     path = folder / "c.pth.tar"
     content = read_checkpoint(path)
     inherited_settings(path)
     if "recipe" not in content:
-        model = _MODELS.setdefault("lite0", create_model("efficientnet-lite0", num_classes=2))
-        training_state(content, model, {}, 10)
+        training_state(content, _model(), {}, 10)
     return content
 
 
-_MODELS: dict[str, Any] = {}
+@functools.cache
+def _model() -> EfficientNet:
+    return create_model("efficientnet-lite0", num_classes=2)
 
 
 def _tried(write: Callable[[], bytes], otherwise: bytes) -> bytes:
@@ -196,16 +207,40 @@ def _recipe_seeds() -> list[bytes]:
 
 
 _WORDS_OF_YAML = (
-    *(b"&a ", b"*a", b"<<: ", b"!!python/name:os.system ", b"!!binary ", b"!!int ", b"!!float ", b"!!timestamp "),
-    *(b"!!set ", b"!!omap ", b"? ", b"- ", b": ", b"[", b"{", b"\t", b"|\n", b"---\n", b"%YAML 1.2\n", b".nan"),
+    *(
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"!!python/name:os.system ",
+        b"!!binary ",
+        b"!!int ",
+        b"!!float ",
+        b"!!timestamp ",
+    ),
+    *(
+        b"!!set ",
+        b"!!omap ",
+        b"? ",
+        b"- ",
+        b": ",
+        b"[",
+        b"{",
+        b"\t",
+        b"|\n",
+        b"---\n",
+        b"%YAML 1.2\n",
+        b".nan",
+    ),
     *(b"0x", b"1:1:1", b"2001-01-01", b"~", b"'", b'"\\x', b"#", b"[" * 500, b"9" * 200, b"\xff", b"\n  "),
 )
 
 
 def _recipe(draw: Random, folder: Path) -> None:
     if draw.random() < 0.4:
-        value = changed_value(draw, Recipe().to_dict())
-        written = _tried(lambda: yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace"), b"[" * 99)
+        value = changed_value(draw, Recipe().to_dict(), SHARED_JUNK)
+        written = _tried(
+            lambda: yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace"), b"[" * 99
+        )
     else:
         written = changed_bytes(draw, _recipe_seeds(), _WORDS_OF_YAML)
     (folder / "recipe.yaml").write_bytes(written)
@@ -246,8 +281,28 @@ def _image_seeds() -> list[bytes]:
 
 _IMAGES = _image_seeds()
 _WORDS_OF_IMAGES = (
-    *(b"\xff\xd8", b"\xff\xd9", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xda", b"\xff\xdb", b"\xff\xdd\x00\x04"),
-    *(b"\xff\xe1\x00\x10Exif\0\0", b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"acTL", b"zTXt", b"iCCP", b"RIFF"),
+    *(
+        b"\xff\xd8",
+        b"\xff\xd9",
+        b"\xff\xc0",
+        b"\xff\xc2",
+        b"\xff\xc4",
+        b"\xff\xda",
+        b"\xff\xdb",
+        b"\xff\xdd\x00\x04",
+    ),
+    *(
+        b"\xff\xe1\x00\x10Exif\0\0",
+        b"IHDR",
+        b"IDAT",
+        b"IEND",
+        b"PLTE",
+        b"tRNS",
+        b"acTL",
+        b"zTXt",
+        b"iCCP",
+        b"RIFF",
+    ),
 )
 
 
@@ -279,7 +334,9 @@ def _packed(draw: Random, folder: Path) -> None:
         "settings": {"size": 32, "quality": None if is_raw else 95},
         "classes": ["cat", "dog"],
         "records_sha256": sha256(buffer.getvalue()).hexdigest(),
-        "shards": [{"name": "000000.tar", "images": 2, "bytes": len(shard), "sha256": sha256(shard).hexdigest()}],
+        "shards": [
+            {"name": "000000.tar", "images": 2, "bytes": len(shard), "sha256": sha256(shard).hexdigest()}
+        ],
         "left_out": {},
     }
     table = buffer.getvalue()
@@ -305,7 +362,9 @@ _LINE = b'{"type": "epoch", "time": 1.5, "epoch": 0, "step": null, "data": {"val
 
 
 def _log(draw: Random, folder: Path) -> None:
-    (folder / "report.json").write_bytes(changed_bytes(draw, [_LINE * 3], [b"\n", b"\r\n", b"\0" * 64, b"\xff"]))
+    (folder / "report.json").write_bytes(
+        changed_bytes(draw, [_LINE * 3], [b"\n", b"\r\n", b"\0" * 64, b"\xff"])
+    )
 
 
 def _read_log(folder: Path) -> object:
@@ -323,17 +382,20 @@ def _cache(draw: Random, folder: Path) -> None:
     (folder / "kernels.json").write_bytes(written)
     buffer = io.BytesIO()
     np.save(buffer, np.arange(9, dtype=np.uint64))
-    memory = _memory(folder)
+    memory = _memory(folder)._file
     memory.parent.mkdir(exist_ok=True)
-    memory.write_bytes(changed_bytes(draw, [buffer.getvalue()], [b"'|O'", b"'<f4'", b"(99999999999,)", b"(3, 3)"]))
+    memory.write_bytes(
+        changed_bytes(draw, [buffer.getvalue()], [b"'|O'", b"'<f4'", b"(99999999999,)", b"(3, 3)"])
+    )
 
 
-def _memory(folder: Path) -> Path:
-    return Memory(folder / "decodable", ImageFolder(folder, [], [], np.empty(0, np.int32)))._file
+def _memory(folder: Path) -> Memory:
+    names, none = np.empty(0, np.uint8), np.empty(0, np.int32)
+    return Memory(folder / "decodable", ImageFolder(folder, [], none, names, none.astype(np.int64)))
 
 
 def _read_cache(folder: Path) -> object:
-    keys = Memory(folder / "decodable", ImageFolder(folder, [], [], np.empty(0, np.int32))).read()
+    keys = _memory(folder).read()
     assert keys.dtype == np.uint64
     known = choose._read(folder / "kernels.json")
     return [verdict.library for verdicts in known.values() for verdict in verdicts.values()]

@@ -72,7 +72,9 @@ def test_other_encodings_and_sizes(tmp_path: Path) -> None:
 
 def test_what_honest_files_hold_is_read(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text("\ufeffa: &a {x: 1, y: [1.5, yes, ~]}\nb: {<<: *a, x: 2}\nc: [*a, *a]\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffa: &a {x: 1, y: [1.5, yes, ~]}\nb: {<<: *a, x: 2}\nc: [*a, *a]\n", encoding="utf-8"
+    )
     a = {"x": 1, "y": [1.5, True, None]}
     assert read_yaml(path) == {"a": a, "b": {**a, "x": 2}, "c": [a, a]}
 

@@ -125,7 +125,9 @@ def _check_optimizer(value: object) -> None:
 def _check_loss_scaler(value: object) -> None:
     _check_plain_mapping(value)
     assert isinstance(value, Mapping)
-    is_right = is_number(value.get("scale"), 0, 1e30) and is_count(value.get("_growth_tracker"), 0, _MOST_STEPS)
+    is_right = is_number(value.get("scale"), 0, 1e30) and is_count(
+        value.get("_growth_tracker"), 0, _MOST_STEPS
+    )
     if value and not is_right:
         raise UserError("holds no loss scale")
 
