@@ -21,7 +21,10 @@ def repeated(form: str, levels: int = 8) -> str:
 HOSTILE = {
     "aliases": (repeated("[{}]"), "more than 20000 values"),
     "merge keys": (repeated("{{<<: [{}]}}"), "more than 20000 values"),
-    "long aliases": (f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 5000)}]", "values and characters"),
+    "long aliases": (
+        f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 5000)}]",
+        "more than 1,000,000 characters",
+    ),
     "itself": ("a: &a [*a]", "an alias of what it is part of"),
     "deep lists": ("[" * 100_000, "nested in more than 32 levels"),
     "deep mappings": ("{a: " * 50_000, "nested in more than 32 levels"),

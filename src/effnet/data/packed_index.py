@@ -85,7 +85,7 @@ class PackedIndex:
         where = files.where(INDEX)
         content = files.whole(INDEX, at_most=_LARGEST_INDEX)
         try:
-            index = parse_json(content, entries=_LARGEST_INDEX)
+            index = parse_json(content, characters=4 * _LARGEST_INDEX)
         except UserError as error:
             raise UserError(f"{where} is no index of a packed data set: {error}; {_REMEDY}") from None
         if not isinstance(index, Mapping) or index.get("format") != FORMAT:

@@ -17,7 +17,7 @@ _LARGEST_FILE = 256 << 10  # bytes; PyYAML reads about as many in a second
 _DEEPEST = 32
 _DIGITS = 100  # of a number
 _NODES = 20_000  # aliases expanded
-_ENTRIES = 300_000
+_CHARACTERS = 1_000_000
 
 
 def read_yaml(path: str | Path) -> Mapping[str, Any]:
@@ -31,7 +31,7 @@ def read_yaml(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
     try:
-        check_plain(content, entries=_ENTRIES)
+        check_plain(content, characters=_CHARACTERS)
     except UserError as error:
         raise UserError(f"recipe {path} holds {error}; it is no recipe") from None
     return content

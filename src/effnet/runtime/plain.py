@@ -12,15 +12,16 @@ from effnet.runtime.errors import UserError, one_line
 
 _DEEPEST = 32
 _LONGEST_INTEGER = 64  # bits
-_ENTRIES = 1_000_000
+_CHARACTERS = 1_000_000
+_OF_A_VALUE = 40  # characters
 
 
-def parse_json(text: str | bytes, *, entries: int = _ENTRIES) -> object:
+def parse_json(text: str | bytes, *, characters: int = _CHARACTERS) -> object:
     """Return the value of a JSON text.
 
     Args:
         text: the text, or its UTF-8.
-        entries: see `check_plain`.
+        characters: see `check_plain`.
 
     Raises:
         UserError: not JSON, or beyond the limits of `check_plain`; the message says what is wrong, not where.
@@ -31,29 +32,29 @@ def parse_json(text: str | bytes, *, entries: int = _ENTRIES) -> object:
         raise UserError("JSON that is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"not JSON: {one_line(error)}") from None
-    check_plain(value, entries=entries)
+    check_plain(value, characters=characters)
     return value
 
 
-def check_plain(value: object, *, entries: int = _ENTRIES) -> None:
+def check_plain(value: object, *, characters: int = _CHARACTERS) -> None:
     """Refuse what is not None, a bool, a number, a text, or a list or mapping of these, within limits.
 
     Args:
         value: the value. What it holds more than once counts as often as it is held.
-        entries: most values and characters in it.
+        characters: most characters in it, where each value counts as 40 besides its own.
 
     Raises:
         UserError: another type, a key that is no text, a number that is not finite or has more than 64 bits, more
-            than 32 levels, or too many entries; the message says what is wrong, not where.
+            than 32 levels, or too many characters; the message says what is wrong, not where.
     """
-    left = entries
+    left = characters
     pending = [(value, _DEEPEST)]
     while pending:
         item, levels = pending.pop()
         inner = _inner(item)
-        left -= len(item) if isinstance(item, str) else len(inner)
+        left -= len(item) if isinstance(item, str) else _OF_A_VALUE * len(inner)
         if left < 0:
-            raise UserError(f"more than {entries:,} values and characters")
+            raise UserError(f"more than {characters:,} characters")
         if inner and not levels:
             raise UserError(f"values nested in more than {_DEEPEST} levels")
         pending += [(part, levels - 1) for part in inner]

@@ -106,9 +106,12 @@ def _check_header(path: Path) -> None:
 
 def _parsed(path: Path, text: str) -> object:
     try:
-        return parse_metadata(text)
+        metadata = parse_metadata(text)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    if not isinstance(metadata, Mapping):
+        raise UserError(f"{path}: its metadata are a {type(metadata).__name__}, not named values")
+    return metadata
 
 
 def read_torch_file(path: Path) -> object:

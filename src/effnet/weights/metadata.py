@@ -110,7 +110,7 @@ class WeightsMetadata:
         if not isinstance(values, Mapping):
             raise UserError(f"metadata of weights: a {type(values).__name__} instead of named values")
         try:
-            check_plain(values, entries=_MOST_CHARACTERS)
+            check_plain(values, characters=_MOST_CHARACTERS)
         except UserError as error:
             raise UserError(f"metadata of weights holds {error}") from None
         _check_format(values.get("format", 1))
@@ -130,7 +130,7 @@ def parse_metadata(text: str) -> object:
         UserError: not JSON, or more than metadata can be.
     """
     try:
-        return parse_json(text, entries=_MOST_CHARACTERS)
+        return parse_json(text, characters=_MOST_CHARACTERS)
     except UserError as error:
         raise UserError(f"metadata of weights: {error}") from None
 
