@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def test_an_honest_one_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["format", "version", "settings", "classes", "shards", "records_sha256"])
 def test_an_entry_that_is_absent_or_something_else(tmp_path: Path, key: str) -> None:
-    for other in (None, 5, 10**40, [1], "x", {}, [[]], {"a": 1}):
-        write(tmp_path, lambda index, other=other: index.update({key: other}))
+    others: list[Any] = [None, 5, 10**40, [1], "x", {}, [[]], {"a": 1}]
+    for other in others:
+        write(tmp_path, partial(dict.update, **{key: other}))
         with refused(tmp_path):
             PackedImages.open(LocalFiles(tmp_path))
     write(tmp_path, lambda index: index.pop(key))

@@ -31,7 +31,7 @@ Shape = Sequence[int | str]
 def write(
     path: Path,
     *,
-    images: Shape = ("n", 3, SIDE, SIDE),
+    images: Any = ("n", 3, SIDE, SIDE),
     logits: Shape = ("n", 2),
     names: tuple[str, str] = ("images", "logits"),
     dtypes: tuple[int, int] = (FLOAT, FLOAT),

@@ -129,7 +129,7 @@ class PackedIndex:
         # Offset and length are compared one after the other, since their sum may not fit.
         outside = (offsets > ends) | (lengths > ends - np.minimum(offsets, ends))
         sides = np.stack([records[n] for n in RECORD.names or () if n.endswith(("height", "width"))])
-        wrong = {
+        wrong: dict[str, Any] = {
             "no shard": no_shard,
             "no class": (records["target"] < 0) | (records["target"] >= len(self.classes)),
             "bytes outside its shard": outside,

@@ -90,14 +90,14 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"more than {_NODES} values, those of aliases included, line {line}")
         return node
 
-    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         """Compose a single value; converting a number of many digits would take seconds."""
         node = super().compose_scalar_node(anchor)
         if not node.tag.endswith(":str") and len(node.value) > _DIGITS:
             raise yaml.YAMLError(f"a number of {len(node.value)} characters, line {node.start_mark.line + 1}")
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose a mapping; a key that is there twice is an error."""
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()

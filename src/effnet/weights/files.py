@@ -154,7 +154,7 @@ def _pick_state_dict(path: Path, content: object, ema: bool) -> Mapping[str, Ten
         raise UserError(f"{path}: holds no {wanted}, only averaged weights; ask for those")
     state_dict = content[wanted] if is_checkpoint else content
     check_tensors(state_dict, str(path))
-    return state_dict  # type: ignore[return-value]  # a mapping of tensors
+    return state_dict
 
 
 def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from typing import Any
 
-from effnet.data.preprocessing import INTERPOLATIONS
 from effnet.models.config import Padding
 from effnet.runtime.errors import UserError
 from effnet.runtime.plain import are_names, check_plain, is_count, is_number, parse_json
@@ -164,7 +163,7 @@ def _checks_of_input(preprocessing: Mapping[str, Any]) -> dict[str, bool]:
     return {
         "image_size": is_size,
         "resize": is_size and is_count(preprocessing["resize"], image_size, _LARGEST_RESIZE),
-        "interpolation": preprocessing["interpolation"] in INTERPOLATIONS,
+        "interpolation": preprocessing["interpolation"] in ("nearest", "bilinear", "bicubic", "triangular"),
         "mean": _is_rgb(preprocessing["mean"], -_FARTHEST, _FARTHEST),
         "std": _is_rgb(preprocessing["std"], 1 / _FARTHEST, _FARTHEST),
     }
