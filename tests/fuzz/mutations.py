@@ -93,6 +93,8 @@ def changed_value(draw: random.Random, value: Any, junk: Sequence[Any] = JUNK) -
     """Return a copy of a nested value with one to three changes: an entry deleted, replaced, doubled or moved."""
     changed = _copied(value)
     for _ in range(draw.randint(1, 3)):
+        if any(changed is part for part in junk):
+            break  # the same for all inputs, so it must stay as it is
         changed = _change_once(draw, changed, junk)
     return changed
 
