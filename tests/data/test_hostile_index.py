@@ -167,6 +167,15 @@ def test_a_shard_that_is_cut_after_it_was_opened(tmp_path: Path) -> None:
         second()
 
 
+def test_a_class_of_two_lines_is_named_in_one(tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    images = PackedImages.open(
+        LocalFiles(write(tmp_path, lambda index: index.update(classes=["a\nb", "dog"])))
+    )
+    with refused(tmp_path / "index.json"):
+        images.with_classes(["dog", "cat"])
+
+
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train").mkdir()
     write(tmp_path / "train", offset=(0, 10**15))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
 from effnet.data.packed_index import INDEX, PackedIndex
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import sha256_of
 
 
@@ -88,7 +88,8 @@ class PackedImages:
         for name in (self.classes[target] for target in present):
             if name not in positions:
                 raise UserError(
-                    f"{self.files.where(INDEX)}: no class {name} among the {len(classes)} the model is trained for"
+                    f"{self.files.where(INDEX)}: no class {one_line(name)} among the {len(classes)} the model "
+                    "is trained for"
                 )
         moved = np.array([positions.get(name, -1) for name in self.classes], dtype=np.int32)
         return PackedImages(
