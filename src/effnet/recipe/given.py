@@ -93,10 +93,12 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """Return the settings by name that a YAML recipe file sets.
 
     Raises:
-        UserError: the file can't be read, is not YAML, or holds an unknown setting; the file is named.
+        UserError: the file can't be read, is not YAML, or holds an unknown setting or value; the file is named.
     """
     content = read_yaml(path)
     try:
-        return flatten(content)
+        values = flatten(content)
+        Recipe().replace(values)
+        return values
     except UserError as error:
         raise UserError(f"recipe {path}: {one_line(error)}") from None
