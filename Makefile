@@ -6,8 +6,9 @@ BIN = $(VENV)/bin
 SAMPLE ?= data/sample
 RUN ?= runs/sample
 BENCH ?= runs/bench
+INPUTS ?= 10000
 
-.PHONY: install train test bench lint format types tables lock clean
+.PHONY: install train test fuzz bench lint format types tables lock clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +27,13 @@ train: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+# Changed files for every reader of files, INPUTS each; prints how many were accepted and refused. Another FUZZ_SEED makes
+# other files.
+FUZZ_SEED ?= 0
+fuzz: install
+	OMP_NUM_THREADS=1 EFFNET_FUZZ_INPUTS=$(INPUTS) EFFNET_FUZZ_SEED=$(FUZZ_SEED) \
+		$(BIN)/python -m pytest -s --timeout 0 tests/fuzz
 
 # On a machine that has PyTorch and the other requirements, such as a GPU machine without a network, install nothing.
 HAS_ALL := $(shell $(PYTHON) -c 'import torch, torchvision, rich, yaml, safetensors, filelock' 2>/dev/null && echo yes)

@@ -5,7 +5,6 @@ images per second, and images per second of processor time of the pipeline's pro
 other work on the machine. A pipeline is a row in `PIPELINES`.
 """
 
-import json
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -23,9 +22,11 @@ from effnet.benchmark.data_pipelines import BASELINES, PIPELINES, SPLIT, Setup, 
 from effnet.benchmark.environment import environment
 from effnet.benchmark.passes import Pass, Round, interleaved_passes
 from effnet.data import Preprocessing
+from effnet.data.files import LocalFiles
 from effnet.data.folder import list_images
 from effnet.data.pack import PackSettings, pack
-from effnet.data.packed import INDEX
+from effnet.data.packed import is_packed
+from effnet.data.packed_index import PackedIndex
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.training.facts import facts_of
@@ -159,11 +160,9 @@ def _packs(settings: DataBenchmark, root: Path, scratch: Path) -> dict[str, Path
 
 
 def _encoding(path: Path) -> str:
-    try:
-        index = json.loads((path / SPLIT / INDEX).read_bytes())
-    except (OSError, ValueError):
-        raise UserError(f"{path}: no packed {SPLIT} images; effnet prepare pack makes them") from None
-    return "raw" if index["settings"]["quality"] is None else "jpeg"
+    if not is_packed(path, SPLIT):
+        raise UserError(f"{path}: no packed {SPLIT} images; effnet prepare pack makes them")
+    return "raw" if PackedIndex.read(LocalFiles(path / SPLIT)).quality is None else "jpeg"
 
 
 def _rows(rounds: dict[tuple[str, str], list[Round]]) -> list[dict[str, Any]]:

@@ -36,8 +36,8 @@ class Files(Protocol):
     def where(self, name: str) -> str:
         """Return a file's name for messages."""
 
-    def whole(self, name: str) -> bytes:
-        """Return the content of a file."""
+    def whole(self, name: str, *, at_most: int) -> bytes:
+        """Return the content of a file, which may have `at_most` bytes."""
 
     def parts(self, wanted: Sequence[Part]) -> Iterator[Callable[[], bytes | memoryview]]:
         """Yield for each part a function that returns it; remote parts are already being fetched by then."""
@@ -72,10 +72,12 @@ class LocalFiles:
         """See `Files`."""
         return str(self.root / name)
 
-    def whole(self, name: str) -> bytes:
+    def whole(self, name: str, *, at_most: int) -> bytes:
         """See `Files`."""
         try:
-            return (self.root / name).read_bytes()
+            with (self.root / name).open("rb") as file:
+                _check_size(self.where(name), os.fstat(file.fileno()).st_size, at_most)
+                return file.read()
         except OSError as error:
             raise UserError(f"{self.where(name)}: {error.strerror}") from None
 
@@ -85,7 +87,10 @@ class LocalFiles:
             yield partial(self._part, part)
 
     def _part(self, part: Part) -> memoryview:
-        return self._mapped(part.name)[part.start : part.stop]
+        data = self._mapped(part.name)[part.start : part.stop]
+        if len(data) != part.stop - part.start:
+            raise UserError(f"{self.where(part.name)} is shorter than its index says; pack or copy it again")
+        return data
 
     def _mapped(self, name: str) -> memoryview:
         if name not in self._maps:
@@ -96,6 +101,11 @@ class LocalFiles:
                 raise UserError(f"{self.where(name)}: {error}") from None
             self._maps[name] = memoryview(mapped)
         return self._maps[name]
+
+
+def _check_size(where: str, size: int, at_most: int) -> None:
+    if size > at_most:
+        raise UserError(f"{where}: has {size >> 20} MiB, more than the {at_most >> 20} MiB that it may have")
 
 
 _FINAL = (RefusedError, FileNotFoundError, PermissionError)
@@ -122,9 +132,11 @@ class RemoteFiles:
         """See `Files`; without the query, which may be a secret."""
         return f"{self._head}/{name}"
 
-    def whole(self, name: str) -> bytes:
+    def whole(self, name: str, *, at_most: int) -> bytes:
         """See `Files`."""
-        return self._get(self._remote(), name, 0, None)
+        content = self._get(self._remote(), name, 0, None)
+        _check_size(self.where(name), len(content), at_most)
+        return content
 
     def parts(self, wanted: Sequence[Part]) -> Iterator[Callable[[], bytes | memoryview]]:
         """See `Files`."""

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, get_worker_info
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
 from effnet.data.folder import LAYOUT, ImageFolder, list_images, read_classes
 from effnet.data.limits import MAX_PIXELS
-from effnet.data.packed import FORMAT, INDEX, RECORD, RECORDS, VERSION
+from effnet.data.packed_index import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.randomness import Stream, generator
 from effnet.data.transforms import resized
 from effnet.data.watched import WatchedLoader, reading

@@ -9,9 +9,6 @@ of each image are those of a folder, for any number of workers and processes, st
 range request per image, 16 at a time for each worker.
 """
 
-import hashlib
-import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,22 +21,9 @@ import numpy.typing as npt
 from effnet.data.decode import EncodedImage, Pixels, Readable, Region
 from effnet.data.files import Files, LocalFiles, Part, open_files
 from effnet.data.limits import MAX_PIXELS
-from effnet.runtime.errors import UserError
-
-INDEX, RECORDS = "index.json", "index.npy"
-FORMAT, VERSION = "effnet packed images", 1
-RECORD = np.dtype(
-    [
-        ("shard", "<u4"),
-        ("target", "<i4"),
-        ("offset", "<u8"),  # of the encoded image or the pixels in the shard, in bytes
-        ("size", "<u4"),  # in bytes
-        ("height", "<u4"),  # in pixels
-        ("width", "<u4"),
-        ("original_height", "<u4"),
-        ("original_width", "<u4"),
-    ]
-)
+from effnet.data.packed_index import INDEX, PackedIndex
+from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.files import sha256_of
 
 
 def is_packed(path: Path | str, split: str) -> bool:
@@ -51,8 +35,7 @@ def is_packed(path: Path | str, split: str) -> bool:
 def packed_classes(path: Path | str, splits: Sequence[str]) -> list[str]:
     """Return the class names of a packed data set in the order of its targets: train's, if that is among `splits`."""
     split = "train" if "train" in splits else splits[0]
-    classes: list[str] = read_index(open_files(path, split))["classes"]
-    return classes
+    return PackedIndex.read(open_files(path, split)).classes
 
 
 @dataclass(frozen=True)
@@ -80,22 +63,19 @@ class PackedImages:
         Raises:
             UserError: there is none, it is damaged, or a shard of a local one is missing or has another size.
         """
-        index = read_index(files)
-        content = files.whole(RECORDS)
-        if hashlib.sha256(content).hexdigest() != index["records_sha256"]:
-            raise UserError(f"{files.where(RECORDS)} is damaged; pack or copy it again")
+        index = PackedIndex.read(files)
+        records = index.records(files)
         if isinstance(files, LocalFiles):
-            for shard in index["shards"]:
-                _check_size(files.root / shard["name"], shard["bytes"])
-        records = np.load(io.BytesIO(content))
+            for shard in index.shards:
+                _check_size(files.root / shard.name, shard.bytes)
         return cls(
             files=files,
-            classes=index["classes"],
+            classes=index.classes,
             targets=records["target"].astype(np.int32),
-            side=index["settings"]["size"],
-            is_raw=index["settings"]["quality"] is None,
+            side=index.side,
+            is_raw=index.quality is None,
             _records=records,
-            _shards=[shard["name"] for shard in index["shards"]],
+            _shards=[shard.name for shard in index.shards],
             max_pixels=max_pixels,
         )
 
@@ -112,7 +92,8 @@ class PackedImages:
         for name in (self.classes[target] for target in present):
             if name not in positions:
                 raise UserError(
-                    f"{self.files.where(INDEX)}: no class {name} among the {len(classes)} the model is trained for"
+                    f"{self.files.where(INDEX)}: no class {one_line(name)} among the {len(classes)} the model "
+                    "is trained for"
                 )
         moved = np.array([positions.get(name, -1) for name in self.classes], dtype=np.int32)
         return PackedImages(
@@ -174,27 +155,6 @@ class RawImage:
         return self._pixels[top : top + height, left : left + width].copy()
 
 
-def read_index(files: Files) -> dict[str, Any]:
-    """Return the content of ``index.json``.
-
-    Raises:
-        UserError: there is none that this version reads.
-    """
-    content = files.whole(INDEX)
-    try:
-        index = json.loads(content)
-    except ValueError:
-        index = {}
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise UserError(f"{files.where(INDEX)} is no index of a packed data set")
-    if index.get("version") != VERSION:
-        raise UserError(
-            f"{files.where(INDEX)} is of version {index.get('version')}, this program reads {VERSION}; "
-            "pack the images again"
-        )
-    return index
-
-
 def verify(path: Path) -> dict[str, int]:
     """Compare every shard of a packed data set on a local disk with its checksum.
 
@@ -208,10 +168,9 @@ def verify(path: Path) -> dict[str, int]:
     for split in sorted(entry.parent.name for entry in path.glob(f"*/{INDEX}")):
         files = LocalFiles(path / split)
         counts[split] = len(PackedImages.open(files))
-        for shard in read_index(files)["shards"]:
-            with (files.root / shard["name"]).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise UserError(f"{files.where(shard['name'])} is damaged; pack or copy it again")
+        for shard in PackedIndex.read(files).shards:
+            if sha256_of(files.root / shard.name) != shard.sha256:
+                raise UserError(f"{files.where(shard.name)} is damaged; pack or copy it again")
     if not counts:
         raise UserError(f"{path} holds no packed data set; effnet prepare pack DIR {path} makes one")
     return counts

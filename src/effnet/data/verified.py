@@ -5,6 +5,7 @@ its last change, which are much faster to read than an image is to decode.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,12 +19,13 @@ from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
 from effnet.data.survey import surveyed
 from effnet.data.watched import DATA_TIMEOUT_S
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_path
 
 Keys = npt.NDArray[np.uint64]
 """(N,) hash of each file; a file that changes gets another"""
 
+_log = logging.getLogger(__name__)
 _VERSION = 1
 _KEYS_AT_ONCE = 4096
 _FOLDERS_KEPT = 20
@@ -79,7 +81,7 @@ def _key(file: str, name_at: int) -> bytes:
 class Memory:
     """Keys of a folder's files that decode, kept in `cache`.
 
-    A file that can't be read or written counts as empty, which is no error.
+    A file that can't be read or written counts as empty, which is no error; a damaged one is reported in the log.
     """
 
     def __init__(self, cache: Path, images: ImageFolder) -> None:
@@ -90,8 +92,15 @@ class Memory:
     def read(self) -> Keys:
         """Return the keys of the last `write`, or none."""
         try:
-            keys: Keys = np.load(self._file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            # Mapped: a damaged header may state any size, for which no memory is to be asked.
+            keys: Keys = np.array(np.load(self._file, mmap_mode="r", allow_pickle=False))
+        except OSError:
+            return np.empty(0, np.uint64)
+        except Exception as error:  # NumPy raises nearly anything on a damaged file
+            _log.warning("%s can't be read; the images are checked again (%s)", self._file, one_line(error))
+            return np.empty(0, np.uint64)
+        if keys.dtype != np.uint64 or keys.ndim != 1:
+            _log.warning("%s holds something else; the images are checked again", self._file)
             return np.empty(0, np.uint64)
         with suppress(OSError):
             self._file.touch()

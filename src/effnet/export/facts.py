@@ -1,10 +1,12 @@
 """Metadata of exported files, whatever their format, and the names of their input and output."""
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 from effnet.weights import WeightsMetadata
+from effnet.weights.metadata import parse_metadata
 
 INPUT, OUTPUT = "images", "logits"
 METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
@@ -26,6 +28,68 @@ def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
             f"{path}: holds no metadata of its classes and preprocessing; write it with `effnet export onnx`"
         )
     try:
-        return WeightsMetadata.from_dict(json.loads(values[METADATA_KEY]))
-    except json.JSONDecodeError:
-        raise UserError(f"{path}: its metadata is damaged") from None
+        return WeightsMetadata.from_dict(parse_metadata(values[METADATA_KEY]))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model in a file.
+
+    Attributes:
+        name: its name; None where the format has none.
+        dtype: type of its elements: `float32`, `uint8`, or another.
+        shape: its sizes; None for each that is open.
+    """
+
+    name: str | None
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+def check_ports(
+    inputs: Sequence[Port], outputs: Sequence[Port], metadata: WeightsMetadata, path: Path
+) -> None:
+    """Refuse a file whose network takes or returns something else than its metadata say.
+
+    Args:
+        inputs: all inputs.
+        outputs: all outputs.
+        metadata: the file's.
+        path: the file, for the error.
+
+    Raises:
+        UserError: another number of inputs or outputs, or one with another name, type or shape.
+    """
+    side = metadata.preprocessing["image_size"]
+    classes = len(metadata.class_folders()) or None
+    images = {"float32": (None, 3, side, side), "uint8": (None, side, side, 3)}
+    if len(inputs) != 1 or not _is(inputs[0], INPUT, images):
+        raise UserError(
+            f"{path}: takes {_listed(inputs)}, not {INPUT} of {side} x {side} px as its metadata say; export it again"
+        )
+    if len(outputs) != 1 or not _is(outputs[0], OUTPUT, {"float32": (None, classes)}):
+        of_classes = f" of {classes} classes" if classes else ""
+        raise UserError(
+            f"{path}: returns {_listed(outputs)}, not {OUTPUT}{of_classes} as its metadata say; export it again"
+        )
+
+
+def _is(port: Port, name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> bool:
+    wanted = shapes.get(port.dtype)
+    return (
+        port.name in (None, name)
+        and wanted is not None
+        and len(port.shape) == len(wanted)
+        and all(found in (None, size) or size is None for found, size in zip(port.shape, wanted, strict=True))
+    )
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return one_line(" and ".join(map(_shown, ports[:3]))) or "nothing"
+
+
+def _shown(port: Port) -> str:
+    sizes = ", ".join("any" if size is None else str(size) for size in port.shape)
+    return f"{port.name or 'a tensor'} {port.dtype} ({sizes})"

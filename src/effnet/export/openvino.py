@@ -15,7 +15,7 @@ from effnet.export.packages import load_package
 from effnet.export.reference import Precision, Reference, check_difference
 from effnet.export.signal_stack import kept_signal_stack
 from effnet.runtime.disk import check_writable
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_paths
 from effnet.weights import WeightsMetadata
 
@@ -98,9 +98,14 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise UserError(f"{path}: not read by OpenVINO: {str(error).strip().splitlines()[-1]}") from None
-    keys = [key for key in (METADATA_KEY, PRECISION_KEY) if model.has_rt_info([_FACTS, key])]
-    return model, {key: model.get_rt_info([_FACTS, key]).astype(str) for key in keys}
+        raise UserError(
+            f"{path}: not read by OpenVINO: {one_line(str(error).strip().rpartition(chr(10))[2])}"
+        ) from None
+    try:
+        keys = [key for key in (METADATA_KEY, PRECISION_KEY) if model.has_rt_info([_FACTS, key])]
+        return model, {key: str(model.get_rt_info([_FACTS, key]).astype(str)) for key in keys}
+    except RuntimeError as error:  # a section where a text must be
+        raise UserError(f"{path}: its metadata can't be read: {one_line(error)}") from None
 
 
 def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0) -> Any:

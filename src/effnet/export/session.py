@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.export.packages import load_package
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 
 
 def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True) -> Any:
@@ -36,4 +36,4 @@ def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: boo
     try:
         return runtime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
-        raise UserError(f"{path}: not read by onnxruntime: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not read by onnxruntime: {one_line(error)}") from None

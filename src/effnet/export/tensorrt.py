@@ -19,6 +19,7 @@ from effnet.export.reference import Precision
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, write_text
+from effnet.runtime.plain import parse_json
 from effnet.weights import WeightsMetadata
 
 
@@ -133,11 +134,13 @@ def read_engine(path: Path) -> tuple[Any, dict[str, str]]:
     """
     trt = load_package("tensorrt")
     try:
-        plan, facts = path.read_bytes(), json.loads(_facts_path(path).read_text(encoding="utf-8"))
+        plan, facts = path.read_bytes(), parse_json(_facts_path(path).read_bytes())
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; `effnet export tensorrt` writes it") from None
-    except ValueError:
-        raise UserError(f"{_facts_path(path)}: damaged") from None
+    except UserError as error:
+        raise UserError(f"{_facts_path(path)}: {error}") from None
+    if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+        raise UserError(f"{_facts_path(path)}: holds no metadata; write it with `effnet export tensorrt`")
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
     if engine is None:
         raise UserError(f"{path}: built by another version of TensorRT or for another GPU; build it again")

@@ -20,6 +20,7 @@ from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.runtime.text import to_json
 from effnet.training.class_map import read_class_map
+from effnet.training.content import resuming
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.foreign_checkpoint import with_our_names
 from effnet.training.setup import Opened, open_run
@@ -102,12 +103,13 @@ def _weights(opened: Opened) -> dict[str, nn.Module]:
     checkpoint = opened.origin.checkpoint
     if checkpoint is None:
         return {"val": opened.model}
-    checkpoint = with_our_names(checkpoint, opened.model)
-    opened.model.load_state_dict(checkpoint["state_dict"])
     models: dict[str, nn.Module] = {"val": opened.model}
-    if "state_dict_ema" in checkpoint:
-        models["val_ema"] = copy.deepcopy(opened.model)
-        models["val_ema"].load_state_dict(checkpoint["state_dict_ema"])
+    with resuming(opened.origin.resume):
+        checkpoint = with_our_names(checkpoint, opened.model)
+        opened.model.load_state_dict(checkpoint["state_dict"])
+        if checkpoint.get("state_dict_ema") is not None:
+            models["val_ema"] = copy.deepcopy(opened.model)
+            models["val_ema"].load_state_dict(checkpoint["state_dict_ema"])
     return models
 
 

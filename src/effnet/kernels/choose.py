@@ -33,6 +33,7 @@ from effnet.models.replace import with_state_of
 from effnet.runtime.disk import DiskError, cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import write_text
+from effnet.runtime.plain import is_count, is_number, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -204,16 +205,33 @@ def _environment(device: torch.device, workload: Workload) -> str:
 
 def _read(cache: Path) -> dict[str, dict[str, Verdict]]:
     try:
-        content = json.loads(cache.read_text(encoding="utf-8"))
+        content = parse_json(cache.read_bytes())
+        if not isinstance(content, dict) or not all(isinstance(found, dict) for found in content.values()):
+            raise UserError("no verdicts")
         return {
-            environment: {shape: Verdict(**verdict) for shape, verdict in verdicts.items()}
+            environment: {shape: _verdict(values) for shape, values in verdicts.items()}
             for environment, verdicts in content.items()
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, UserError) as error:
         logger.warning("kernels: %s can't be read; measuring again (%s)", cache, error)
         return {}
+
+
+def _verdict(values: object) -> Verdict:
+    """Return the verdict of plain values."""
+    if not isinstance(values, dict) or values.keys() != {"tile", "library", "kernel"}:
+        raise UserError("no verdict")
+    tile, library, kernel = (values[name] for name in ("tile", "library", "kernel"))
+    is_right = (
+        (tile is None or is_count(tile, 0, len(TILES) - 1))
+        and is_number(library, 0, 1e9)
+        and (kernel is None or is_number(kernel, 0, 1e9))
+    )
+    if not is_right:
+        raise UserError("no verdict")
+    return Verdict(tile, library, kernel)
 
 
 def _write(cache: Path, known: Mapping[str, Mapping[str, Verdict]]) -> bool:

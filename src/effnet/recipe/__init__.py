@@ -1,6 +1,6 @@
 """Every setting of a run, and the published recipes by name."""
 
-from effnet.recipe.given import Recipe, flatten, read_recipe, read_yaml, settings
+from effnet.recipe.given import Recipe, flatten, read_recipe, settings
 from effnet.recipe.resolved import (
     Arithmetic,
     Facts,
@@ -22,6 +22,7 @@ from effnet.recipe.settings import (
     RunSettings,
     ScheduleSettings,
 )
+from effnet.recipe.yaml_file import read_yaml
 
 __all__ = [
     "Arithmetic",

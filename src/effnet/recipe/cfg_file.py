@@ -15,7 +15,7 @@ from typing import Any
 
 from effnet.recipe import Recipe, read_yaml
 from effnet.recipe.catalog import DEFAULT_MODE, Layer, Published, alias_of, command_of
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 
 # Defaults of NVIDIA's implementation that differ from ours.
 _DEFAULTS = {"memory_format": "nchw"}
@@ -50,7 +50,7 @@ def configured(path: Path, name: str) -> Published:
         for layer in layers:
             Recipe().replace(layer.values)
     except UserError as error:
-        raise UserError(f"--cfg-file {path}: {error}") from None
+        raise UserError(f"--cfg-file {path}: {one_line(error)}") from None
     return Published(f"{model}/{platform}/{precision}/{mode}", command_of(model), tuple(layers))
 
 

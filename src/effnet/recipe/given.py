@@ -5,8 +5,6 @@ from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from effnet.recipe import defaults
 from effnet.recipe.groups import Groups, leaves_of
 from effnet.recipe.resolved import Facts, ResolvedRecipe
@@ -19,7 +17,8 @@ from effnet.recipe.settings import (
     RunSettings,
     ScheduleSettings,
 )
-from effnet.runtime.errors import UserError
+from effnet.recipe.yaml_file import read_yaml
+from effnet.runtime.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -94,27 +93,12 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """Return the settings by name that a YAML recipe file sets.
 
     Raises:
-        UserError: the file can't be read, is not YAML, or holds an unknown setting; the file is named.
+        UserError: the file can't be read, is not YAML, or holds an unknown setting or value; the file is named.
     """
     content = read_yaml(path)
     try:
-        return flatten(content)
+        values = flatten(content)
+        Recipe().replace(values)
+        return values
     except UserError as error:
-        raise UserError(f"recipe {path}: {error}") from None
-
-
-def read_yaml(path: str | Path) -> Mapping[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises:
-        UserError: the file can't be read, is not YAML, or holds no mapping; the file is named.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"recipe {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, Mapping):
-        raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
-    return content
+        raise UserError(f"recipe {path}: {one_line(error)}") from None

@@ -12,6 +12,7 @@ import torch
 from effnet.runtime.disk import retrying
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path, atomic_paths
+from effnet.training.content import check_content
 from effnet.training.copies import Copied, Copies
 from effnet.weights.digest import with_digest
 from effnet.weights.files import read_torch_file
@@ -156,7 +157,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
     Raises:
         UserError: a file that can't be read, or is damaged; names the one before, if that is there.
-        UserError: it holds weights alone.
+        UserError: it holds weights alone, or an entry of another kind than it must be.
     """
     try:
         content = read_torch_file(Path(path))
@@ -167,8 +168,9 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         raise UserError(
             f"--resume {path}: holds no training state; for weights use --pretrained-from-file {path}"
         )
+    check_content(content, path)
     metadata = content.get("metadata")
     return {
-        key: with_todays_quantizers(value, metadata, f"{path}: {key}") if key in _WEIGHTS else value
+        key: with_todays_quantizers(value, metadata, f"{path}: {key}") if key in _WEIGHTS and value else value
         for key, value in content.items()
     }

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
+from effnet.runtime.plain import is_number
 from effnet.training.optimizer import batch_norm_parameters
 from effnet.weights import fitted_state_dict
+from effnet.weights.tensors import check_finite, check_tensors
 
 Checkpoint = Mapping[str, Any]
 OptimizerState = dict[str, dict[str, Tensor]]
@@ -22,7 +24,7 @@ def is_foreign(checkpoint: Checkpoint) -> bool:
 
 
 def with_our_names(checkpoint: Checkpoint, model: EfficientNet) -> Checkpoint:
-    """Return a checkpoint whose weights have the names and shapes of `model`; one of ours as it is.
+    """Return a checkpoint whose weights have the names and shapes of `model`, and are finite.
 
     Args:
         checkpoint: `state_dict`, optionally `state_dict_ema`, with or without the prefixes of a distributed run, in any
@@ -32,8 +34,6 @@ def with_our_names(checkpoint: Checkpoint, model: EfficientNet) -> Checkpoint:
     Raises:
         UserError: the weights don't fit the model.
     """
-    if not is_foreign(checkpoint):
-        return checkpoint
     weights = {
         entry: fitted_state_dict(model, checkpoint[entry])
         for entry in ("state_dict", "state_dict_ema")
@@ -61,22 +61,29 @@ def training_state(
         UserError: the weights don't fit the model.
         UserError: something is missing; it is named.
     """
-    if missing := [entry for entry in ("epoch", "state_dict", "optimizer") if entry not in checkpoint]:
+    if missing := [entry for entry in ("epoch", "state_dict", "optimizer") if checkpoint.get(entry) is None]:
         raise UserError(f"--resume: the checkpoint holds no {' and no '.join(missing)}; {_REMEDY}")
     renamed = with_our_names(checkpoint, model)
-    weights, epoch = renamed["state_dict"], int(checkpoint["epoch"])
+    weights, epoch = renamed["state_dict"], checkpoint["epoch"]
     parameters = dict(model.named_parameters())
     # In the order of the file, in which its optimizer has numbered them.
     ordered = {name: parameters[name] for name in weights if name in parameters}
-    best = float(checkpoint.get("best_prec1", -1.0))
+    best = _best(checkpoint.get("best_prec1", -1.0))
     return {
         "epoch": epoch,
         "state_dict": weights,
-        "state_dict_ema": renamed.get("state_dict_ema", weights),
+        "state_dict_ema": renamed.get("state_dict_ema") or weights,
         "optimizer": _optimizer_state(checkpoint["optimizer"], ordered, _batch_norm(model), optimizer),
         "progress": {"epoch": epoch, "step": epoch * steps_per_epoch, "best_top1": best},
         "loader": {"epoch": epoch, "step": 0},
     }
+
+
+def _best(value: object) -> float:
+    """Return the best accuracy, a number or a tensor of one; -1 for anything else."""
+    is_one = isinstance(value, Tensor) and value.numel() == 1
+    found = float(value) if is_one or is_number(value, 0, 100) else -1.0  # type: ignore[arg-type]
+    return found if 0 <= found <= 100 else -1.0
 
 
 def describe(checkpoint: Checkpoint, *, averages: bool) -> str:
@@ -89,8 +96,8 @@ def describe(checkpoint: Checkpoint, *, averages: bool) -> str:
     taken, fresh = ["weights", "optimizer state"], ["loss scale"]
     line = ""
     if averages:
-        (taken if "state_dict_ema" in checkpoint else fresh).append("averaged weights")
-    elif "state_dict_ema" in checkpoint:
+        (taken if checkpoint.get("state_dict_ema") is not None else fresh).append("averaged weights")
+    elif checkpoint.get("state_dict_ema") is not None:
         line = "; its averaged weights are ignored; use --use-ema to take them over"
     return (
         f"resumed after epoch {checkpoint['epoch']} of another program's checkpoint: {', '.join(taken)}; "
@@ -99,14 +106,14 @@ def describe(checkpoint: Checkpoint, *, averages: bool) -> str:
 
 
 def _optimizer_state(
-    foreign: Mapping[str, Any],
+    foreign: object,
     parameters: Mapping[str, nn.Parameter],
     batch_norm: set[str],
     wanted: OptimizerState,
 ) -> OptimizerState:
-    by_number: Mapping[int, Mapping[str, Any]] = foreign["state"]
+    by_number, groups = _checked(foreign)
     found: OptimizerState = {}
-    for group in foreign["param_groups"]:
+    for group in groups:
         names = _names_of(group["params"], by_number, parameters, batch_norm)
         for number, name in zip(group["params"], names, strict=True):
             if name in wanted:  # a frozen parameter has no state here
@@ -116,6 +123,25 @@ def _optimizer_state(
             f"--resume: the checkpoint's optimizer has no state of {absent[0]} and {len(absent) - 1} more; {_REMEDY}"
         )
     return found
+
+
+def _checked(foreign: object) -> tuple[Mapping[int, Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """Return the state by number and the groups of a state dict of `torch.optim`."""
+    state, groups = (
+        foreign.get(key) if isinstance(foreign, Mapping) else None for key in ("state", "param_groups")
+    )
+    if not isinstance(state, Mapping) or not isinstance(groups, Sequence):
+        raise UserError(f"--resume: the checkpoint's optimizer is not a state dict of torch.optim; {_REMEDY}")
+    if not all(isinstance(of_one, Mapping) for of_one in state.values()) or not all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups
+    ):
+        raise UserError(f"--resume: the checkpoint's optimizer has damaged groups; {_REMEDY}")
+    for number, of_one in state.items():
+        tensors = {kind: value for kind, value in of_one.items() if isinstance(value, Tensor)}
+        if tensors:
+            check_tensors(tensors, f"--resume: the checkpoint's optimizer, parameter {number}")
+            check_finite(tensors, f"--resume: the checkpoint's optimizer, parameter {number}")
+    return state, groups
 
 
 def _names_of(

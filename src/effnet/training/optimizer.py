@@ -143,7 +143,7 @@ class FlatOptimizer:
             UserError: the state belongs to another model or optimizer.
         """
         ours = self.state_dict()
-        if ours.keys() != state.keys() or any(ours[name].keys() != state[name].keys() for name in ours):
+        if _shapes(ours) != _shapes(state):
             raise UserError(
                 "the checkpoint's optimizer state is of another model or optimizer; see --pretrained-from-file"
             )
@@ -153,6 +153,10 @@ class FlatOptimizer:
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for group in self.groups for tensor in (group.flat, *group.state.values())]
+
+
+def _shapes(state: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, torch.Size]]:
+    return {name: {kind: tensor.shape for kind, tensor in kinds.items()} for name, kinds in state.items()}
 
 
 def _build(

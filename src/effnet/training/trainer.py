@@ -17,10 +17,11 @@ from effnet.training.best import Best
 from effnet.training.buffers import StepBuffers
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.compilation import compiled, takes_cuda_graphs
+from effnet.training.content import resuming
 from effnet.training.divergence import DivergedError, Divergence, check_validation, check_weights
 from effnet.training.ema import ModelEMA
 from effnet.training.evidence import EvidenceFinder
-from effnet.training.foreign_checkpoint import describe, is_foreign, training_state
+from effnet.training.foreign_checkpoint import describe, is_foreign, training_state, with_our_names
 from effnet.training.generators import StepGenerators
 from effnet.training.in_epoch import InEpoch
 from effnet.training.moments import Moments
@@ -432,15 +433,18 @@ class Trainer:
         Raises:
             UserError: it is no checkpoint of such a training.
         """
-        if is_foreign(checkpoint):
-            self._report.log.print(describe(checkpoint, averages=self.state.ema is not None))
-            updates = -(-self.steps_per_epoch // self.accumulation)
-            now = self.state.state_dict()
-            checkpoint = {
-                **now,
-                **training_state(checkpoint, self.state.model, now["optimizer"], updates),
-            }
-        self.state.load_state_dict(checkpoint)
+        with resuming(self.opened.origin.resume):
+            self.state.load_state_dict(self._as_ours(checkpoint))
         progress = self.state.progress
         self._moments.written(progress.step)
         self._report.resumed(self.opened.origin.resume, progress, self.state.in_epoch.batches)
+
+    def _as_ours(self, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a checkpoint in the form of ours, with weights that fit the model."""
+        model, now = self.state.model, self.state.state_dict()
+        if not is_foreign(checkpoint):
+            return with_our_names(checkpoint, model)
+        updates = -(-self.steps_per_epoch // self.accumulation)
+        taken = training_state(checkpoint, model, now["optimizer"], updates)
+        self._report.log.print(describe(checkpoint, averages=self.state.ema is not None))
+        return {**now, **taken}

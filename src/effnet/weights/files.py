@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ from torch import Tensor
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
+from effnet.weights.archive import checked_source
 from effnet.weights.digest import is_intact, pickle_is_intact
 from effnet.weights.history import with_todays_quantizers
-from effnet.weights.metadata import WeightsMetadata
+from effnet.weights.metadata import WeightsMetadata, parse_metadata
+from effnet.weights.tensors import MOST_ENTRIES, check_tensors
 
 _SAFETENSORS = ".safetensors"
 _TORCH = (".pth", ".pt", ".tar")
 # The key of our metadata in a safetensors header, whose values are strings.
 _HEADER_KEY = "effnet"
+_LARGEST_HEADER = 16 << 20  # bytes; the names of 100,000 classes fit
 # What DistributedDataParallel and torch.compile put before every key.
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -82,12 +86,33 @@ def _check_file(path: Path) -> None:
 def _read_safetensors(path: Path) -> tuple[object, object]:
     _check_file(path)
     try:
+        _check_header(path)
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
+            if len(file.keys()) > MOST_ENTRIES:
+                raise ValueError("more tensors than any model has")
             content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        return content, json.loads(header[_HEADER_KEY]) if _HEADER_KEY in header else None
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
         raise _damaged(path, "a safetensors file") from error
+    return content, _parsed(path, header[_HEADER_KEY]) if _HEADER_KEY in header else None
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header of a size that only its parser's memory would limit."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+    if size > _LARGEST_HEADER:
+        raise ValueError(f"a header of {size} bytes")
+
+
+def _parsed(path: Path, text: str) -> object:
+    try:
+        metadata = parse_metadata(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not isinstance(metadata, Mapping):
+        raise UserError(f"{path}: its metadata are a {type(metadata).__name__}, not named values")
+    return metadata
 
 
 def read_torch_file(path: Path) -> object:
@@ -104,7 +129,10 @@ def read_torch_file(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on files that are then refused in one line
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            with checked_source(path) as source:
+                content: object = torch.load(source, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UserError(
@@ -135,11 +163,7 @@ def _pick_state_dict(path: Path, content: object, ema: bool) -> Mapping[str, Ten
     if is_checkpoint and wanted not in content:
         raise UserError(f"{path}: holds no {wanted}, only averaged weights; ask for those")
     state_dict = content[wanted] if is_checkpoint else content
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise UserError(f"{path}: holds no weights")
-    for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path}: not weights: {key!r} is a {type(value).__name__}, not a tensor")
+    check_tensors(state_dict, str(path))
     return state_dict
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from effnet.models.config import BlockKind, ModelConfig
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 
 StateDict = dict[str, Tensor]
 Pairs = Iterator[tuple[str, str]]
@@ -205,5 +205,5 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         if layout.marker in keys:
             return layout
     known = ", ".join(LAYOUTS)
-    seen = ", ".join(keys[:3]) or "none"
+    seen = one_line(", ".join(keys[:3])) or "none"
     raise UserError(f"these are not an EfficientNet's weights in a known layout ({known}); keys: {seen}")

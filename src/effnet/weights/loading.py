@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.registry import model_config
-from effnet.runtime.errors import UserError
+from effnet.runtime.errors import UserError, one_line
 from effnet.weights.files import WeightsFile, read_weights, strip_wrappers
 from effnet.weights.layouts import Layout, StateDict, detect_layout
 from effnet.weights.metadata import WeightsMetadata
@@ -28,6 +28,7 @@ from effnet.weights.published import (
     metadata_of_tag,
 )
 from effnet.weights.sources import locate
+from effnet.weights.tensors import check_finite, check_tensors
 
 _LOG = logging.getLogger("effnet")
 _HEAD = ("classifier.fc.weight", "classifier.fc.bias")
@@ -128,10 +129,18 @@ def load_model(
     layout = _layout(file)
     metadata = file.metadata or _guess_metadata(file, layout)
     arch = name or (metadata.model if metadata else _recognised(file, layout))
-    bias = layout.to_ours(file.state_dict, model_config(arch)).get(_HEAD[1])
-    num_classes = None if bias is None else bias.shape[0]
+    num_classes = _num_classes(file, layout, model_config(arch))
     config = model_config(arch, num_classes=num_classes, **overrides)
     return _build(build, config, overrides, file, layout, metadata)
+
+
+def _num_classes(file: WeightsFile, layout: Layout, config: ModelConfig) -> int | None:
+    """Return the number of classes of a file's classifier; None if it has none of the model's size."""
+    translated = layout.to_ours(file.state_dict, config)
+    weight, bias = (translated.get(key) for key in _HEAD)
+    if weight is None or bias is None or bias.ndim != 1:
+        return None
+    return len(bias) if weight.numel() == len(bias) * config.head_channels else None
 
 
 def _recognised(file: WeightsFile, layout: Layout) -> str:
@@ -242,12 +251,14 @@ def fitted_state_dict(model: EfficientNet, state_dict: Mapping[str, Tensor]) -> 
     Raises:
         UserError: an unknown layout, or tensors that don't fit the model.
     """
+    check_tensors(state_dict, "the weights")
     stripped = strip_wrappers(state_dict)
     translated = detect_layout(stripped).to_ours(stripped, model.config)
     target, _ = _settle_quantizers(model, translated, model.state_dict())
     fitted = {key: _in_form_of(tensor, target.get(key)) for key, tensor in translated.items()}
     if faults := _faults(fitted, target):
         raise UserError(f"the weights don't fit {model.config.name}: {_shown(faults)}")
+    check_finite(fitted, "the weights")
     return {**fitted, **{key: tensor for key, tensor in target.items() if key not in fitted}}
 
 
@@ -301,6 +312,8 @@ def _load(
     )
     if faults := _faults(state_dict, without_head):
         raise _misfit(file, layout, model.config, faults)
+    check_finite(state_dict, str(file.path))
+    _check_classes(file, layout, model.config)
     model.load_state_dict(state_dict, strict=False)
 
     counts = f"{len(state_dict)} entries"
@@ -312,6 +325,14 @@ def _load(
     if metadata is not None and (dropped_head or len(metadata.class_names()) != model.config.num_classes):
         metadata = metadata.without_classes()
     return LoadReport(file.path, layout.name, metadata, len(state_dict), dropped_head, len(quantizer_entries))
+
+
+def _check_classes(file: WeightsFile, layout: Layout, config: ModelConfig) -> None:
+    """Refuse a file whose metadata name another number of classes than its classifier has."""
+    names = file.metadata.class_names() if file.metadata else ()
+    found = _num_classes(file, layout, config)
+    if names and found not in (None, len(names)):
+        raise UserError(f"{file.path}: its metadata name {len(names)} classes, its classifier has {found}")
 
 
 def _settle_quantizers(
@@ -365,7 +386,7 @@ def _misfit(file: WeightsFile, layout: Layout, config: ModelConfig, faults: list
 
 def _shown(faults: list[str]) -> str:
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return "; ".join(faults[:_SHOWN]) + more
+    return one_line("; ".join(faults[:_SHOWN])) + more
 
 
 def _faults(state_dict: StateDict, target: Mapping[str, Tensor]) -> list[str]:
@@ -377,10 +398,16 @@ def _faults(state_dict: StateDict, target: Mapping[str, Tensor]) -> list[str]:
         for key, tensor in state_dict.items()
         if key in target and tensor.shape != target[key].shape
     ]
+    integers = [
+        f"{key} is of {str(tensor.dtype).removeprefix('torch.')}"
+        for key, tensor in state_dict.items()
+        if key in target and target[key].is_floating_point() and not tensor.is_floating_point()
+    ]
     return [
         *(f"{key} is missing" for key in missing),
         *(f"{key} is unexpected" for key in unexpected),
         *mismatched,
+        *integers,
     ]
 
 
@@ -397,7 +424,7 @@ def _fits(layout: Layout, original: StateDict, config: ModelConfig) -> bool:
     depth = sum(stage.depth for stage in config.stages())
     projections = sum(key.endswith(".proj.conv.weight") for key in translated)
     head = translated.get("features.conv.weight")
-    if projections != depth or head is None or head.shape[0] != config.head_channels:
+    if projections != depth or head is None or head.shape[:1] != (config.head_channels,):
         return False
     target = {key: tensor for key, tensor in _shapes(config).items() if key not in _HEAD}
     state_dict = {

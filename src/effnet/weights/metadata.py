@@ -9,12 +9,21 @@ from typing import Any
 
 from effnet.models.config import Padding
 from effnet.runtime.errors import UserError
+from effnet.runtime.plain import are_names, check_plain, is_count, is_number, parse_json
 from effnet.weights.history import FORMAT
 
 IMAGENET = "imagenet-1k"
 """Name of ImageNet's list of 1000 classes."""
 
+LARGEST_IMAGE_SIZE = 4096
+"""largest side in pixels of the images that weights may be for, as for `--image-size`"""
+
 _PREPROCESSING_FIELDS = ("image_size", "resize", "interpolation", "mean", "std")
+_LARGEST_RESIZE = 2 * LARGEST_IMAGE_SIZE
+_FARTHEST = 1000.0  # mean and standard deviation from 0 and 1: those for pixels of 0 to 255 are within it
+# Part of the names of files that are written, so it must be no path.
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MOST_CHARACTERS = 10_000_000  # the names of 100,000 classes
 
 
 @dataclass(frozen=True)
@@ -91,12 +100,19 @@ class WeightsMetadata:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "WeightsMetadata":
+    def from_dict(cls, values: object) -> "WeightsMetadata":
         """Return the metadata of a dict from `to_dict`; unknown fields are ignored.
 
         Raises:
-            UserError: a field is missing or of another kind.
+            UserError: no such dict, a field is missing or has a value that can't be used, or a later version wrote it.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f"metadata of weights: a {type(values).__name__} instead of named values")
+        try:
+            check_plain(values, characters=_MOST_CHARACTERS)
+        except UserError as error:
+            raise UserError(f"metadata of weights holds {error}") from None
+        _check_format(values.get("format", 1))
         known = {entry.name for entry in fields(cls)}
         given = {key: value for key, value in values.items() if key in known and key != "format"}
         if missing := {"model", "preprocessing"} - set(given):
@@ -104,6 +120,27 @@ class WeightsMetadata:
         if isinstance(given.get("classes"), list):
             given["classes"] = tuple(given["classes"])
         return cls(**given)
+
+
+def parse_metadata(text: str) -> object:
+    """Return the values in a JSON text of metadata, for `WeightsMetadata.from_dict`.
+
+    Raises:
+        UserError: not JSON, or more than metadata can be.
+    """
+    try:
+        return parse_json(text, characters=_MOST_CHARACTERS)
+    except UserError as error:
+        raise UserError(f"metadata of weights: {error}") from None
+
+
+def _check_format(number: object) -> None:
+    if not is_count(number, 1, 1000):
+        raise UserError("metadata of weights: format has a value that can't be used")
+    if number > FORMAT:  # type: ignore[operator]  # an int
+        raise UserError(
+            f"metadata of weights: of format {number}, this version of effnet reads up to {FORMAT}; update effnet"
+        )
 
 
 def _check(metadata: WeightsMetadata) -> None:
@@ -115,32 +152,50 @@ def _check(metadata: WeightsMetadata) -> None:
         key: tuple(raw[key]) if isinstance(raw[key], list) else raw[key] for key in _PREPROCESSING_FIELDS
     }
     object.__setattr__(metadata, "preprocessing", preprocessing)
-    checks = {
-        "image_size": _is_size(preprocessing["image_size"]),
-        "resize": _is_size(preprocessing["resize"]),
-        "interpolation": preprocessing["interpolation"] in ("nearest", "bilinear", "bicubic", "triangular"),
-        "mean": _is_rgb(preprocessing["mean"]),
-        "std": _is_rgb(preprocessing["std"]) and min(preprocessing["std"]) > 0,
-        "bn_epsilon": isinstance(metadata.bn_epsilon, int | float) and metadata.bn_epsilon > 0,
-        "padding": metadata.padding in ("symmetric", "same"),
-        "class_list": metadata.class_list in (None, IMAGENET),
-        "classes": isinstance(metadata.classes, tuple)
-        and all(isinstance(name, str) for name in metadata.classes),
-        "model": isinstance(metadata.model, str),
-        "sha256": metadata.sha256 is None or bool(re.fullmatch("[0-9a-f]{8,64}", metadata.sha256)),
-    }
+    checks = {**_checks_of_input(preprocessing), **_checks_of_model(metadata)}
     if bad := [name for name, holds in checks.items() if not holds]:
         raise UserError(f"metadata of weights: {bad[0]} has a value that can't be used")
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and value >= 1
+def _checks_of_input(preprocessing: Mapping[str, Any]) -> dict[str, bool]:
+    image_size = preprocessing["image_size"]
+    is_size = is_count(image_size, 1, LARGEST_IMAGE_SIZE)
+    return {
+        "image_size": is_size,
+        "resize": is_size and is_count(preprocessing["resize"], image_size, _LARGEST_RESIZE),
+        "interpolation": preprocessing["interpolation"] in ("nearest", "bilinear", "bicubic", "triangular"),
+        "mean": _is_rgb(preprocessing["mean"], -_FARTHEST, _FARTHEST),
+        "std": _is_rgb(preprocessing["std"], 1 / _FARTHEST, _FARTHEST),
+    }
 
 
-def _is_rgb(value: object) -> bool:
-    return (
-        isinstance(value, tuple) and len(value) == 3 and all(isinstance(part, int | float) for part in value)
-    )
+def _checks_of_model(metadata: WeightsMetadata) -> dict[str, bool]:
+    texts = ("publisher", "name", "source", "licence", "file_name")
+    return {
+        "model": isinstance(metadata.model, str) and bool(_MODEL_NAME.fullmatch(metadata.model)),
+        **{name: _is_shown(getattr(metadata, name)) for name in texts},
+        "size": metadata.size is None or is_count(metadata.size, 0, 1 << 50),
+        "sha256": metadata.sha256 is None or _is_digest(metadata.sha256),
+        "top1": metadata.top1 is None or is_number(metadata.top1, 0, 100),
+        "top5": metadata.top5 is None or is_number(metadata.top5, 0, 100),
+        "bn_epsilon": is_number(metadata.bn_epsilon, 1e-30, 1e3),
+        "padding": metadata.padding in ("symmetric", "same"),
+        "class_list": metadata.class_list in (None, IMAGENET),
+        "classes": isinstance(metadata.classes, tuple) and are_names(metadata.classes),
+    }
+
+
+def _is_rgb(value: object, low: float, high: float) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(is_number(part, low, high) for part in value)
+
+
+def _is_shown(value: object) -> bool:
+    """Return True for a text of one line that a terminal shows as it is."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{8,64}", value))
 
 
 @dataclass(frozen=True)

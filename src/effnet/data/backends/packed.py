@@ -8,7 +8,8 @@ from effnet.data.backends.form import Backend
 from effnet.data.batch import DataSource
 from effnet.data.files import open_files
 from effnet.data.loader import open_loaders
-from effnet.data.packed import INDEX, PackedImages, packed_classes
+from effnet.data.packed import PackedImages, packed_classes
+from effnet.data.packed_index import INDEX
 from effnet.data.request import DataRequest
 from effnet.recipe import Recipe
 

@@ -1,5 +1,7 @@
 """The interface of every engine: a network that is called like a PyTorch module."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -49,6 +51,24 @@ def as_array(images: Tensor) -> npt.NDArray[np.generic]:
     """Return images as engines outside PyTorch take them: a contiguous array."""
     array: npt.NDArray[np.generic] = images.contiguous().cpu().numpy()
     return array
+
+
+def checked_logits(logits: npt.NDArray[np.generic], images: int, path: Path) -> Tensor:
+    """Return an engine's answer as a tensor.
+
+    Args:
+        logits: what it returned.
+        images: images that it was given.
+        path: the file that it runs, for the error.
+
+    Raises:
+        UserError: it is not one row of float32 for each image.
+    """
+    if logits.ndim != 2 or len(logits) != images or logits.dtype != np.float32:
+        raise UserError(
+            f"{path}: returns {logits.dtype} of shape {logits.shape} for {images} images, not a row of logits each"
+        )
+    return torch.from_numpy(logits)
 
 
 def require_fp32(engine: str, precision: str) -> None:

@@ -1,14 +1,19 @@
 """onnxruntime, on an ONNX file."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, read_metadata
+from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, Port, check_ports, read_metadata
 from effnet.export.session import open_session
 from effnet.inference.engines.form import EngineKind, by_onnx
-from effnet.inference.engines.network import Network, as_array, require_fp32
+from effnet.inference.engines.network import Network, as_array, checked_logits, require_fp32
+from effnet.runtime.errors import UserError, one_line
+
+_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 class OnnxRuntimeNetwork(Network):
@@ -30,17 +35,40 @@ class OnnxRuntimeNetwork(Network):
         require_fp32("onnxruntime", precision)
         session = open_session(path, threads=threads, cuda=device.type == "cuda")
         facts = session.get_modelmeta().custom_metadata_map
+        metadata = read_metadata(facts, path)
+        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), metadata, path)
         super().__init__(
-            read_metadata(facts, path),
+            metadata,
             takes_bytes=session.get_inputs()[0].type == "tensor(uint8)",
             precision=facts.get(PRECISION_KEY, precision),
         )
-        self.session = session
+        self.path, self.session = path, session
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images."""
-        (logits,) = self.session.run([OUTPUT], {INPUT: as_array(images)})
-        return torch.from_numpy(logits)
+        """Return the logits of images.
+
+        Raises:
+            UserError: the file's graph fails, or returns something else than logits of these images.
+        """
+        array = as_array(images)
+        try:
+            (logits,) = self.session.run([OUTPUT], {INPUT: array})
+        except (
+            Exception
+        ) as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
+            raise UserError(f"{self.path}: fails on onnxruntime: {one_line(error)}") from None
+        return checked_logits(logits, len(array), self.path)
+
+
+def _ports(nodes: Sequence[Any]) -> list[Port]:
+    return [
+        Port(
+            node.name,
+            _TYPES.get(node.type, node.type),
+            tuple(size if isinstance(size, int) else None for size in node.shape),
+        )
+        for node in nodes
+    ]
 
 
 ENGINE = EngineKind(

@@ -1,20 +1,22 @@
 """OpenVINO on the CPU, on its own files (.xml with .bin) or on ONNX."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from effnet.export.facts import PRECISION_KEY, read_metadata
+from effnet.export.facts import PRECISION_KEY, Port, check_ports, read_metadata
 from effnet.export.openvino import compile_openvino, read_openvino
 from effnet.inference.engines.form import EngineKind, by_onnx
-from effnet.inference.engines.network import Network, as_array
-from effnet.runtime.errors import UserError
+from effnet.inference.engines.network import Network, as_array, checked_logits
+from effnet.runtime.errors import UserError, one_line
 
 # Batch sizes that are kept compiled.
 _COMPILED = 4
+_TYPES = {"f32": "float32", "u8": "uint8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16", "amp": "bf16"}
 
 
@@ -39,19 +41,29 @@ class OpenVinoNetwork(Network):
         if precision not in _HINTS:
             raise UserError(f"--precision {precision}: OpenVINO offers fp32 and bf16")
         model, facts = read_openvino(path)
+        metadata = read_metadata(facts, path)
+        check_ports(_ports(model.inputs), _ports(model.outputs), metadata, path)
         super().__init__(
-            read_metadata(facts, path),
+            metadata,
             takes_bytes=model.input(0).get_element_type().get_type_name() == "u8",
             precision="int8" if facts.get(PRECISION_KEY) == "int8" else precision,
         )
-        self.model = model
+        self.path, self.model = path, model
         self.hint, self.threads = _HINTS[precision], threads
         self._request = functools.lru_cache(_COMPILED)(self._compiled)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images."""
-        request = self._request(len(images))
-        return torch.from_numpy(request.infer({0: as_array(images)}, share_inputs=True)[0].copy())
+        """Return the logits of images.
+
+        Raises:
+            UserError: the file's graph fails, or returns something else than logits of these images.
+        """
+        try:
+            request = self._request(len(images))
+            logits = request.infer({0: as_array(images)}, share_inputs=True)[0].copy()
+        except RuntimeError as error:
+            raise UserError(f"{self.path}: fails on OpenVINO: {one_line(error)}") from None
+        return checked_logits(logits, len(images), self.path)
 
     def _compiled(self, batch_size: int) -> Any:
         model = self.model
@@ -60,6 +72,18 @@ class OpenVinoNetwork(Network):
             _, *image = model.input(0).get_partial_shape()
             model.reshape([batch_size, *image])
         return compile_openvino(model, precision=self.hint, threads=self.threads).create_infer_request()
+
+
+def _ports(nodes: Sequence[Any]) -> list[Port]:
+    """Return what `check_ports` compares; OpenVINO's own files keep names, but not for every node."""
+    return [
+        Port(
+            None,
+            _TYPES.get(node.get_element_type().get_type_name(), "another type"),
+            tuple(size.get_length() if size.is_static else None for size in node.get_partial_shape()),
+        )
+        for node in nodes
+    ]
 
 
 ENGINE = EngineKind(
