@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from effnet.runtime.errors import UserError
+from effnet.runtime.files import write_text
+
 _VARIABLE = "EFFNET_LAUNCHER"
 
 
@@ -62,11 +65,8 @@ class Launcher:
         if restarts or os.getppid() != self.process:
             return False
         try:
-            # Renamed when it is complete: the launcher may read at any time.
-            partial = self.folder / f".{rank}"
-            partial.write_text(json.dumps(ending), encoding="utf-8")
-            partial.replace(self.folder / f"{rank:06d}")
-        except OSError:
+            write_text(self.folder / f"{rank:06d}", json.dumps(ending))
+        except UserError:
             return False
         return True
 
