@@ -159,6 +159,34 @@ _KINDS: dict[str, Callable[[object], bool]] = {
     str(str): lambda value: isinstance(value, str) and len(value) <= _LONGEST_NAME,
     str(bool): lambda value: isinstance(value, bool),
 }
+
+
+def _check_loader(value: object) -> None:
+    _check_plain_mapping(value)
+    assert isinstance(value, Mapping)
+    if not all(is_count(value.get(name), 0, _MOST_STEPS) for name in ("epoch", "step")):
+        raise UserError("holds no position: epoch and step")
+
+
+def _check_in_epoch(value: object) -> None:
+    _check_plain_mapping(value)
+    assert isinstance(value, Mapping)
+    counts = ("batches", "losses", "skipped_steps")
+    if not all(is_count(value.get(name, 0), 0, _MOST_STEPS) for name in counts):
+        raise UserError(f"{', '.join(counts)} are not all counts")
+    if not _is_float(value.get("loss", 0.0)):
+        raise UserError("loss is not a number")
+
+
+def _check_processes(value: object) -> None:
+    if not isinstance(value, list):
+        raise UserError(f"a {type(value).__name__}, not a state of each process")
+    for state in value:
+        if not isinstance(state, Mapping):
+            raise UserError("not a state of each process")
+        _check_loader(state.get("loader"))
+
+
 _CHECKS: dict[str, Callable[[object], None]] = {
     "arch": _check_arch,
     "epoch": _check_count,
@@ -170,7 +198,12 @@ _CHECKS_OF_OURS: dict[str, Callable[[object], None]] = {
     "recipe": _check_recipe,
     "optimizer": _check_optimizer,
     "progress": _check_progress,
-    "loader": _check_plain_mapping,
+    "loader": _check_loader,
+    "processes": _check_processes,
+    "layout": _check_plain_mapping,
+    "in_epoch": _check_in_epoch,
+    "metrics": _check_plain_mapping,
+    "log": _check_plain_mapping,
     "loss_scaler": _check_loss_scaler,
 }
 
