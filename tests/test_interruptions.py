@@ -1,6 +1,7 @@
-"""SIGTERM at random moments of real runs: all end in time, with the documented exit code, and leave no process.
+"""Signals at random moments of real runs: all end in time, with the documented exit code, and leave no process.
 
-Three moments by default; `EFFNET_INTERRUPTIONS=20 pytest -s tests/test_interruptions.py` is the long form.
+Three moments by default, one for each signal; `EFFNET_INTERRUPTIONS=20 pytest -s tests/test_interruptions.py` is the
+long form, twenty times SIGTERM.
 """
 
 import importlib.util
@@ -21,13 +22,43 @@ from tests.waiting import lives
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MOMENTS = int(os.environ.get("EFFNET_INTERRUPTIONS", "3"))
+IMAGES_PER_CLASS = 12  # of the fixture `images`
 QUICK = "--image-size 32 --resize 32 --batch-size 2 --device cpu --print-freq 1 --epochs 1000"
 TRAIN = ("main.py", "--arch", "efficientnet-lite0")
 QUANTIZE = ("quant_main.py", "--arch", "efficientnet-quant-b0", "--from-scratch", "--calib-batches", "3")
 RUNS = [(1, TRAIN, 0), (2, TRAIN, 2), (1, TRAIN, 2), (1, QUANTIZE, 2), (2, QUANTIZE, 0)]
 if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
     RUNS += [(processes, (*TRAIN, "--data-backend", "dali-cpu"), 2) for processes in (1, 2)]
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+NUMBERS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT) if MOMENTS == 3 else (signal.SIGTERM,)
+
+
+def is_starting(_workspace: Path, _steps: int) -> bool:
+    return True
+
+
+def is_preparing(workspace: Path, _steps: int) -> bool:
+    """Images are checked, and a quantized model is calibrated."""
+    return bool(records(workspace, "parameters"))
+
+
+def is_training(workspace: Path, _steps: int) -> bool:
+    return bool(records(workspace, "iteration"))
+
+
+def is_validating(workspace: Path, steps: int) -> bool:
+    """All steps of an epoch are reported, and the epoch is not."""
+    reported = records(workspace, "iteration")
+    finished = len(records(workspace, "epoch"))
+    return bool(reported) and (reported[-1]["epoch"], reported[-1]["step"]) == (finished, steps)
+
+
+def is_writing(workspace: Path, _steps: int) -> bool:
+    return any(path.name.endswith(".pth.tar") for path in workspace.glob(".effnet-*"))
+
+
+PHASES = (is_starting, is_training, is_validating, is_preparing, is_writing)
+PAUSES = {is_starting: 8.0, is_training: 5.0, is_preparing: 1.0, is_validating: 0.2, is_writing: 0.02}
+"""seconds at most from the beginning of a phase to the signal"""
 
 
 def processes_of(workspace: Path) -> list[int]:
@@ -57,14 +88,13 @@ def started(workspace: Path, images: Path, run: int) -> "subprocess.Popen[bytes]
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_a_signal_at_a_random_moment(number: int, images: Path, tmp_path: Path) -> None:
     chance = random.Random(number)
-    sent = signal.SIGTERM if number % 2 == 0 else NUMBERS[number % 3]
+    sent, phase = NUMBERS[number % len(NUMBERS)], PHASES[number % len(PHASES)]
+    steps_per_epoch = 3 * IMAGES_PER_CLASS // (2 * RUNS[number % len(RUNS)][0])
     process = started(tmp_path, images, number)
     try:
-        # Every third run is met before its first step or soon after it, the others while they train.
-        if number % 3:
-            while not records(tmp_path, "iteration") and process.poll() is None:
-                time.sleep(0.02)
-        time.sleep(chance.uniform(1, 12) if number % 3 == 0 else chance.uniform(0, 5))
+        while not phase(tmp_path, steps_per_epoch) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, PAUSES[phase]))
         assert process.poll() is None, (tmp_path / "err").read_text()
         at = time.monotonic()
         process.send_signal(sent)
@@ -74,7 +104,8 @@ def test_a_signal_at_a_random_moment(number: int, images: Path, tmp_path: Path) 
         process.kill()
     err = (tmp_path / "err").read_text()
     steps = records(tmp_path, "iteration")
-    print(f"\n{RUNS[number % len(RUNS)]}: {sent.name} after {len(steps)} steps: {code} in {seconds:.1f} s")
+    told = f"{sent.name} after {len(steps)} steps: {code} in {seconds:.1f} s"
+    print(f"\n{RUNS[number % len(RUNS)]}, {phase.__name__}: {told}")
     assert code in (128 + sent, -sent if not steps else 128 + sent), err
     assert seconds < 10, err
     assert "Traceback" not in err

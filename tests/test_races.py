@@ -17,7 +17,8 @@ from typing import IO
 
 import pytest
 
-from tests.runs import write_images
+from effnet.training.checkpoint import read_checkpoint
+from tests.runs import records, write_images
 from tests.small_disk import left_behind
 from tests.weights.https_server import Publisher, Served, serve
 
@@ -28,7 +29,7 @@ BODY = random.Random(0).randbytes(3_000_000)
 WORKER = """
 import contextlib, json, sys
 from pathlib import Path
-import effnet.data.imagenet, effnet.data.pack, effnet.data.sample
+import effnet.data.imagenet, effnet.data.pack, effnet.data.sample, effnet.training.run
 from effnet.cli import main
 from effnet.weights.download import download
 print("ready", flush=True)
@@ -159,6 +160,43 @@ def test_two_at_once_leave_what_one_leaves(
             worker.start(command(out))
         assert [worker.answer() for worker in workers] == ["0", "0"]
         assert contents(out) == expected
+        assert left_behind(tmp_path) == []
+
+
+TRAINING = (
+    *(
+        "--arch",
+        "efficientnet-lite0",
+        "--image-size",
+        "32",
+        "--resize",
+        "32",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "1",
+    ),
+    *("--workers", "0", "--device", "cpu", "--no-check-images"),
+)
+
+
+@pytest.mark.slow
+def test_of_two_trainings_one_is_refused(
+    inputs: Path, workers: tuple[Worker, Worker], tmp_path: Path
+) -> None:
+    for number in range(RACES):
+        workspace = tmp_path / str(number)
+        for seed, worker in enumerate(workers):
+            flags = ["--workspace", str(workspace), "--seed", str(seed)]
+            worker.start(["effnet", "train", str(inputs / "images"), *TRAINING, *flags])
+        codes = [worker.answer() for worker in workers]
+        assert sorted(codes) == ["0", "2"]
+        seed = codes.index("0")
+        for name in ("checkpoint.pth.tar", "model_best.pth.tar"):
+            assert read_checkpoint(workspace / name)["recipe"]["compute"]["seed"] == seed
+        (parameters,) = records(workspace, "parameters")
+        assert parameters["data"]["recipe"]["compute"]["seed"] == seed
+        assert [record["epoch"] for record in records(workspace, "epoch")] == [0]
         assert left_behind(tmp_path) == []
 
 
