@@ -16,7 +16,7 @@ from effnet.cli import main
 from effnet.data import imagenet
 from effnet.data.imagenet import prepare_imagenet
 from effnet.data.pack import PackSettings, pack
-from effnet.data.packed import INDEX, RECORDS
+from effnet.data.packed_index import INDEX, RECORDS
 from effnet.inference.evaluate import evaluate
 from effnet.quantization.run import quantize
 from effnet.runtime.disk import DiskError

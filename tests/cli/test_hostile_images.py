@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from effnet.cli import main
-from effnet.inference.classify import find_images
+from effnet.inference.images import find_images
 from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, create_model, save_weights
 from tests.hostile_images import gif, jpeg, jpeg_of_scans, noise, png
@@ -152,8 +152,8 @@ def test_an_answer_that_is_not_finite_is_an_error(
 ) -> None:
     model = create_model("efficientnet-lite0", num_classes=2)
     state = model.state_dict()
-    state[next(reversed(state))].fill_(float("nan"))  # the classifier's bias
-    path, image = tmp_path / "nan.safetensors", tmp_path / "it.png"
+    state["classifier.fc.weight"].fill_(3e38)  # finite, as they must be; their sums are not
+    path, image = tmp_path / "huge.safetensors", tmp_path / "it.png"
     metadata = WeightsMetadata("efficientnet-lite0", PREPROCESSING, padding="same", classes=("cat", "dog"))
     save_weights(path, state, metadata)
     noise().save(image)
@@ -169,8 +169,8 @@ def test_metrics_that_are_not_finite_are_strict_json(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = create_model("efficientnet-lite0", num_classes=2).state_dict()
-    state[next(reversed(state))].fill_(float("nan"))
-    path = tmp_path / "nan.safetensors"
+    state["classifier.fc.weight"].fill_(3e38)
+    path = tmp_path / "huge.safetensors"
     metadata = WeightsMetadata("efficientnet-lite0", PREPROCESSING, padding="same", classes=("cat", "dog"))
     save_weights(path, state, metadata)
     command = [

@@ -167,7 +167,7 @@ def test_bad_images_are_left_out_and_listed_once(opened: Opened, tmp_path: Path,
     data = opened(path=tmp_path, workers=workers, batch_size=4, on_bad_image="skip")
     for loader, expected in ((train(data), bad[:2]), (val(data), bad[2:])):
         epochs = [list(loader) for _ in range(2)]
-        assert loader.state_dict() == {"epoch": 2, "step": 0}
+        assert loader.state_dict() == {"epoch": 2, "step": 0, "bad_images": loader.bad_images}
         assert sorted(loader.bad_images) == [str(path) for path in expected]
         assert all(r.startswith("can't be decoded: ") for r in loader.bad_images.values())
         for batches in epochs:
@@ -202,7 +202,7 @@ def test_a_validation_batch_of_bad_images_alone_is_no_batch(opened: Opened, tmp_
     break_images(tmp_path, "val/a/00.jpg", "val/a/01.jpg")
     loader = val(opened(path=tmp_path, batch_size=2, on_bad_image="skip"))
     assert [len(b.targets) for b in loader] == [2, 1]
-    assert loader.state_dict() == {"epoch": 1, "step": 0}
+    assert loader.state_dict() == {"epoch": 1, "step": 0, "bad_images": loader.bad_images}
 
 
 def test_unusual_images_train_and_validate(opened: Opened, tmp_path: Path) -> None:

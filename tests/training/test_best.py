@@ -80,7 +80,7 @@ def test_an_epoch_whose_validation_is_not_finite_is_never_the_best(
     trainer = scripted(tmp_path, monkeypatch)()
     scores = [dict(epoch) for epoch in EPOCHS]
     scores[2]["loss"] = float("nan")  # the best one by top-1
-    monkeypatch.setattr(trainer, "validator", lambda model: scores[trainer.state.progress.epoch])
+    monkeypatch.setattr(trainer, "validator", lambda model, watch: scores[trainer.state.progress.epoch])
     trainer.run()
     assert torch.load(trainer.files.best, weights_only=True)["epoch"] == 4
     assert trainer.state.progress.best_top1 == 25.0
@@ -92,7 +92,7 @@ def test_a_training_whose_last_validation_is_not_finite_ends_with_an_error(
     trainer = scripted(tmp_path, monkeypatch)()
     scores = [dict(epoch) for epoch in EPOCHS]
     scores[3]["loss"] = float("inf")
-    monkeypatch.setattr(trainer, "validator", lambda model: scores[trainer.state.progress.epoch])
+    monkeypatch.setattr(trainer, "validator", lambda model, watch: scores[trainer.state.progress.epoch])
     with pytest.raises(UserError, match="the validation loss of the last epoch is not finite"):
         trainer.run()
     assert torch.load(trainer.files.best, weights_only=True)["epoch"] == 3

@@ -161,9 +161,9 @@ class ComputeSettings:
     precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] | None = None
     """arithmetic: fp32, tf32 (Ampere and newer), or mixed precision in fp16 (loss scaling) or bf16; amp is fp16 on a
     GPU and bf16 on a CPU [default: tf32 on a GPU that has it, else fp32]"""
-    static_loss_scale: float | None = setting(None, above=0, high=2.0**32, metavar="SCALE")
+    static_loss_scale: float | None = setting(None, above=0, high=1e38, metavar="SCALE")
     """fixed loss scale for fp16 [default: dynamic]"""
-    initial_loss_scale: float = setting(128.0, above=0, high=2.0**32, metavar="SCALE")
+    initial_loss_scale: float = setting(128.0, above=0, high=1e38, metavar="SCALE")
     """loss scale at the start of fp16 training, doubled after 100 steps without overflow, halved on overflow"""
     memory_format: Literal["nchw", "nhwc"] = setting("nhwc")
     """layout of images and activations; nhwc is channels-last"""

@@ -193,6 +193,7 @@ class Trainer:
     def _roll_back(self, reason: DivergedError) -> None:
         """Go back to the last good state with a lower learning rate, or raise the error again."""
         self._report.end_epoch()
+        self._flush()
         if self._rollback is None:
             raise reason
         self._rollback.go_back(self.state, reason)
