@@ -52,8 +52,10 @@ def is_validating(workspace: Path, steps: int) -> bool:
     return bool(reported) and (reported[-1]["epoch"], reported[-1]["step"]) == (finished, steps)
 
 
-def is_writing(workspace: Path, _steps: int) -> bool:
-    return any(path.name.endswith(".pth.tar") for path in workspace.glob(".effnet-*"))
+def is_writing(workspace: Path, steps: int) -> bool:
+    return is_training(workspace, steps) and any(
+        path.name.endswith(".pth.tar") for path in workspace.glob(".effnet-*")
+    )
 
 
 PHASES = (is_starting, is_training, is_validating, is_preparing, is_writing)
