@@ -63,7 +63,7 @@ def resolved(recipe: Recipe, world_size: int = 1, num_classes: int = 1000) -> Re
 
 
 def records(workspace: Path, kind: str) -> list[dict[str, Any]]:
-    """Lines of a kind in a run's log; none before it is there."""
+    """Complete lines of a kind in a run's log, which may be still being written; none before it is there."""
     log = workspace / "report.json"
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return [record for record in map(json.loads, lines) if record["type"] == kind]

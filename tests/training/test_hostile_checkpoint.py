@@ -192,8 +192,8 @@ def test_optimizer_state_that_is_none(
 ) -> None:
     held(changed(good, f"optimizer/{FIRST}/square_avg", TENSORS[name](good, FIRST)))
     line = outcome(resume, trainer)
-    if name != "integers":  # which stand for the same numbers
-        assert line is not None
+    # Integers stand for the same numbers, and a mean of squares may overflow.
+    assert (line is None) == (name in ("integers", "one infinity"))
 
 
 WRONG = {

@@ -119,7 +119,7 @@ def _check_optimizer(value: object) -> None:
             raise UserError("not a state by parameter")
         if state:
             check_tensors(state, f"state of {one_line(name)}")
-            check_finite(state, f"state of {one_line(name)}")
+            check_finite(state, f"state of {one_line(name)}", takes_infinity=True)
 
 
 def _check_loss_scaler(value: object) -> None:

@@ -51,18 +51,21 @@ def _flaw(tensor: object) -> str | None:
     return None
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], where: str, *, takes_infinity: bool = False) -> None:
     """Refuse tensors with an element that is NaN or infinite.
 
     Args:
         tensors: what `check_tensors` let pass, in sizes that are known to be a model's.
         where: the file and the entry, for the error.
+        takes_infinity: accept infinite elements: a mean of squared gradients may overflow while the weights are finite.
 
     Raises:
         UserError: there is one; the entry is named.
     """
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not tensor.is_floating_point():
+            continue
+        if bool(tensor.isnan().any()) or not (takes_infinity or bool(tensor.isfinite().all())):
             raise UserError(
                 f"{where}: {key} holds values that are not finite: its training diverged; take an earlier checkpoint"
             )
