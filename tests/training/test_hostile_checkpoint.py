@@ -196,7 +196,7 @@ def test_optimizer_state_that_is_none(
     assert (line is None) == (name in ("integers", "one infinity"))
 
 
-WRONG = {
+WRONG: dict[str, tuple[object, ...]] = {
     "progress/epoch": (-1, 1.5, True, "1", None, 10**30, [1]),
     "progress/step": (-1, "1"),
     "progress/best_value": ("1", [1]),
