@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from effnet.runtime import files
+from effnet.training import checkpoint
 
 
 class SmallDisk:
@@ -102,7 +103,8 @@ def before_writing(
         with original(*paths, **options) as temporary:
             yield temporary
 
-    monkeypatch.setattr(files, "atomic_paths", watched)
+    for module in (files, checkpoint):
+        monkeypatch.setattr(module, "atomic_paths", watched)
     return written
 
 
