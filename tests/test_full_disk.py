@@ -62,7 +62,9 @@ def assert_same(found: object, expected: object, where: str = "") -> None:
     elif isinstance(expected, dict):
         assert isinstance(found, dict), where
         assert found.keys() == expected.keys(), where
-        for name in expected.keys() - {"recipe", "resolved_recipe"}:
+        for name in expected.keys() - {"recipe", "resolved_recipe", "log", "digest"}:
+            if name.endswith(("_ips", "_time")) or "latency" in name:
+                continue
             assert_same(found[name], expected[name], f"{where}.{name}")
     else:
         assert found == expected, where
@@ -88,7 +90,10 @@ def test_a_run_whose_disk_fills_up_is_finished_by_the_next(
     assert str(workspace / name) in message.partition(": can't be written (")[0].split(", ")
     assert message.isprintable()
     assert left_behind(workspace) == []
-    assert read_checkpoint(workspace / LATEST)["epoch"] >= 1
+    if name == BEST:  # written together with the first checkpoint
+        assert not (workspace / LATEST).exists()
+    else:
+        assert read_checkpoint(workspace / LATEST)["epoch"] >= 1
     disk.free()
     train(quick_recipe(workspace, **SETTINGS, resume="auto"), images)
     assert_same(dict(read_checkpoint(workspace / LATEST)), whole)
