@@ -4,7 +4,6 @@ Every run is started as a user starts it, by `multiproc.py` in processes of its 
 number of the last checkpoint and every logged loss and metric, bit for bit.
 """
 
-import json
 import os
 import random
 import shutil
@@ -23,10 +22,12 @@ import torch
 from effnet.data import prepare_sample
 from effnet.data.pack import pack
 from effnet.runtime.errors import UserError
+from effnet.runtime.log import read_records
 from effnet.training.checkpoint import read_checkpoint
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _MARK = "EFFNET_SURVIVAL"
+_LOG = "report.json"
 # Seconds that the processes of a run get to end after one of them was killed.
 _GRACE = 20.0
 _TIME_LIMIT = 900.0
@@ -236,7 +237,7 @@ class Survival:
             raise UserError(
                 f"{self._whole / 'output'}: the run fails without an interruption, exit code {code}"
             )
-        iterations = [record["step"] for record in _log(self._whole) if record["type"] == "iteration"]
+        iterations = [record["step"] for record in read_records(self._whole / _LOG, "iteration")]
         self._steps_per_epoch = -(-max(iterations) // scenario.accumulation)
         self._steps = int(read_checkpoint(self._latest(self._whole))["progress"]["step"])
 
@@ -287,7 +288,7 @@ class Survival:
 
     def _steps_done(self, workspace: Path) -> int:
         """Return the optimizer steps that the log has seen."""
-        iterations = [record for record in _log(workspace) if record["type"] == "iteration"]
+        iterations = read_records(workspace / _LOG, "iteration")
         if not iterations:
             return 0
         last = iterations[-1]
@@ -336,19 +337,13 @@ def _equal(one: object, other: object) -> bool:
 def logged(workspace: Path) -> dict[str, list[Any]]:
     """Return the logged losses, rates and metrics by type, epoch and step; a list, to show a step logged twice."""
     found: dict[str, list[Any]] = {}
-    for record in _log(workspace):
-        if record["type"] in ("iteration", "epoch"):
-            key = f"{record['type']} {record['epoch']} {record['step']}"
+    for kind in ("iteration", "epoch"):
+        for record in read_records(workspace / _LOG, kind):
+            key = f"{kind} {record['epoch']} {record['step']}"
             data = record["data"]
             kept = {name: data[name] for name in sorted(data) if name.split(".")[-1] in _COUNTS_AND_METRICS}
             found.setdefault(key, []).append(kept)
     return found
-
-
-def _log(workspace: Path) -> list[dict[str, Any]]:
-    log = workspace / "report.json"
-    lines = log.read_text().split("\n")[:-1] if log.exists() else []
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def _temporaries(workspace: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """`effnet.fit`: a training by the same engine as the command line, and what is done with its result."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
@@ -20,6 +19,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.run import quantize
 from effnet.recipe.keywords import Settings
 from effnet.runtime.errors import UserError
+from effnet.runtime.log import read_records
 from effnet.training.run import train
 
 _AVERAGED = "weights-ema.safetensors"
@@ -44,6 +44,7 @@ class Run:
         self.workspace = Path(workspace)
         self.data = None if data is None else Path(data)
         self.checkpoint = best_checkpoint(self.workspace)
+        self._log = self.workspace / "report.json"
 
     def __repr__(self) -> str:
         shown = {name: value for name, value in self.metrics.items() if name in ("val.top1", "best_top1")}
@@ -53,19 +54,14 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """Metrics of every epoch, such as `train.loss` and `val.top1`; the first is epoch 0."""
-        return [record["data"] for record in self._records("epoch")]
+        return [record["data"] for record in read_records(self._log, "epoch")]
 
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics of the last epoch, and the summary of the run, such as `best_top1` (percent)."""
-        summaries = [record["data"] for record in self._records("summary")]
+        summaries = [record["data"] for record in read_records(self._log, "summary")]
         of_run = [data for data in summaries if "best_top1" in data] or summaries
         return {**(self.history or [{}])[-1], **(of_run or [{}])[-1]}
-
-    def _records(self, kind: str) -> list[dict[str, Any]]:
-        log = self.workspace / "report.json"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        return [record for record in map(json.loads, lines) if record["type"] == kind]
 
     @cached_property
     def averaged(self) -> bool:

@@ -107,11 +107,9 @@ class Classifier:
         Raises:
             UserError: an argument that names no image, or an image that can't be decoded.
         """
-        answers = []
-        for image, predictions in self.each(named_images(images), topk=topk):
-            if isinstance(predictions, BadImageError):
-                raise UserError(str(predictions))
-            answers.append(Answer(image.name, tuple(predictions)))
+        answers = [
+            Answer(image.name, tuple(self._best(row, topk))) for image, row in self._decoded_rows(images)
+        ]
         return answers[0] if is_single(images) else answers
 
     def probabilities(self, images: ImageLike | Sequence[ImageLike]) -> npt.NDArray[np.float32]:
@@ -123,12 +121,16 @@ class Classifier:
         Raises:
             UserError: as for a call.
         """
-        rows = []
-        for _, row in self._rows(named_images(images)):
+        return np.stack([row for _, row in self._decoded_rows(images)])
+
+    def _decoded_rows(
+        self, images: ImageLike | Sequence[ImageLike]
+    ) -> Iterator[tuple[NamedImage, npt.NDArray[np.float32]]]:
+        """Yield each image with its probabilities; raise `UserError` for one that can't be decoded."""
+        for image, row in self._rows(named_images(images)):
             if isinstance(row, BadImageError):
                 raise UserError(str(row))
-            rows.append(row)
-        return np.stack(rows)
+            yield image, row
 
     def each(
         self, images: Iterable[NamedImage], *, topk: int = 5

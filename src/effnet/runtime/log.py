@@ -1,5 +1,6 @@
 """Log of a run: a JSON log with one object per line, and text or a progress bar on the terminal."""
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -115,3 +116,27 @@ class RunLog:
             with suppress(OSError):  # the terminal may be gone
                 self._progress.stop()
             self._progress = None
+
+
+def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the records of a kind in a log, in order; none without a file.
+
+    A line that is not one JSON object, such as the last one of a run that was killed or still writes, is left out.
+
+    Args:
+        path: the log.
+        kind: one of the types of `RunLog`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [record for record in map(_parsed, lines) if record.get("type") == kind]
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

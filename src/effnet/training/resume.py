@@ -1,13 +1,13 @@
 """Choice of the checkpoint that a run goes on from, and the settings that the run inherits from it."""
 
 import functools
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from effnet.recipe import RunSettings, flatten
 from effnet.runtime.errors import UserError
+from effnet.runtime.log import read_records
 from effnet.training.checkpoint import CheckpointFiles, is_readable, read_checkpoint
 from effnet.weights.files import read_torch_file
 
@@ -80,19 +80,7 @@ def _check_start_from_scratch(run: RunSettings, files: CheckpointFiles, faults: 
 
 def finished_epochs(log: Path) -> int:
     """Return the number of finished epochs that a run's log records; 0 without a log."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return len({line.get("epoch") for line in map(_parsed, lines) if line.get("type") == "epoch"})
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(line)
-    except (ValueError, RecursionError):  # the last line of a run that was killed
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
+    return len({record.get("epoch") for record in read_records(log, "epoch")})
 
 
 def inherited_settings(path: str | Path) -> dict[str, Any]:
