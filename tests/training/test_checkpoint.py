@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from effnet.runtime.errors import UserError
-from effnet.training import checkpoint
 from effnet.training.checkpoint import CheckpointFiles, previous_of, read_checkpoint
 from effnet.training.copies import Copies
 
@@ -164,9 +163,9 @@ def test_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
     files = CheckpointFiles(tmp_path, "c.pth", 0)
     files.save(content(1))
     files.flush()
-    save = checkpoint._save
+    save = torch.save
     with monkeypatch.context() as full:
-        full.setattr(checkpoint, "_save", lambda content, file: save(content, FullDisk()))
+        full.setattr(torch, "save", lambda content, file: save(content, FullDisk()))
         files.save(content(2), is_best=True)
         with pytest.raises(UserError, match=r"c\.pth: can't be written \(No space left on device\)"):
             files.flush() if at == "flush" else files.save(content(3))
