@@ -35,5 +35,5 @@ def test_the_epoch_is_the_trainers_own(
 
 
 def test_too_few_images(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["epoch", *FLAGS.split(), "--steps", "100000"]) == 2
+    assert main(["epoch", *FLAGS.split(), "-b", "64", "--steps", "100000"]) == 2
     assert "give fewer --steps" in capsys.readouterr().err

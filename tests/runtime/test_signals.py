@@ -121,3 +121,14 @@ def test_what_does_not_end_is_ended() -> None:
     )
     assert done.returncode == 143
     assert done.stderr == "stopped by SIGTERM: did not stop within 0.5 s of the signal\n"
+
+
+def test_a_signal_at_the_end_changes_nothing() -> None:
+    done = run(
+        "from effnet import cli\n"
+        "cli.kill_children = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(cli.main(['train', '/nowhere']))\n"
+    )
+    assert done.returncode == 2
+    assert "/nowhere" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

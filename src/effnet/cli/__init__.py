@@ -57,7 +57,7 @@ def _run(arguments: Sequence[str], prog: str | None, signals: Signals) -> int:
         ending = _ending(error, signals)
         if ending is None:
             raise
-        return _end(ending, prog or "effnet")
+        return _end(ending, prog or "effnet", signals)
 
 
 def _ending(error: BaseException, signals: Signals) -> Ending | None:
@@ -78,8 +78,10 @@ def _ending(error: BaseException, signals: Signals) -> Ending | None:
     return None
 
 
-def _end(ending: Ending, prog: str) -> int:
+def _end(ending: Ending, prog: str, signals: Signals) -> int:
     """Report the end of a command and let nothing hold up that of the process; return the exit code."""
+    # `torchrun` sends SIGTERM to the other processes as soon as one has ended, which may be now.
+    signals.end()
     sys.stdout.flush()
     launcher, rank = Launcher.found(), int(os.environ.get("RANK", 0))
     told = launcher is not None and launcher.leave(Ending(ending.code, f"{prog}: {ending.message}"), rank)

@@ -1,9 +1,11 @@
 """A DataLoader that tells in one line what is wrong with its workers, and whose workers end with their parent."""
 
+import atexit
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -75,6 +77,7 @@ class WatchedLoader:
         shared = _places(workers).share_memory_()
         self._places: Places = shared.numpy() if workers else _here
         self._processes: list[Any] = []
+        self._owner = os.getpid()
         self._open = partial(
             DataLoader[Any],
             work,
@@ -102,9 +105,14 @@ class WatchedLoader:
 
     def stop(self) -> None:
         """End the workers at once, whatever they do; the next iteration starts others."""
-        for process in self._processes:
-            process.kill()
+        self.kill()
         self._loader = self._open()
+
+    def kill(self) -> None:
+        """End the workers at once; for the end of this process."""
+        if self._owner == os.getpid():
+            for process in self._processes:
+                process.kill()
 
     def _started(self) -> Iterator[Any]:
         """Start the workers, or take those that run."""
@@ -124,6 +132,11 @@ class WatchedLoader:
         with starting_children(), _kept_child_handler():
             results = iter(self._loader)
         self._processes = [child for child in active_children() if child not in before] or self._processes
+        _with_workers.add(self)
+        # The last one registered is called first: before `multiprocessing` sends SIGTERM, which the workers block, and
+        # waits for their end.
+        atexit.unregister(_kill_workers)
+        atexit.register(_kill_workers)
         return results
 
     def _next(self, results: Iterator[Any]) -> Any:
@@ -180,6 +193,14 @@ class WatchedLoader:
             for worker, index in self._stuck().items()
         ]
         return stuck_message(self._timeout, ", ".join(stuck) or "no worker reads a file")
+
+
+_with_workers: "weakref.WeakSet[WatchedLoader]" = weakref.WeakSet()
+
+
+def _kill_workers() -> None:
+    for loader in tuple(_with_workers):
+        loader.kill()
 
 
 def stuck_message(timeout: float, found: str) -> str:

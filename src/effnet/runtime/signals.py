@@ -80,6 +80,10 @@ class Signals:
         finally:
             self._holds = before
 
+    def end(self) -> None:
+        """Raise nothing from now on: the process ends for a reason of its own, with an exit code of its own."""
+        self._defers = True
+
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, as `signal.signal` calls it."""
         if os.getpid() != self._process or (self.received is not None and not self._waits):
