@@ -132,3 +132,14 @@ def test_a_signal_at_the_end_changes_nothing() -> None:
     assert done.returncode == 2
     assert "/nowhere" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_end_that_is_stuck_is_ended_after_a_signal() -> None:
+    done = run(
+        "with handled_signals(grace=0.5) as signals:\n"
+        "    signals.end()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(20)\n"
+    )
+    assert done.returncode == 143
+    assert done.stderr == "stopped by SIGTERM: did not stop within 0.5 s of the signal\n"

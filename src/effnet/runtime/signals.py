@@ -59,7 +59,7 @@ class Signals:
     def __init__(self, raises: Callable[[int], BaseException] = Interrupted, grace: float = GRACE_S) -> None:
         self.received: int | None = None
         self._raises, self._grace = raises, grace
-        self._defers = self._holds = self._waits = False
+        self._defers = self._holds = self._waits = self._ends = False
         self._process, self._main = os.getpid(), threading.main_thread().ident or 0
 
     @contextmanager
@@ -81,8 +81,8 @@ class Signals:
             self._holds = before
 
     def end(self) -> None:
-        """Raise nothing from now on: the process ends for a reason of its own, with an exit code of its own."""
-        self._defers = True
+        """Raise nothing from now on, as the process ends for a reason of its own; one that is stuck is still ended."""
+        self._ends = True
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, as `signal.signal` calls it."""
@@ -90,8 +90,8 @@ class Signals:
             return
         self.received = self.received or number
         # `watch` calls again while this waits.
-        self._waits = not self._defers and (self._holds or _in_finalizer(frame))
-        if not (self._defers or self._waits):
+        self._waits = not (self._defers or self._ends) and (self._holds or _in_finalizer(frame))
+        if not (self._defers or self._ends or self._waits):
             raise self._raises(self.received)
 
     def watch(self, numbers: int) -> None:
