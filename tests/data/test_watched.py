@@ -74,25 +74,33 @@ def test_a_stuck_read_is_told(workers: int, tmp_path: Path, monkeypatch: pytest.
     assert not any(child.is_alive() for child in started)
 
 
-HOLDS_A_LOADER = """
+KEEPS = """
 import gc
 from multiprocessing import active_children
 from tests.data.test_watched import loader
 gc.disable()
-kept = loader(abs, workers=2, persistent_workers=True)
-print(list(kept), *(child.pid for child in active_children()))
+{}
+print(*(child.pid for child in active_children()))
 """
 
 
-def test_a_program_that_keeps_a_loader_ends() -> None:
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "kept = loader(abs, workers=2, persistent_workers=True); assert list(kept) == [0, 1, 2, 3]",
+        # Such as the traceback of an error keeps it.
+        "kept = loader(abs, workers=2)._iterated()",
+    ],
+    ids=["loader", "iterator of a loader that is gone"],
+)
+def test_a_program_that_keeps_workers_ends(kept: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", HOLDS_A_LOADER]
+    command = [sys.executable, "-c", KEEPS.format(kept)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    *items, first, second = done.stdout.split()
-    assert " ".join(items) == "[0, 1, 2, 3]"
-    assert not lives(int(first))
-    assert not lives(int(second))
+    first, second = map(int, done.stdout.split())
+    assert not lives(first)
+    assert not lives(second)
 
 
 def test_a_slow_worker_is_not_stuck() -> None:

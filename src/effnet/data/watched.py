@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,6 @@ class WatchedLoader:
         shared = _places(workers).share_memory_()
         self._places: Places = shared.numpy() if workers else _here
         self._processes: list[Any] = []
-        self._owner = os.getpid()
         self._open = partial(
             DataLoader[Any],
             work,
@@ -105,14 +105,9 @@ class WatchedLoader:
 
     def stop(self) -> None:
         """End the workers at once, whatever they do; the next iteration starts others."""
-        self.kill()
+        for process in self._processes:
+            process.kill()
         self._loader = self._open()
-
-    def kill(self) -> None:
-        """End the workers at once; for the end of this process."""
-        if self._owner == os.getpid():
-            for process in self._processes:
-                process.kill()
 
     def _started(self) -> Iterator[Any]:
         """Start the workers, or take those that run."""
@@ -132,7 +127,7 @@ class WatchedLoader:
         with starting_children(), _kept_child_handler():
             results = iter(self._loader)
         self._processes = [child for child in active_children() if child not in before] or self._processes
-        _with_workers.add(self)
+        _workers.update(self._processes)
         # The last one registered is called first: before `multiprocessing` sends SIGTERM, which the workers block, and
         # waits for their end.
         atexit.unregister(_kill_workers)
@@ -195,12 +190,14 @@ class WatchedLoader:
         return stuck_message(self._timeout, ", ".join(stuck) or "no worker reads a file")
 
 
-_with_workers: "weakref.WeakSet[WatchedLoader]" = weakref.WeakSet()
+# Of this process, whoever still holds their loader; `multiprocessing` holds those that run.
+_workers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_workers.clear)
 
 
 def _kill_workers() -> None:
-    for loader in tuple(_with_workers):
-        loader.kill()
+    for worker in tuple(_workers):
+        worker.kill()
 
 
 def stuck_message(timeout: float, found: str) -> str:
