@@ -59,11 +59,15 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Versions stay as they are where they still fit; UPGRADE=--upgrade takes the newest.
+UPGRADE ?=
 lock: install
-	echo "# Versions that are tested together: 'make lock' writes this file from pyproject.toml." > requirements.new
+	cp requirements.txt requirements.new
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --all-extras --no-header --no-annotate \
-		--no-emit-index-url pyproject.toml >> requirements.new
-	mv requirements.new requirements.txt
+		--no-emit-index-url $(UPGRADE) --output-file requirements.new pyproject.toml > /dev/null
+	echo "# Versions that are tested together: 'make lock' writes this file from pyproject.toml." > requirements.txt
+	cat requirements.new >> requirements.txt
+	rm requirements.new
 
 clean:
 	rm -rf $(VENV) build dist data/sample runs/sample
