@@ -33,12 +33,13 @@ def test_weight_one_changes_nothing(dtype: torch.dtype) -> None:
     assert targets.argmax(1).tolist() == [2, 0, 1, 1]
 
 
-def test_one_graph_for_all_mixtures() -> None:
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_one_graph_for_all_mixtures(cutmix: float) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = torch.compile(mixup, fullgraph=True, backend="eager")
     images, targets = torch.randn(6, 3, 8, 8), torch.tensor([2, 0, 1, 1, 2, 2])
-    for mix in mixes(steps=3):
+    for mix in mixes(steps=3, cutmix=cutmix):
         torch.testing.assert_close(compiled(images, targets, mix, 3), mixup(images, targets, mix, 3))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
@@ -74,3 +75,48 @@ def test_alpha_zero_mixes_nothing() -> None:
     for mix in mixes(alpha=0.0):
         assert mix.weight.item() == 1.0
         assert mix.partners.tolist() == list(range(6))
+
+
+def test_a_box_is_pasted_and_targets_follow_its_pixels() -> None:
+    images = torch.randn(3, 3, 8, 10).contiguous(memory_format=torch.channels_last)
+    box = torch.tensor([0.25, 0.5, 1.0, 0.8])  # rows 2 to 8, columns 5 to 8
+    mixed, targets = mixup(images, torch.tensor([0, 1, 2]), Mix(torch.tensor(1.0), REVERSED, box), 3)
+    expected = images.clone()
+    expected[:, :, 2:8, 5:8] = images[REVERSED][:, :, 2:8, 5:8]
+    assert torch.equal(mixed, expected)
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    share = 18 / 80
+    torch.testing.assert_close(targets[0], torch.tensor([1 - share, 0, share]))
+    torch.testing.assert_close(targets[1], torch.tensor([0.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("box", [None, torch.tensor([0.1, 0.2, 0.7, 0.9])])
+def test_several_labels_are_mixed_as_one_hot_rows_are(box: torch.Tensor | None) -> None:
+    images, targets = torch.randn(3, 3, 8, 8), torch.tensor([2, 0, 1])
+    mix = Mix(torch.tensor(0.75 if box is None else 1.0), REVERSED, box)
+    rows = torch.nn.functional.one_hot(targets, 4).float()
+    assert all(map(torch.equal, mixup(images, rows, mix, 4), mixup(images, targets, mix, 4)))
+
+
+def test_cutmix_takes_half_of_the_batches_and_all_without_mixup() -> None:
+    both, alone = mixes(alpha=1.0, cutmix=1.0, steps=400), mixes(alpha=0.0, cutmix=1.0, steps=400)
+    pasted = [mix for mix in both if mix.box is not None and mix.box.any()]
+    assert 160 < len(pasted) < 240  # 200 expected, four standard deviations either way
+    assert all(mix.weight == 1 for mix in (*pasted, *alone))
+    assert sum(mix.weight < 1 for mix in both) == 400 - len(pasted)
+    boxes = torch.stack([mix.box for mix in alone if mix.box is not None])
+    assert ((boxes >= 0) & (boxes <= 1)).all()
+    top, left, bottom, right = boxes.T
+    # Uniform share s of the area, whose box of side sqrt(s) loses a quarter of it at each pair of edges: the mean of
+    # s (1 - sqrt(s) / 4)^2 is 1/2 - 1/5 + 1/48.
+    assert abs(((bottom - top) * (right - left)).mean() - 0.3208) < 0.04
+    again = mixes(alpha=0.0, cutmix=1.0, steps=5)
+    assert torch.equal(torch.stack([mix.box for mix in again if mix.box is not None]), boxes[:5])
+
+
+def test_without_cutmix_mixup_draws_what_it_drew_before() -> None:
+    expected = np.random.default_rng((1, 2, 3, 7, 0))  # seed, stream, epoch, step, rank
+    mix = mixes()[7]
+    assert mix.box is None
+    assert mix.weight.item() == np.float32(expected.beta(0.2, 0.2))
+    assert mix.partners.tolist() == expected.permutation(6).tolist()

@@ -32,6 +32,7 @@ REFUSED = [
     ("--freeze backbone", "--freeze backbone needs weights"),
     ("--pretrained --freeze backbone --backbone-lr-factor 0.1", "no effect with --freeze backbone"),
     ("--optimizer sgd --rmsprop-eps 0.1", "--rmsprop-eps 0.1 goes with --optimizer rmsprop"),
+    ("--augmentation none --augmentation-strength 2", "no effect with --augmentation none"),
     ("--warmup 20 --epochs 10", "--warmup 20 is longer than --epochs 10"),
     ("--check-images --on-bad-image skip", "--check-images and --on-bad-image skip"),
     ("--checkpoint-filename model_best.pth.tar", "--checkpoint-filename model_best.pth.tar"),

@@ -122,6 +122,11 @@ def test_synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exact(settings, None, tmp_path, 5)
 
 
+def test_what_is_mixed_and_erased(images: Path, tmp_path: Path) -> None:
+    drawn = {"cutmix": 1.0, "random_erasing": 0.5, "augmentation_strength": 1.5, "epochs": 1}
+    exact(recipe(tmp_path, **drawn, training_only=True), images, tmp_path, 5)
+
+
 def test_dali(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("nvidia.dali", reason="extra dali")
     exact(recipe(tmp_path, data_backend="dali-cpu", epochs=1), images, tmp_path, 5)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from effnet.data.augmentations import AUGMENTATIONS
+from effnet.data.augmentations import AUGMENTATIONS, repeated
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
 from effnet.data.folder import ImageFolder
@@ -50,7 +50,8 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
     for split, of_split in images.items():
         transform: Transform
         if split == "train":
-            augment = AUGMENTATIONS[recipe.data.augmentation].pillow()
+            form = AUGMENTATIONS[recipe.data.augmentation].pillow()
+            augment = repeated(form, recipe.data.augmentation_strength)
             transform = TrainTransform(request.preprocessing, recipe.data, recipe.compute.seed, augment)
         else:
             transform = ValTransform(request.preprocessing)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from effnet.data.augmentations import PillowForm
 from effnet.data.decode import Pixels, Readable, Region
+from effnet.data.erasing import erased
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.randomness import Stream, generator
 from effnet.recipe import DataSettings
@@ -28,7 +29,7 @@ _MAX_ASPECT = 4
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random resized crop (arXiv 1409.4842), horizontal flip, automatic augmentation.
+    """Random resized crop (arXiv 1409.4842), horizontal flip, automatic augmentation, random erasing.
 
     What happens to an image depends on the seed, the epoch and its index alone.
     """
@@ -52,9 +53,9 @@ class TrainTransform:
         pixels = resized(pixels, side, side, self.preprocessing.interpolation)
         if flip:
             pixels = torch.from_numpy(pixels).flip(1).numpy()  # 20 times as fast as NumPy's
-        if self.augment is None:
-            return pixels
-        return np.asarray(self.augment(Image.fromarray(pixels), random))
+        if self.augment is not None:
+            pixels = np.asarray(self.augment(Image.fromarray(pixels), random))
+        return erased(pixels, settings.random_erasing, random)
 
 
 @dataclass(frozen=True)

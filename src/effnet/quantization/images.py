@@ -60,7 +60,7 @@ def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opene
     processes = opened.processes
     place = processes.device, processes.rank, processes.world_size
     # Packed and synthetic sets are read as for training; of what is random, only the crop and the flip remain.
-    plain = recipe.replace({"augmentation": "none", "mixup": 0.0})
+    plain = recipe.replace({"augmentation": "none", "mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0})
     request = DataRequest(
         plain, path or Path(), opened.preprocessing, *place, ("train",), opened.data.classes
     )

@@ -95,6 +95,11 @@ _IDLE = (
     ),
     _Idle("rmsprop_alpha", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
     _Idle("rmsprop_eps", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
+    _Idle(
+        "augmentation_strength",
+        lambda v: v["augmentation"] == "none",
+        "has no effect with --augmentation none; give one",
+    ),
     _Idle("warmup", lambda v: v["warmup"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
     _Idle("freeze_bn", lambda v: v["freeze_bn"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
     _Idle(

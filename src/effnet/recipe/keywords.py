@@ -73,6 +73,9 @@ class Settings(TypedDict, total=False):
     augmentation: AugmentationName
     """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
     autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
+    augmentation_strength: float
+    """times that --augmentation is applied to an image, on average: with 0.5 to every other image, with 1.5 to each
+    once and to every other twice"""
     crop_scale: tuple[float, float]
     """random resized crop: share of the image's area"""
     crop_ratio: tuple[float, float]
@@ -81,6 +84,12 @@ class Settings(TypedDict, total=False):
     """probability of a horizontal flip"""
     mixup: float
     """mix pairs of images by a weight from Beta(ALPHA, ALPHA) (arXiv 1710.09412); 0 for none"""
+    cutmix: float
+    """paste a box of another image, whose share of the area is from Beta(ALPHA, ALPHA), into each image (arXiv
+    1905.04899); 0 for none; with --mixup as well, each batch takes one of the two"""
+    random_erasing: float
+    """probability that a box of a training image is replaced by noise (arXiv 1708.04896); --data-backend pytorch or
+    packed"""
     optimizer: OptimizerName
     """update rule"""
     batch_size: int

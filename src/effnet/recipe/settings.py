@@ -84,6 +84,9 @@ class DataSettings:
     augmentation: AugmentationName = setting("autoaugment")
     """automatic augmentation after crop and flip; autoaugment is the ImageNet policy of NVIDIA's implementation,
     autoaugment-torchvision that of torchvision (arXiv 1805.09501)"""
+    augmentation_strength: float = setting(1.0, low=0, high=10, metavar="X")
+    """times that --augmentation is applied to an image, on average: with 0.5 to every other image, with 1.5 to each
+    once and to every other twice"""
     crop_scale: tuple[float, float] = setting((0.08, 1.0), above=0, high=1, metavar=("LOW HIGH"))
     """random resized crop: share of the image's area"""
     crop_ratio: tuple[float, float] = setting((3 / 4, 4 / 3), above=0, high=1000, metavar=("LOW HIGH"))
@@ -92,6 +95,12 @@ class DataSettings:
     """probability of a horizontal flip"""
     mixup: float = setting(0.2, low=0, high=1000, metavar="ALPHA")
     """mix pairs of images by a weight from Beta(ALPHA, ALPHA) (arXiv 1710.09412); 0 for none"""
+    cutmix: float = setting(0.0, low=0, high=1000, metavar="ALPHA")
+    """paste a box of another image, whose share of the area is from Beta(ALPHA, ALPHA), into each image (arXiv
+    1905.04899); 0 for none; with --mixup as well, each batch takes one of the two"""
+    random_erasing: float = setting(0.0, low=0, high=1, metavar="P")
+    """probability that a box of a training image is replaced by noise (arXiv 1708.04896); --data-backend pytorch or
+    packed"""
 
 
 @dataclass(frozen=True)

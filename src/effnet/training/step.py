@@ -42,7 +42,7 @@ class TrainStep(nn.Module):
         num_classes: logits of the model.
         label_smoothing: share of the target spread over all classes (arXiv 1512.00567).
         precision: the forward pass's arithmetic.
-        mixes: apply mixup; otherwise `mix` is ignored.
+        mixes: apply mixup or CutMix; otherwise `mix` is ignored.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TrainStep(nn.Module):
         Args:
             images: uint8, (N, 3, H, W).
             targets: class indices int64 (N,), or class probabilities (N, num_classes).
-            mix: weight and partners of mixup, on the images' device.
+            mix: mixture of the batch, on the images' device.
 
         Returns:
             Cross entropy, a float32 scalar.

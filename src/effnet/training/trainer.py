@@ -137,7 +137,7 @@ class Trainer:
             num_classes=recipe.model.num_classes,
             label_smoothing=recipe.optimizer.label_smoothing,
             precision=self.precision,
-            mixes=recipe.data.mixup > 0,
+            mixes=recipe.data.mixup > 0 or recipe.data.cutmix > 0,
         ).to(self.processes.device)
         if self.processes.world_size > 1:
             step = self._parallel = data_parallel(
@@ -259,7 +259,7 @@ class Trainer:
 
         Args:
             batch: uint8 images and int64 targets on the device.
-            mix: weight and partners of mixup, on the device; one of `mixes`.
+            mix: mixture of the batch, on the device; one of `mixes`.
             number: position of the batch in the epoch, from 1.
 
         Returns:
@@ -317,6 +317,7 @@ class Trainer:
             steps=self.steps_per_epoch,
             batch_size=self.recipe.optimizer.batch_size,
             device=self.processes.device,
+            cutmix=self.recipe.data.cutmix,
         )
 
     def _lr(self, steps_done: int) -> float:

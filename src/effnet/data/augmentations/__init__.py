@@ -4,10 +4,19 @@ A new one is a module here that makes an `AUGMENTATION`, and its name in `effnet
 """
 
 from effnet.data.augmentations.form import Augmentation, DaliForm, DaliOperation, PillowForm
+from effnet.data.augmentations.strength import repeated, repeated_dali
 from effnet.recipe.choices import AugmentationName
 from effnet.runtime.registry import ModuleRegistry
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "DaliForm", "DaliOperation", "PillowForm"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "DaliForm",
+    "DaliOperation",
+    "PillowForm",
+    "repeated",
+    "repeated_dali",
+]
 
 AUGMENTATIONS: ModuleRegistry[Augmentation] = ModuleRegistry(AugmentationName, __name__, "AUGMENTATION")
 """the registry, by the value of ``--augmentation``"""

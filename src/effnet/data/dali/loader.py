@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from effnet.data.augmentations import AUGMENTATIONS
+from effnet.data.augmentations import AUGMENTATIONS, repeated_dali
 from effnet.data.batch import Batch, DataSource
 from effnet.data.dali.graph import Decoder, Graph, Stages, TrainGraph, ValGraph, prepared
 from effnet.data.dali.library import fn, pipeline_def, types
@@ -38,6 +38,10 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     if decoder == "mixed" and request.device.type != "cuda":
         raise UserError("--data-backend dali-gpu needs a GPU; take dali-cpu")
     path, splits, classes = request.path, request.splits, request.classes
+    if request.recipe.data.random_erasing and "train" in splits:
+        raise UserError(
+            "--random-erasing needs --data-backend pytorch or packed; DALI has no form of it here"
+        )
     if classes is None:
         packed = is_packed(path, splits[0])
         classes = packed_classes(path, splits) if packed else split_classes(path, splits)
@@ -48,7 +52,8 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     for split, images in opened.items():
         graph: Graph
         if split == "train":
-            augment = AUGMENTATIONS[settings.augmentation].dali(request.preprocessing.image_size)
+            form = AUGMENTATIONS[settings.augmentation].dali(request.preprocessing.image_size)
+            augment = repeated_dali(form, settings.augmentation_strength)
             graph = TrainGraph(stages, settings, seed, augment)
         else:
             graph = ValGraph(stages)
