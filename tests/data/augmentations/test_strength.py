@@ -1,4 +1,4 @@
-"""How often an augmentation is applied, in both of its forms."""
+"""Frequency of an augmentation by its strength, in both of its forms."""
 
 import pickle
 
