@@ -36,7 +36,7 @@ def test_yaml_reads_1e_5_as_a_number(tmp_path: Path) -> None:
         ({"arch": None}, "--arch must be of type str, not None"),
         ({"crop_scale": [0.5]}, "--crop-scale takes 2 numbers"),
         ({"crop_scale": [0.9, 0.5]}, "--crop-scale takes the lower number first"),
-        ({"optimizer": "adam"}, "--optimizer must be one of rmsprop, sgd, not 'adam'"),
+        ({"optimizer": "adam"}, "--optimizer must be one of rmsprop, sgd, adamw, not 'adam'"),
         ({"speed": 1}, "unknown setting 'speed'"),
     ],
 )

@@ -3,18 +3,23 @@
 from copy import deepcopy
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
+from effnet.training.freezing import parts_of
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.optimizers import OPTIMIZERS, optimizer_kind
+from effnet.weights import create_model
 
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 LR = 0.05
 DECAY = 0.1
 EPS = 1e-3
+BETAS = (0.8, 0.95)
 
 
 def network() -> nn.Sequential:
@@ -30,6 +35,8 @@ def settings(**changes: object) -> ResolvedOptimizer:
         "optimizer_batch_size": 64,
         "weight_decay": DECAY,
         "rmsprop_eps": EPS,
+        "adamw_betas": BETAS,
+        "adamw_eps": EPS,
         **changes,
     }
     return ResolvedOptimizer(**values)  # type: ignore[arg-type]
@@ -49,6 +56,8 @@ def torch_optimizer(
         {"params": rest, "weight_decay": DECAY},
         {"params": norm, "weight_decay": DECAY if bn_weight_decay else 0},
     ]
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS)
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=nesterov)
     return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=EPS, momentum=0.9)
@@ -56,7 +65,14 @@ def torch_optimizer(
 
 @pytest.mark.parametrize(
     ("kind", "nesterov", "bn_weight_decay"),
-    [("rmsprop", False, False), ("rmsprop", False, True), ("sgd", False, False), ("sgd", True, False)],
+    [
+        ("rmsprop", False, False),
+        ("rmsprop", False, True),
+        ("sgd", False, False),
+        ("sgd", True, False),
+        ("adamw", False, False),
+        ("adamw", False, True),
+    ],
 )
 def test_equals_pytorch(kind: str, nesterov: bool, bn_weight_decay: bool) -> None:
     ours, theirs = network(), network()
@@ -91,7 +107,7 @@ def test_every_optimizer_equals_itself_over_separate_parameters(name: str, momen
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
         state = flat.state_dict().get(parameter, {})
         kept = {key for key, value in optimizer.state[other].items() if value is not None}
-        assert state.keys() == kept - {"step"}
+        assert state.keys() == kept - (set() if OPTIMIZERS[name].depends_on_steps else {"step"})
         for key, value in state.items():
             torch.testing.assert_close(value, optimizer.state[other][key], rtol=1e-5, atol=1e-6)
 
@@ -107,7 +123,7 @@ def test_learning_rate_and_backbone_factor() -> None:
     model.add_module("body", nn.Linear(2, 2))
     model.add_module("classifier", nn.Linear(2, 2))
     plain_sgd = settings(optimizer="sgd", momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.1)
-    flat = FlatOptimizer(model, plain_sgd, model.classifier)
+    flat = FlatOptimizer(model, plain_sgd, [model.get_submodule("classifier")])
     before = deepcopy(model)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -185,3 +201,72 @@ def test_frozen_parameters_are_left_alone() -> None:
     flat.step(NO_SCALING)
     assert torch.equal(model[0].weight, before)
     assert "0.weight" not in flat.state_dict()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("max_norm", [0.05, 1e4])
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_clipped_gradients_are_pytorch_s(kind: str, max_norm: float, scaled: bool) -> None:
+    ours, theirs = network(), network()
+    flat = FlatOptimizer(ours, settings(optimizer=kind, clip_grad=max_norm))
+    optimizer = torch_optimizer(theirs, kind, bn_weight_decay=False, nesterov=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0) if scaled else NO_SCALING
+    for step in range(4):
+        torch.manual_seed(step)
+        x = torch.randn(4, 3, 8, 8)
+        scaler.scale(ours(x).square().mean()).backward()
+        flat.step(scaler)
+        optimizer.zero_grad()
+        theirs(x).square().mean().backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)
+        assert (norm > max_norm) == (max_norm < 1)
+        optimizer.step()
+        if scaled:
+            scaler.update()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_count_is_restored_and_a_skipped_step_not_counted() -> None:
+    model, other = network(), network()
+    flat = FlatOptimizer(model, settings(optimizer="adamw"))
+    for step in range(3):
+        backward(model, step)
+        if step == 1:
+            model[0].weight.grad.fill_(torch.nan)
+        flat.step(NO_SCALING)
+    assert {float(state["step"]) for state in flat.state_dict().values()} == {2.0}
+    other.load_state_dict(model.state_dict())
+    restored = FlatOptimizer(other, settings(optimizer="adamw"))
+    restored.load_state_dict(flat.state_dict())
+    for one, optimizer in ((model, flat), (other, restored)):
+        backward(one, 7)
+        optimizer.step(NO_SCALING)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_learning_rates_fall_towards_the_stem_as_timm_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=5)
+    # timm's groups are blocks; coarse ones are stages.
+    matcher = theirs.group_matcher
+    monkeypatch.setattr(theirs, "group_matcher", lambda coarse: matcher(coarse=True))
+    names = {parameter: name for name, parameter in theirs.named_parameters()}
+    expected = {
+        names[parameter]: group["lr_scale"]
+        for group in param_groups_layer_decay(theirs, weight_decay=0.05, layer_decay=0.7)
+        for parameter in group["params"]
+    }
+    model = create_model("efficientnet-lite0", num_classes=5)
+    flat = FlatOptimizer(model, settings(optimizer="adamw", layer_decay=0.7), parts_of(model))
+    found = {parameter: group.lr_factor for group in flat.groups for parameter in group.names}
+    for parameter, name in {
+        "stem.conv.weight": "conv_stem.weight",
+        "layers.0.block0.depsep.conv.weight": "blocks.0.0.conv_dw.weight",
+        "layers.3.block1.depsep.bn.weight": "blocks.3.1.bn2.weight",
+        "layers.6.block0.depsep.conv.weight": "blocks.6.0.conv_dw.weight",
+        "features.conv.weight": "conv_head.weight",
+        "classifier.fc.weight": "classifier.weight",
+    }.items():
+        assert found[parameter] == pytest.approx(expected[name]), parameter
+    assert len(set(found.values())) == 9

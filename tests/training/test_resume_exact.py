@@ -127,6 +127,11 @@ def test_what_is_mixed_and_erased(images: Path, tmp_path: Path) -> None:
     exact(recipe(tmp_path, **drawn, training_only=True), images, tmp_path, 5)
 
 
+def test_adamw_with_clipping_and_layer_decay(images: Path, tmp_path: Path) -> None:
+    tuned = {"optimizer": "adamw", "clip_grad": 1.0, "layer_decay": 0.8, "adamw_eps": 1e-3}
+    exact(recipe(tmp_path, epochs=1, **tuned), images, tmp_path, 5)
+
+
 def test_dali(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("nvidia.dali", reason="extra dali")
     exact(recipe(tmp_path, data_backend="dali-cpu", epochs=1), images, tmp_path, 5)

@@ -13,7 +13,7 @@ AugmentationName = Literal["none", "autoaugment", "autoaugment-torchvision", "ra
 BackendName = Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"]
 """modules of `effnet.data.backends`"""
 
-OptimizerName = Literal["rmsprop", "sgd"]
+OptimizerName = Literal["rmsprop", "sgd", "adamw"]
 """rows of `effnet.training.optimizers`"""
 
 ScheduleName = Literal["cosine", "linear", "step"]

@@ -93,6 +93,13 @@ _IDLE = (
         lambda v: v["freeze"] == "backbone",
         "has no effect with --freeze backbone; give one",
     ),
+    _Idle(
+        "layer_decay",
+        lambda v: v["freeze"] == "backbone",
+        "has no effect with --freeze backbone; give one",
+    ),
+    _Idle("adamw_betas", lambda v: v["optimizer"] != "adamw", "goes with --optimizer adamw"),
+    _Idle("adamw_eps", lambda v: v["optimizer"] != "adamw", "goes with --optimizer adamw"),
     _Idle("rmsprop_alpha", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
     _Idle("rmsprop_eps", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
     _Idle(
@@ -134,4 +141,6 @@ def _flag(name: str, values: _Values) -> str:
     value, flag = values[name], "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return flag if value else flag.replace("--", "--no-", 1)
+    if isinstance(value, tuple):
+        return f"{flag} {' '.join(map(str, value))}"
     return f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {value}"

@@ -105,6 +105,9 @@ class Settings(TypedDict, total=False):
     Lite) or 0.16 (B4 to B7)]"""
     backbone_lr_factor: float
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
+    layer_decay: float
+    """learning rate of each stage as a factor of that of the next one towards the classifier, from the stem, which
+    has the lowest, to the classifier, which has --lr; 0.7 to 0.9 for fine-tuning"""
     momentum: float
     """momentum of the optimizer, where it has one"""
     nesterov: bool
@@ -117,6 +120,12 @@ class Settings(TypedDict, total=False):
     """RMSprop: decay of the squared gradient's mean"""
     rmsprop_eps: float
     """RMSprop: added to the root of the squared gradient's mean"""
+    adamw_betas: tuple[float, float]
+    """AdamW: decay of the means of the gradient and of its square"""
+    adamw_eps: float
+    """AdamW: added to the root of the squared gradient's mean"""
+    clip_grad: float | None
+    """scale a step's gradients down to this norm, over all parameters, where theirs is larger [default: never]"""
     label_smoothing: float
     """share of the target spread evenly over all classes"""
     use_ema: float | None

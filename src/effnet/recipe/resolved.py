@@ -47,7 +47,7 @@ class ResolvedData(DataSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptimizer(OptimizerSettings):
-    """Optimizer and loss. None is a value of `use_ema` (no average)."""
+    """Optimizer and loss. None is a value of `use_ema` (no average) and `clip_grad` (no clipping)."""
 
     optimizer_batch_size: int = field()
     lr: float = field()

@@ -122,6 +122,9 @@ class OptimizerSettings:
     0.16 (B4 to B7)]"""
     backbone_lr_factor: float = setting(1.0, low=0, high=1000, metavar="FACTOR")
     """learning rate of all but the classifier, as a factor of --lr; below 1 for fine-tuning"""
+    layer_decay: float = setting(1.0, above=0, high=1, metavar="FACTOR")
+    """learning rate of each stage as a factor of that of the next one towards the classifier, from the stem, which has
+    the lowest, to the classifier, which has --lr; 0.7 to 0.9 for fine-tuning"""
     momentum: float = setting(0.9, low=0, below=1)
     """momentum of the optimizer, where it has one"""
     nesterov: bool = False
@@ -134,6 +137,12 @@ class OptimizerSettings:
     """RMSprop: decay of the squared gradient's mean"""
     rmsprop_eps: float = setting(1e-2, above=0, high=1000)
     """RMSprop: added to the root of the squared gradient's mean"""
+    adamw_betas: tuple[float, float] = setting((0.9, 0.999), low=0, below=1, metavar="BETA1 BETA2")
+    """AdamW: decay of the means of the gradient and of its square"""
+    adamw_eps: float = setting(1e-8, above=0, high=1000)
+    """AdamW: added to the root of the squared gradient's mean"""
+    clip_grad: float | None = setting(None, above=0, high=1e30, metavar="NORM")
+    """scale a step's gradients down to this norm, over all parameters, where theirs is larger [default: never]"""
     label_smoothing: float = setting(0.1, low=0, below=1)
     """share of the target spread evenly over all classes"""
     use_ema: float | None = setting(None, above=0, below=1, metavar="DECAY")

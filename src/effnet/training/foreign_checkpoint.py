@@ -117,7 +117,7 @@ def _optimizer_state(
         names = _names_of(group["params"], by_number, parameters, batch_norm)
         for number, name in zip(group["params"], names, strict=True):
             if name in wanted:  # a frozen parameter has no state here
-                found[name] = _state_of(by_number.get(number, {}), name, parameters[name], wanted[name])
+                found[name] = _state_of(by_number.get(number, {}), name, wanted[name])
     if absent := [name for name in wanted if name not in found]:
         raise UserError(
             f"--resume: the checkpoint's optimizer has no state of {absent[0]} and {len(absent) - 1} more; {_REMEDY}"
@@ -171,16 +171,14 @@ def _sizes(state: Iterable[Any]) -> set[int]:
     return {value.numel() for value in state if isinstance(value, Tensor) and value.ndim > 0}
 
 
-def _state_of(
-    state: Mapping[str, Any], name: str, parameter: nn.Parameter, wanted: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _state_of(state: Mapping[str, Any], name: str, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if missing := [kind for kind in wanted if not isinstance(state.get(kind), Tensor)]:
         held = ", ".join(kind for kind, value in state.items() if isinstance(value, Tensor)) or "nothing"
         raise UserError(
             f"--resume: the checkpoint's optimizer holds no {' and no '.join(missing)} of {name}, but {held}; give the "
             f"--optimizer and --momentum that it was trained with, or {_REMEDY}"
         )
-    return {kind: state[kind].reshape(parameter.shape) for kind in wanted}
+    return {kind: state[kind].reshape(tensor.shape) for kind, tensor in wanted.items()}
 
 
 def _batch_norm(model: nn.Module) -> set[str]:

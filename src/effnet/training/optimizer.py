@@ -5,7 +5,7 @@ parameters become views of one flat tensor per group, one of PyTorch's own optim
 updates that tensor, and a step whose gradients are not finite is left out without waiting for the device.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from effnet.training.optimizers import OptimizerKind, optimizer_kind
 
 # On a CPU an update goes over a megabyte at a time, whose operands stay in the cache from one operation to the next.
 _CPU_CHUNK = 1 << 18
+# As in torch.nn.utils.clip_grad_norm_.
+_NORM_EPS = 1e-6
 
 
 class FlatGroup:
@@ -25,7 +27,12 @@ class FlatGroup:
         named: parameters by name; they become views of `flat`.
         weight_decay: of the group.
         lr_factor: times the learning rate.
-        state_names: the optimizer's tensors of a parameter's shape; `state` holds them, laid out as `flat`.
+        kind: the optimizer.
+        settings: its settings.
+
+    Attributes:
+        state: the optimizer's tensors of a parameter's shape, laid out as `flat`.
+        steps: steps taken, float32, one element for each chunk, all equal.
     """
 
     def __init__(
@@ -33,14 +40,20 @@ class FlatGroup:
         named: dict[str, nn.Parameter],
         weight_decay: float,
         lr_factor: float,
-        state_names: tuple[str, ...],
+        kind: OptimizerKind,
+        settings: ResolvedOptimizer,
     ) -> None:
         self.names, self.parameters = list(named), list(named.values())
         self.weight_decay, self.lr_factor = weight_decay, lr_factor
         # In memory order, so that a channels-last kernel stays channels-last.
         self.flat = torch.cat([_memory(parameter) for parameter in self.parameters])
         self.gradient = torch.zeros_like(self.flat)
+        self.kind = kind
+        state_names = kind.state_names(settings)
+        steps_device = self.flat.device if kind.depends_on_steps else "cpu"
         self.state = {name: torch.zeros_like(self.flat) for name in state_names}
+        # Of each chunk: PyTorch's optimizers count for each of their parameters.
+        self.steps = torch.zeros(len(self.flat.split(self._chunk_size)), device=steps_device)
         self._gradient_views = self.views(self.gradient)
         for parameter, view in zip(self.parameters, self.views(self.flat), strict=True):
             parameter.data = view
@@ -55,19 +68,36 @@ class FlatGroup:
 
     def chunks(self) -> dict[nn.Parameter, dict[str, Tensor]]:
         """Return the parts of `flat` that PyTorch's optimizer updates, each with its gradient and its `state`."""
-        size = _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
-        states = [dict(zip(self.state, parts, strict=True)) for parts in zip(*self._split(size), strict=True)]
+        split = {name: state.split(self._chunk_size) for name, state in self.state.items()}
+        if self.kind.counts_steps:
+            split["step"] = self.steps.unbind()
         chunks = {}
         for index, (part, gradient) in enumerate(
-            zip(self.flat.split(size), self.gradient.split(size), strict=True)
+            zip(self.flat.split(self._chunk_size), self.gradient.split(self._chunk_size), strict=True)
         ):
             chunk = nn.Parameter(part)
             chunk.grad = gradient
-            chunks[chunk] = states[index] if states else {}
+            chunks[chunk] = {name: parts[index] for name, parts in split.items()}
         return chunks
 
-    def _split(self, size: int) -> list[tuple[Tensor, ...]]:
-        return [state.split(size) for state in self.state.values()]
+    @property
+    def _chunk_size(self) -> int:
+        return _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that a step changes, apart from a count of steps that changes nothing else."""
+        return [self.flat, *self.state.values(), *([self.steps] if self.kind.depends_on_steps else [])]
+
+    def state_of_parameters(self) -> dict[str, dict[str, Tensor]]:
+        """Return the state of each parameter by name, as views."""
+        views = {kind: self.views(flat) for kind, flat in self.state.items()}
+        if self.kind.depends_on_steps:
+            views["step"] = [self.steps[0]] * len(self.names)
+        return {
+            name: {kind: of_all[index] for kind, of_all in views.items()}
+            for index, name in enumerate(self.names)
+            if views
+        }
 
     def gather_gradients(self) -> None:
         """Copy the parameters' gradients into the flat one and release them."""
@@ -86,15 +116,17 @@ class FlatOptimizer:
     Args:
         model: model on its device.
         settings: optimizer, learning rate and weight decay.
-        classifier: part of the model whose parameters have the full learning rate; the others have it times
-            `settings.backbone_lr_factor`. None applies the factor to all.
+        parts: parts of the model from the classifier down. The first has the full learning rate, the others have it
+            times `settings.backbone_lr_factor` and, for each part that lies above, `settings.layer_decay`. What is in
+            none of them counts as below the last.
     """
 
     def __init__(
-        self, model: nn.Module, settings: ResolvedOptimizer, classifier: nn.Module | None = None
+        self, model: nn.Module, settings: ResolvedOptimizer, parts: Sequence[nn.Module] = ()
     ) -> None:
         kind = optimizer_kind(settings)
-        self.groups = _flatten(model, settings, classifier, kind.state_names(settings))
+        self._max_norm = settings.clip_grad
+        self.groups = _flatten(model, settings, parts, kind)
         self._optimizer = _build(kind, self.groups, settings)
 
     def set_lr(self, lr: float) -> None:
@@ -116,6 +148,8 @@ class FlatOptimizer:
             scaler.unscale_(self._optimizer)
         # A sum is finite only if every element is; if the sum itself overflows, the step is useless as well.
         finite = torch.stack([group.gradient.sum() for group in self.groups]).isfinite().all()
+        if self._max_norm is not None:
+            _clip([group.gradient for group in self.groups], self._max_norm)
         if finite.device.type == "cpu":
             if finite:
                 self._optimizer.step()
@@ -130,9 +164,7 @@ class FlatOptimizer:
         """Return the state by the model's parameter names: {name: {"square_avg": ..., "momentum_buffer": ...}}."""
         state: dict[str, dict[str, Tensor]] = {}
         for group in self.groups:
-            for kind, flat in group.state.items():
-                for name, view in zip(group.names, group.views(flat), strict=True):
-                    state.setdefault(name, {})[kind] = view
+            state |= group.state_of_parameters()
         return state
 
     @torch.no_grad()
@@ -150,9 +182,19 @@ class FlatOptimizer:
         for name, kinds in ours.items():
             for kind, view in kinds.items():
                 view.copy_(state[name][kind])
+        for group in self.groups:
+            group.steps.fill_(group.steps[0])
 
     def _tensors(self) -> list[Tensor]:
-        return [tensor for group in self.groups for tensor in (group.flat, *group.state.values())]
+        return [tensor for group in self.groups for tensor in group.tensors()]
+
+
+def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Scale gradients to a norm where theirs is larger, without waiting for the device."""
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in gradients]))
+    factor = (max_norm / (norm + _NORM_EPS)).clamp(max=1.0)
+    for part in gradients:
+        part.mul_(factor)
 
 
 def _shapes(state: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, torch.Size]]:
@@ -172,25 +214,29 @@ def _build(
     # PyTorch makes the state in the first step; one that is left out needs it before.
     for of_group in chunks:
         for chunk, state in of_group.items():
-            optimizer.state[chunk] = {**state, **({"step": torch.zeros(())} if kind.counts_steps else {})}
+            optimizer.state[chunk] = state
     return optimizer
 
 
 def _flatten(
     model: nn.Module,
     settings: ResolvedOptimizer,
-    classifier: nn.Module | None,
-    state_names: tuple[str, ...],
+    parts: Sequence[nn.Module],
+    kind: OptimizerKind,
 ) -> list[FlatGroup]:
-    head = set() if classifier is None else set(classifier.parameters())
+    depths = {parameter: depth for depth, part in enumerate(parts) for parameter in part.parameters()}
     members: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     undecayed = set() if settings.bn_weight_decay else set(batch_norm_parameters(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else settings.weight_decay
-            factor = 1.0 if parameter in head else settings.backbone_lr_factor
+            factor = _lr_factor(depths.get(parameter, max(1, len(parts))), settings)
             members.setdefault((decay, factor), {})[name] = parameter
-    return [FlatGroup(named, decay, factor, state_names) for (decay, factor), named in members.items()]
+    return [FlatGroup(named, decay, factor, kind, settings) for (decay, factor), named in members.items()]
+
+
+def _lr_factor(depth: int, settings: ResolvedOptimizer) -> float:
+    return settings.layer_decay**depth * (settings.backbone_lr_factor if depth else 1.0)
 
 
 def _memory(parameter: nn.Parameter) -> Tensor:

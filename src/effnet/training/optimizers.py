@@ -1,9 +1,7 @@
 """Optimizers, one row each.
 
 A new one is a row here and its name in `effnet.recipe.choices.OptimizerName`. It must update each element from that
-element, its gradient and its state alone, since parameters are concatenated (`effnet.training.optimizer`). A checkpoint
-holds tensors of the parameters' shapes: an update that depends on the number of steps, such as Adam's bias correction,
-starts from step 0 when a training is resumed.
+element, its gradient and its state alone, since parameters are concatenated (`effnet.training.optimizer`).
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +30,8 @@ class OptimizerKind:
         states: its tensors of a parameter's shape, which start as zeros.
         momentum_states: further ones, kept with ``--momentum`` above 0 only.
         counts_steps: its state holds a step count.
+        depends_on_steps: its update depends on that count, which a checkpoint then holds; it takes `capturable`, with
+            which the count lies on the GPU.
     """
 
     name: str
@@ -41,6 +41,7 @@ class OptimizerKind:
     states: tuple[str, ...] = ()
     momentum_states: tuple[str, ...] = ()
     counts_steps: bool = False
+    depends_on_steps: bool = False
 
     def state_names(self, settings: OptimizerSettings) -> tuple[str, ...]:
         """Return the names of the tensors of a parameter's shape."""
@@ -54,9 +55,11 @@ class OptimizerKind:
         Args:
             groups: groups of parameters with their `lr` and `weight_decay`, as PyTorch's optimizers take them.
             settings: the settings.
-            foreach: one kernel for each operation, over all parameters of a group.
+            foreach: one kernel for each operation, over all parameters of a group, as on a GPU.
         """
         arguments = {argument: getattr(settings, name) for name, argument in self.settings.items()}
+        if self.depends_on_steps:
+            arguments["capturable"] = foreach
         return self.create(groups, foreach=foreach, **arguments)
 
 
@@ -77,6 +80,15 @@ OPTIMIZERS = registry(
         torch.optim.SGD,
         settings={"momentum": "momentum", "nesterov": "nesterov"},
         momentum_states=("momentum_buffer",),
+    ),
+    OptimizerKind(
+        "adamw",
+        "AdamW (arXiv 1711.05101): Adam with decoupled weight decay",
+        torch.optim.AdamW,
+        settings={"adamw_betas": "betas", "adamw_eps": "eps"},
+        states=("exp_avg", "exp_avg_sq"),
+        counts_steps=True,
+        depends_on_steps=True,
     ),
 )
 

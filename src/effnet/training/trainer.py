@@ -22,6 +22,7 @@ from effnet.training.divergence import DivergedError, Divergence, check_validati
 from effnet.training.ema import ModelEMA
 from effnet.training.evidence import EvidenceFinder
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state, with_our_names
+from effnet.training.freezing import parts_of
 from effnet.training.generators import StepGenerators
 from effnet.training.in_epoch import InEpoch
 from effnet.training.moments import Moments
@@ -91,7 +92,7 @@ class Trainer:
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
-        optimizer = FlatOptimizer(model, recipe.optimizer, model.get_classifier())
+        optimizer = FlatOptimizer(model, recipe.optimizer, parts_of(model))
         self.step = self._build_step()
         self._buffers = StepBuffers(model)
         # The average starts after the processes have taken over the first one's weights.
