@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from effnet.runtime import progress
 from effnet.runtime.log import RunLog
 
 
@@ -59,3 +63,22 @@ def test_without_a_file(tmp_path: Path) -> None:
     assert RunLog(None).position() == {"bytes": 0, "crc32": 0}
     with RunLog(tmp_path / "new.json", append=True, after={"bytes": 0, "crc32": 0}) as log:
         assert not log.goes_on
+
+
+def test_a_quiet_log_is_only_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (True, False):
+        with RunLog(tmp_path / "report.json", quiet=quiet) as log:
+            log.print("a line")
+            log.iteration({"train.loss": 1.0, "train.lr": 0.1}, epoch=0, step=1, steps=2)
+        assert len((tmp_path / "report.json").read_text().splitlines()) == 1
+        assert bool(capsys.readouterr().out) is not quiet
+
+
+@pytest.mark.filterwarnings("ignore:install .ipywidgets.")  # there is no notebook to draw it in
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_shows_a_bar_if_it_can(monkeypatch: pytest.MonkeyPatch, widgets: bool) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda name: object() if widgets else None)
+    with RunLog(None) as log:
+        log._console = Console(force_jupyter=True)
+        log.begin_epoch(0, 2, 10)
+        assert (log._progress is not None) is widgets

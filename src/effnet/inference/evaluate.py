@@ -63,7 +63,8 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
         opened = _open(recipe, path, processes)
         matrix = ConfusionMatrix(opened.data.classes, processes.device) if _wants_matrix(recipe) else None
         metrics = _validate(opened, matrix)
-        with RunLog(workspace / recipe.run.report_file, append=True, is_main=processes.is_main) as log:
+        log_path, quiet = workspace / recipe.run.report_file, recipe.run.quiet and not as_json
+        with RunLog(log_path, append=True, is_main=processes.is_main, quiet=quiet) as log:
             log.record("parameters", {"recipe": opened.recipe.to_dict()})
             log.record("summary", metrics)
             if opened.data.val is not None and (left_out := processes.merge(opened.data.val.bad_images)):

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from effnet.data.decode import EncodedImage, Pixels, Readable, rgb_pixels
+from effnet.data.decode import EncodedImage, Readable
 from effnet.data.folder import IMAGE_SUFFIXES
 from effnet.data.limits import MAX_PIXELS
 from effnet.data.packed import RawImage
+from effnet.data.pixels import of_array, of_pillow, of_tensor
 from effnet.runtime.errors import UserError
 
 ImageLike: TypeAlias = Union[str, "PathLike[str]", Image.Image, npt.NDArray[Any], torch.Tensor]
@@ -74,13 +75,13 @@ def _each(images: Any, max_pixels: int) -> Iterator[NamedImage]:
             for path in find_images([fspath(images)])
         )
     elif isinstance(images, Image.Image):
-        yield NamedImage("", partial(_of_pillow, images))
+        yield NamedImage("", partial(_opened, images))
     elif isinstance(images, np.ndarray):
         arrays = images if images.ndim == 4 else [images]
-        yield from (NamedImage("", partial(RawImage, _of_array(array))) for array in arrays)
+        yield from (NamedImage("", partial(RawImage, of_array(array))) for array in arrays)
     elif isinstance(images, torch.Tensor):
         tensors = images if images.ndim == 4 else [images]
-        yield from (NamedImage("", partial(RawImage, _of_tensor(tensor))) for tensor in tensors)
+        yield from (NamedImage("", partial(RawImage, of_tensor(tensor))) for tensor in tensors)
     elif isinstance(images, list | tuple):
         for image in images:
             yield from _each(image, max_pixels)
@@ -90,36 +91,8 @@ def _each(images: Any, max_pixels: int) -> Iterator[NamedImage]:
         )
 
 
-def _of_pillow(image: Image.Image) -> Readable:
-    upright = ImageOps.exif_transpose(image)
-    upright.load()
-    return RawImage(rgb_pixels(upright))
-
-
-def _of_array(array: npt.NDArray[Any]) -> Pixels:
-    if array.dtype != np.uint8:
-        raise UserError(f"an array of {array.dtype}; images are arrays of uint8, 0 to 255")
-    pixels = array[..., None] if array.ndim == 2 else array
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
-        raise UserError(
-            f"an array of shape {array.shape}; images have (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-        )
-    return np.ascontiguousarray(np.broadcast_to(pixels[..., :3], (*pixels.shape[:2], 3)))
-
-
-def _of_tensor(tensor: torch.Tensor) -> Pixels:
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or 0 in tensor.shape:
-        raise UserError(
-            f"a tensor of shape {tuple(tensor.shape)}; images have (1, H, W), (3, H, W) or (N, 3, H, W)"
-        )
-    pixels = tensor.detach().cpu()
-    if pixels.is_floating_point():
-        if not bool(((pixels >= 0) & (pixels <= 1)).all()):
-            raise UserError("a tensor of floats outside 0 to 1; pass images before their normalisation")
-        pixels = (pixels * 255).round().to(torch.uint8)
-    if pixels.dtype != torch.uint8:
-        raise UserError(f"a tensor of {pixels.dtype}; images are uint8, or floats from 0 to 1")
-    return np.ascontiguousarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
+def _opened(image: Image.Image) -> Readable:
+    return RawImage(of_pillow(image))
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:

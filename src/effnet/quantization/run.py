@@ -111,7 +111,9 @@ def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, flo
         one_writer(workspace, processes),
     ):
         opened = open_run(recipe, path, processes, ("val",), build=build)
-        with RunLog(workspace / recipe.run.report_file, is_main=processes.is_main) as log:
+        with RunLog(
+            workspace / recipe.run.report_file, is_main=processes.is_main, quiet=recipe.run.quiet
+        ) as log:
             announce(opened, log)
             metrics = _prepare(path, opened, log)
             if recipe.quantization.sensitivity:

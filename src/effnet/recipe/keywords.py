@@ -229,6 +229,8 @@ class Settings(TypedDict, total=False):
     """try for this long to write a checkpoint that the disk does not take, before the run ends"""
     print_freq: int
     """steps between two lines of progress, the only points at which training waits for the device"""
+    quiet: bool
+    """print warnings and errors only; the log in the workspace holds the rest"""
     engine: Literal["auto", EngineName] | None
     """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is
     for, torch for weights]"""

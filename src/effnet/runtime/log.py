@@ -13,7 +13,7 @@ from rich.console import Console
 
 from effnet.runtime.disk import DISK_ERRORS, DiskError
 from effnet.runtime.lines import LineFile
-from effnet.runtime.progress import ProgressBar
+from effnet.runtime.progress import ProgressBar, in_notebook
 from effnet.runtime.text import printable, to_json
 
 
@@ -29,6 +29,7 @@ class RunLog:
         append: add to an existing file instead of replacing it. A torn last line is cut off.
         is_main: whether this process writes.
         after: position of the same log, of which what follows is cut off: the run writes it again.
+        quiet: print nothing; the file is written all the same.
 
     Raises:
         DiskError: the file can't be opened; at the end of the `with` block, lines are lost.
@@ -41,8 +42,9 @@ class RunLog:
         append: bool = False,
         is_main: bool = True,
         after: Mapping[str, int] | None = None,
+        quiet: bool = False,
     ) -> None:
-        self._is_main = is_main
+        self._shows = is_main and not quiet
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress: ProgressBar | None = None
         self._file: LineFile | None = None
@@ -72,7 +74,7 @@ class RunLog:
 
     def print(self, line: str) -> None:
         """Print a line on the terminal; what the terminal would obey in it is escaped."""
-        if self._is_main:
+        if self._shows:
             try:
                 # Markup would swallow brackets in file names, and a name such as :cat: is no picture.
                 self._console.print(printable(line), markup=False, emoji=False)
@@ -89,8 +91,8 @@ class RunLog:
             self._file.write(to_json(line))
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
-        """Start a progress bar for an epoch's steps, on a terminal."""
-        if self._is_main and sys.stdout.isatty():
+        """Start a progress bar for an epoch's steps, on a terminal and in a notebook."""
+        if self._shows and (sys.stdout.isatty() or in_notebook(self._console)):
             self._progress = ProgressBar(f"epoch {epoch + 1}/{epochs}", steps, console=self._console)
             self._progress.start()
 

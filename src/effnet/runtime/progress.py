@@ -1,6 +1,7 @@
-"""Progress bars on a terminal."""
+"""Progress bars on a terminal and in a notebook."""
 
 import sys
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ProgressBar:
-    """A bar that is drawn inside a `with` block, if there is a terminal to draw it on.
+    """A bar that is drawn inside a `with` block, if there is a terminal or a notebook to draw it on.
 
     Args:
         description: the work, shown before the bar.
@@ -35,7 +36,7 @@ class ProgressBar:
         console: "Console | None" = None,
     ) -> None:
         self._bar: Progress | None = None
-        if show and (sys.stderr.isatty() if console is None else console.is_terminal):
+        if show and (sys.stderr.isatty() if console is None else is_drawn(console)):
             self._bar = _bar(in_bytes, console)
             self._task = self._bar.add_task(printable(description), total=total, completed=done, state="")
 
@@ -78,6 +79,16 @@ class ProgressBar:
             if description is not None:
                 fields["description"] = printable(description)
             self._bar.update(self._task, completed=done, **fields)
+
+
+def is_drawn(console: "Console") -> bool:
+    """Return True if a bar can be drawn on a console."""
+    return console.is_terminal or in_notebook(console)
+
+
+def in_notebook(console: "Console") -> bool:
+    """Return True in a notebook that can draw a bar, for which rich needs ipywidgets."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def _bar(in_bytes: bool, console: "Console | None") -> "Progress":

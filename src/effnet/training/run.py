@@ -91,6 +91,7 @@ def _open_log(path: Path, opened: Opened) -> RunLog:
         append=checkpoint is not None,
         is_main=opened.processes.is_main,
         after=None if checkpoint is None else checkpoint.get("log"),
+        quiet=opened.recipe.run.quiet,
     )
 
 
