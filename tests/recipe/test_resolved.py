@@ -122,6 +122,8 @@ NONE_IS_A_VALUE = {
     "pretrained_source",
     "pretrained_from_file",
     "class_map",
+    "progressive_sizes",
+    "clip_grad",
     "use_ema",
     "early_stopping_patience",
     "static_loss_scale",

@@ -122,6 +122,7 @@ def test_synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exact(settings, None, tmp_path, 5)
 
 
+@pytest.mark.slow
 def test_what_is_mixed_and_erased(images: Path, tmp_path: Path) -> None:
     drawn = {"cutmix": 1.0, "random_erasing": 0.5, "augmentation_strength": 1.5, "epochs": 1}
     exact(recipe(tmp_path, **drawn, training_only=True), images, tmp_path, 5)
@@ -130,6 +131,15 @@ def test_what_is_mixed_and_erased(images: Path, tmp_path: Path) -> None:
 def test_adamw_with_clipping_and_layer_decay(images: Path, tmp_path: Path) -> None:
     tuned = {"optimizer": "adamw", "clip_grad": 1.0, "layer_decay": 0.8, "adamw_eps": 1e-3}
     exact(recipe(tmp_path, epochs=1, **tuned), images, tmp_path, 5)
+
+
+# Epoch 1 at 32 px, epoch 2 at 64 px, in which the run is interrupted.
+@pytest.mark.slow
+def test_images_that_grow(images: Path, tmp_path: Path) -> None:
+    sizes = {"image_size": 64, "progressive_sizes": 32, "batch_size": 12, "workers": 1}
+    exact(recipe(tmp_path, **sizes, recompute=True, training_only=True), images, tmp_path, 5)
+    pixels = [line["data"] for line in records(tmp_path / "parts", "event") if "pixels" in line["data"]]
+    assert pixels == [{"event": "image size", "pixels": side} for side in (32, 64)]
 
 
 def test_dali(images: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.data.request import DataRequest
 from effnet.data.sample import prepare_sample
 from effnet.recipe import Recipe
+from effnet.runtime.errors import UserError
 
 __all__ = [
     "BACKENDS",
@@ -40,7 +41,16 @@ def open_data(request: DataRequest) -> DataSource:
             ``val/`` that ``train/`` lacks, or fewer training images than a global batch has. Iterating raises it
             for an image that can't be decoded.
     """
-    return BACKENDS[request.recipe.data.data_backend].open(request)
+    backend = BACKENDS[request.recipe.data.data_backend]
+    if (
+        request.recipe.data.progressive_sizes is not None
+        and not backend.resizes
+        and "train" in request.splits
+    ):
+        raise UserError(
+            f"--progressive-sizes needs --data-backend pytorch or packed; {backend.name} has images of one size"
+        )
+    return backend.open(request)
 
 
 def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("train", "val")) -> list[str]:

@@ -15,6 +15,7 @@ from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
+from effnet.data.sizes import Sizes, training_sizes
 from effnet.data.transforms import TrainTransform, ValTransform
 from effnet.data.watched import WatchedLoader, reading
 from effnet.runtime.errors import UserError
@@ -46,16 +47,20 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
     """Return loaders of the splits in `images`, in place of the request's own."""
     tell_decoder()
     recipe, side = request.recipe, request.preprocessing.image_size
+    sizes = training_sizes(recipe, side)
     loaders: dict[str, ImageLoader] = {}
     for split, of_split in images.items():
         transform: Transform
         if split == "train":
             form = AUGMENTATIONS[recipe.data.augmentation].pillow()
             augment = repeated(form, recipe.data.augmentation_strength)
-            transform = TrainTransform(request.preprocessing, recipe.data, recipe.compute.seed, augment)
+            transform = TrainTransform(
+                request.preprocessing, recipe.data, recipe.compute.seed, augment, sizes
+            )
         else:
             transform = ValTransform(request.preprocessing)
-        work = _Work(of_split, transform, side, recipe.data.on_bad_image, split == "train")
+        of_epoch = sizes if split == "train" else Sizes(side, side, 1)
+        work = _Work(of_split, transform, of_epoch, recipe.data.on_bad_image, split == "train")
         loaders[split] = ImageLoader(work, request.order(split, len(of_split)), request)
     return DataSource(
         list(classes), loaders.get("train"), loaders.get("val"), folders_of(images), names_of(images)
@@ -88,9 +93,9 @@ class _Work(Dataset[Any]):
     """
 
     def __init__(
-        self, images: Images, transform: Transform, side: int, on_bad_image: str, full: bool
+        self, images: Images, transform: Transform, sizes: Sizes, on_bad_image: str, full: bool
     ) -> None:
-        self.images, self.transform, self.side = images, transform, side
+        self.images, self.transform, self.sizes = images, transform, sizes
         self.skip_bad = on_bad_image == "skip"
         self.full = full
         """keep a batch's size, by repeating an image in the place of a bad one"""
@@ -103,7 +108,8 @@ class _Work(Dataset[Any]):
             return error
 
     def _prepared(self, epoch: int, indices: Indices, note: Callable[[int], None]) -> _Prepared:
-        pixels = torch.empty((len(indices), self.side, self.side, 3), dtype=torch.uint8)
+        side = self.sizes.at(epoch)
+        pixels = torch.empty((len(indices), side, side, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
             pixels.share_memory_()  # written where the training process will read it
         rows, bad = pixels.numpy(), {}

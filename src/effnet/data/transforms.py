@@ -18,6 +18,7 @@ from effnet.data.decode import Pixels, Readable, Region
 from effnet.data.erasing import erased
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.randomness import Stream, generator
+from effnet.data.sizes import Sizes
 from effnet.recipe import DataSettings
 
 # Decoding at reduced size leaves this many times the side that the resize then needs, so that validation stays
@@ -38,15 +39,18 @@ class TrainTransform:
     settings: DataSettings
     seed: int
     augment: PillowForm | None
+    sizes: Sizes | None = None
+    """sides of the images by epoch; None for the preprocessing's in all"""
 
     def __call__(self, image: Readable, epoch: int, index: int) -> Pixels:
-        """Pixels (image_size, image_size, 3).
+        """Pixels (side, side, 3), where the side is that of the epoch.
 
         Raises:
             BadImageError: the image can't be decoded.
         """
         random = generator(Stream.SAMPLE, self.seed, epoch, index)
-        settings, side = self.settings, self.preprocessing.image_size
+        settings = self.settings
+        side = self.preprocessing.image_size if self.sizes is None else self.sizes.at(epoch)
         region = crop_box(image.height, image.width, settings.crop_scale, settings.crop_ratio, random)
         flip = random.random() < settings.hflip
         pixels = image.crop(region, enough=side)

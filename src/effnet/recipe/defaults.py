@@ -19,6 +19,7 @@ from effnet.recipe.settings import (
     OptimizerSettings,
     ScheduleSettings,
 )
+from effnet.runtime.errors import UserError
 
 # NVIDIA's README states learning rates for steps of 4096 images.
 REFERENCE_BATCH_SIZE = 4096
@@ -58,7 +59,15 @@ def complete_model(given: ModelSettings, facts: Facts) -> ResolvedModel:
 
 
 def complete_data(given: DataSettings, image_size: int, facts: Facts) -> ResolvedData:
-    """Fill in the input settings of NVIDIA's README for an image size in pixels, and the machine's workers."""
+    """Fill in the input settings of NVIDIA's README for an image size in pixels, and the machine's workers.
+
+    Raises:
+        UserError: the first size of progressive ones is the largest.
+    """
+    if given.progressive_sizes is not None and given.progressive_sizes > image_size:
+        raise UserError(
+            f"--progressive-sizes {given.progressive_sizes} is above --image-size {image_size}; give a smaller one"
+        )
     return ResolvedData(
         **_kept(given, ResolvedData),
         workers=facts.workers if given.workers is None else given.workers,

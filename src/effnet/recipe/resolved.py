@@ -38,7 +38,7 @@ class ResolvedModel(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedData(DataSettings):
-    """Data and augmentation. None is a value of `class_map` (no file)."""
+    """Data and augmentation. None is a value of `class_map` (no file) and `progressive_sizes` (one size)."""
 
     workers: int = field()
     interpolation: Interpolation = field()

@@ -79,6 +79,9 @@ class DataSettings:
     interpolation: Interpolation | None = None
     """interpolation of every resize; triangular is DALI's name for the antialiased bilinear that every backend has
     [default: the pretrained weights', else bicubic]"""
+    progressive_sizes: int | None = setting(None, low=32, high=4096, metavar="LOW")
+    """side of the training images in the first epoch, in pixels; it grows with the epochs to --image-size, in multiples
+    of 32 (arXiv 2104.00298); --data-backend pytorch or packed [default: --image-size in all]"""
     resize: int | None = setting(None, low=32, high=8192, metavar="PIXELS")
     """shorter side of validation images before the centre crop [default: --image-size + 32, at most 8/7 of it]"""
     augmentation: AugmentationName = setting("autoaugment")
@@ -189,6 +192,9 @@ class ComputeSettings:
     """compile the training step with torch.compile"""
     cuda_graphs: Literal["auto", "on", "off"] = setting("auto")
     """replay compiled steps as CUDA graphs; auto does so in a run of one process"""
+    recompute: bool = False
+    """keep no activations within a block for the backward pass, which computes them again: less memory, a third more
+    time, the same results (arXiv 1604.06174)"""
     kernels: Literal["auto", "triton", "torch"] = setting("auto")
     """depthwise convolutions in training: PyTorch's (torch), this project's Triton kernels, or whatever is faster:
     measured on a GPU for each shape at the first start, known for a CPU"""

@@ -31,21 +31,31 @@ def takes_cuda_graphs(compute: ComputeSettings, device: torch.device, world_size
     return possible and compute.cuda_graphs != "off" and (compute.cuda_graphs == "on" or world_size == 1)
 
 
-def compiled(step: nn.Module, *, cuda_graphs: bool) -> nn.Module:
+def compiled(step: nn.Module, *, cuda_graphs: bool, sizes: int = 1) -> nn.Module:
     """Return `step`, to be compiled at its first call; the code is cached for later runs in `cache_dir`.
 
     Where that can't be written, it is cached in PyTorch's own folder.
+
+    Args:
+        step: the training step.
+        cuda_graphs: replay it as a CUDA graph.
+        sizes: sizes of image that it will see, for each of which it is compiled again.
     """
+    if sizes > 1:
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, limit + sizes)
     if torch.are_deterministic_algorithms_enabled():
         torch._inductor.config.deterministic = True  # kernels chosen without measuring them
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ and (folder := writable_cache("compiled")) is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    made: nn.Module = torch.compile(step, mode="reduce-overhead" if cuda_graphs else None)  # type: ignore[assignment]
+    made: nn.Module = torch.compile(
+        step, mode="reduce-overhead" if cuda_graphs else None, dynamic=False if sizes > 1 else None
+    )  # type: ignore[assignment]
     return made
 
 
 class Recompilations:
-    """Count of compilations after the first; there should be none, as shapes do not change."""
+    """Count of compilations after the first; there should be none unless the size of the images changes."""
 
     def __init__(self) -> None:
         self._seen: int | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from effnet.data import Loader
+from effnet.data.sizes import Sizes
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
 from effnet.training.compilation import Recompilations
@@ -39,6 +40,14 @@ class Reporter:
     def begin_epoch(self, epoch: int) -> None:
         """Show the progress of an epoch, counted from 0, until `end_epoch`."""
         self.log.begin_epoch(epoch, self._epochs, self._steps)
+
+    def image_size(self, epoch: int, sizes: Sizes) -> None:
+        """Report the size of the images of an epoch, unless it is that of all."""
+        if sizes.low == sizes.high:
+            return
+        side = sizes.at(epoch)
+        self.log.print(f"epoch {epoch + 1}: training images of {side} px")
+        self.log.record("event", {"event": "image size", "pixels": side}, epoch=epoch)
 
     def end_epoch(self) -> None:
         """End what `begin_epoch` began."""

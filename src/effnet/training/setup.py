@@ -22,6 +22,7 @@ from effnet.training.build import build_model, metadata_of, preprocessing_of, wo
 from effnet.training.class_map import read_class_map
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.origin import Origin, find_origin
+from effnet.training.recompute import recompute_blocks
 from effnet.training.sync_bn import with_sync_batch_norm
 from effnet.training.validate import Validator
 from effnet.weights import Build, WeightsMetadata
@@ -163,6 +164,8 @@ def _build(
         with_sync_batch_norm(model)
     if trains:
         accelerate(model, workload_of(recipe), kernels_of(recipe.compute, processes.device))
+        if recipe.compute.recompute:
+            recompute_blocks(model)
     return model
 
 

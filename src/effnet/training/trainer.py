@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effnet.data import Batch
 from effnet.data.mixup import Mix, epoch_mixes
+from effnet.data.sizes import training_sizes
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import data_parallel
 from effnet.runtime.signals import Interrupted, Signals
@@ -76,6 +77,7 @@ class Trainer:
         self.accumulation = recipe.optimizer.accumulation(self.processes.world_size)
         self.steps_per_epoch = min(len(loader), recipe.run.prof or len(loader))
         self.files = files
+        self._sizes = training_sizes(recipe)
         self._moments = moments or Moments(self.processes, Signals(), None)
         self._generators = StepGenerators(self.processes.device, recipe.compute.seed, self.processes.rank)
         self._report = Reporter(
@@ -144,7 +146,9 @@ class Trainer:
             step = self._parallel = data_parallel(
                 step, bucket_size=recipe.compute.bucket_size, accumulates=self.accumulation > 1
             )
-        return compiled(step, cuda_graphs=self._cuda_graphs) if recipe.compute.compile else step
+        if not recipe.compute.compile:
+            return step
+        return compiled(step, cuda_graphs=self._cuda_graphs, sizes=len(self._sizes.all()))
 
     def run(self) -> dict[str, float]:
         """Train until the epochs of this run are done, and return the metrics of the last epoch.
@@ -217,6 +221,8 @@ class Trainer:
         done = state.in_epoch
         state.buffers_differ = self.processes.world_size > 1
         self._report.begin_epoch(epoch)
+        if not done.batches and (epoch == 0 or self._sizes.at(epoch) != self._sizes.at(epoch - 1)):
+            self._report.image_size(epoch, self._sizes)
         mixes = self.mixes(epoch)
         rates = Rates(self.processes.device, self.processes.world_size)
         for batch in rates.over(self._batches()):

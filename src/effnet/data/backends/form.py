@@ -34,5 +34,7 @@ class Backend:
     """returns the class names of a data set without opening its images"""
     reads_folders: bool = True
     """a folder of class folders can be opened with it"""
+    resizes: bool = False
+    """images of any side can be asked of it in each epoch (``--progressive-sizes``)"""
     reads_path: bool = True
     """it reads the path; otherwise none has to be given"""

@@ -48,4 +48,5 @@ BACKEND = Backend(
     open_packed,
     find_classes=_find_classes,
     reads_folders=False,
+    resizes=True,
 )

@@ -21,4 +21,5 @@ BACKEND = Backend(
     "pytorch",
     "Folders of images, decoded by Pillow in the worker processes of PyTorch's DataLoader",
     open_pytorch,
+    resizes=True,
 )
