@@ -49,6 +49,10 @@ def _starts_fresh(values: _Values) -> bool:
     return not (values["pretrained"] or values["pretrained_from_file"] or values["resume"])
 
 
+def _trains_classifier_alone(values: _Values) -> bool:
+    return values["freeze"] == "backbone" and values["unfreeze_every"] is None
+
+
 _CONTRADICTIONS = (
     _Contradiction("resume", "pretrained", lambda v: _names_checkpoint(v) and v["pretrained"]),
     _Contradiction(
@@ -73,6 +77,8 @@ _CONTRADICTIONS = (
 )
 
 _FOR_EVALUATION = "is for evaluation; give --evaluate, or `effnet evaluate`"
+_FOR_WEIGHTS = "needs weights; give --pretrained, --pretrained-from-file or --resume"
+_FOR_BACKBONE = "has no effect with --freeze backbone; give one"
 _FOR_FP16 = "needs --precision fp16 or amp"
 
 _IDLE = (
@@ -85,19 +91,13 @@ _IDLE = (
     _Idle("pretrained_source", lambda v: not v["pretrained"], "needs --pretrained"),
     _Idle(
         "freeze",
-        lambda v: v["freeze"] == "backbone" and _starts_fresh(v),
-        "needs weights; give --pretrained, --pretrained-from-file or --resume",
+        lambda v: v["freeze"] != "none" and _starts_fresh(v),
+        _FOR_WEIGHTS,
     ),
-    _Idle(
-        "backbone_lr_factor",
-        lambda v: v["freeze"] == "backbone",
-        "has no effect with --freeze backbone; give one",
-    ),
-    _Idle(
-        "layer_decay",
-        lambda v: v["freeze"] == "backbone",
-        "has no effect with --freeze backbone; give one",
-    ),
+    _Idle("bn_statistics", lambda v: v["bn_statistics"] == "weights" and _starts_fresh(v), _FOR_WEIGHTS),
+    _Idle("unfreeze_every", lambda v: v["freeze"] == "none", "needs --freeze"),
+    _Idle("backbone_lr_factor", _trains_classifier_alone, _FOR_BACKBONE),
+    _Idle("layer_decay", _trains_classifier_alone, _FOR_BACKBONE),
     _Idle("adamw_betas", lambda v: v["optimizer"] != "adamw", "goes with --optimizer adamw"),
     _Idle("adamw_eps", lambda v: v["optimizer"] != "adamw", "goes with --optimizer adamw"),
     _Idle("rmsprop_alpha", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),

@@ -81,6 +81,8 @@ def range_of(leaf: Field[Any]) -> Range:
 def _converted(leaf: Field[Any], kind: Any, value: Any) -> Any:
     flag = flag_name(leaf)
     if typing.get_origin(kind) is Literal:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # as YAML reads a name that is a number
         if value not in typing.get_args(kind):
             raise UserError(f"{flag} must be one of {', '.join(typing.get_args(kind))}, not {shown(value)}")
         return value

@@ -43,8 +43,15 @@ class Settings(TypedDict, total=False):
     any]"""
     pretrained_from_file: str | None
     """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
-    freeze: Literal["none", "backbone"]
-    """part of the model that keeps its weights; `backbone` trains the classifier alone"""
+    freeze: Literal["none", "stem", "1", "2", "3", "4", "5", "6", "7", "backbone"]
+    """part of the model that keeps its weights, from the image on: the stem, the stem with this many stages, or all
+    but the classifier (`backbone`)"""
+    unfreeze_every: int | None
+    """after each EPOCHS epochs train one more of the parts that --freeze holds, the nearest to the classifier
+    first; the head goes with the last stage [default: never]"""
+    bn_statistics: Literal["batch", "weights"]
+    """BatchNorm in training: normalise by the batch's statistics, or by those that the weights bring along, which
+    then stay; `weights` suits small sets and small batches"""
     data_backend: BackendName
     """input pipeline"""
     class_map: str | None

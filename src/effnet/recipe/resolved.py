@@ -26,7 +26,11 @@ Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedModel(ModelSettings):
-    """Model. None is a value of `pretrained_source` (any publisher) and `pretrained_from_file` (no file)."""
+    """Model.
+
+    None is a value of `pretrained_source` (any publisher), `pretrained_from_file` (no file) and `unfreeze_every`
+    (never).
+    """
 
     num_classes: int = field()
     image_size: int = field()

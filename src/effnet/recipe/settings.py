@@ -48,8 +48,15 @@ class ModelSettings:
     """publisher whose weights --pretrained takes, one that `effnet models` lists [default: the first that has any]"""
     pretrained_from_file: str | None = setting(None, metavar="FILE")
     """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
-    freeze: Literal["none", "backbone"] = setting("none")
-    """part of the model that keeps its weights; `backbone` trains the classifier alone"""
+    freeze: Literal["none", "stem", "1", "2", "3", "4", "5", "6", "7", "backbone"] = setting("none")
+    """part of the model that keeps its weights, from the image on: the stem, the stem with this many stages, or all but
+    the classifier (`backbone`)"""
+    unfreeze_every: int | None = setting(None, low=1, high=1_000_000, metavar="EPOCHS")
+    """after each EPOCHS epochs train one more of the parts that --freeze holds, the nearest to the classifier first;
+    the head goes with the last stage [default: never]"""
+    bn_statistics: Literal["batch", "weights"] = setting("batch")
+    """BatchNorm in training: normalise by the batch's statistics, or by those that the weights bring along, which then
+    stay; `weights` suits small sets and small batches"""
 
 
 @dataclass(frozen=True)

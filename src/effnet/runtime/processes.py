@@ -109,7 +109,9 @@ class Processes:
             dist.barrier()
 
 
-def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> DistributedDataParallel:
+def data_parallel(
+    step: nn.Module, *, bucket_size: float, accumulates: bool, starts: bool = True
+) -> DistributedDataParallel:
     """Wrap a step so that gradients are averaged over the processes, bucket by bucket, during the backward pass.
 
     Args:
@@ -117,6 +119,7 @@ def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> 
         bucket_size: megabytes in a bucket. Reducing the last bucket can't overlap with the backward pass, and PyTorch's
             default of 25 MB would hold all gradients of a small model.
         accumulates: some backward passes skip the reduction (`no_sync`), which a static graph does not allow.
+        starts: take over the first process's weights and statistics.
 
     Returns:
         The wrapped step.
@@ -130,6 +133,7 @@ def data_parallel(step: nn.Module, *, bucket_size: float, accumulates: bool) -> 
         bucket_cap_mb=bucket_size,
         gradient_as_bucket_view=True,
         static_graph=not accumulates,
+        init_sync=starts,
     )
 
 

@@ -11,6 +11,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import AUTOCAST_DTYPES
+from effnet.training.freezing import freeze, held_parts
 from effnet.training.origin import Origin
 from effnet.weights import IMAGENET, Build, WeightsMetadata, class_list, create_model, load_model
 
@@ -61,9 +62,9 @@ def build_model(
             build=build,
             **overrides,
         )
-    if settings.freeze == "backbone":
-        model.requires_grad_(False)
-        model.get_classifier().requires_grad_(True)
+    held = held_parts(model, settings)
+    if held and settings.unfreeze_every is None:
+        freeze(model, held)
     layout = torch.channels_last if recipe.compute.memory_format == "nhwc" else torch.contiguous_format
     return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -92,7 +93,7 @@ def workload_of(recipe: ResolvedRecipe) -> Workload:
         AUTOCAST_DTYPES.get(compute.precision),
         compute.compile,
         channels_last=compute.memory_format == "nhwc",
-        batch_statistics=recipe.model.freeze == "none",
+        batch_statistics=recipe.model.freeze == "none" and recipe.model.bn_statistics == "batch",
     )
 
 

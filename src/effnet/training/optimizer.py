@@ -84,6 +84,16 @@ class FlatGroup:
     def _chunk_size(self) -> int:
         return _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
 
+    @property
+    def trains(self) -> bool:
+        """True if the parameters require gradients."""
+        return self.parameters[0].requires_grad
+
+    def follow(self, chunks: Sequence[nn.Parameter]) -> None:
+        """Give the parts of `flat` their gradients if the parameters require them; the others are left alone."""
+        for chunk, gradient in zip(chunks, self.gradient.split(self._chunk_size), strict=True):
+            chunk.grad = gradient if self.trains else None
+
     def tensors(self) -> list[Tensor]:
         """Return the tensors that a step changes, apart from a count of steps that changes nothing else."""
         return [self.flat, *self.state.values(), *([self.steps] if self.kind.depends_on_steps else [])]
@@ -119,20 +129,30 @@ class FlatOptimizer:
         parts: parts of the model from the classifier down. The first has the full learning rate, the others have it
             times `settings.backbone_lr_factor` and, for each part that lies above, `settings.layer_decay`. What is in
             none of them counts as below the last.
+        held: parts whose parameters require gradients at times only; see `follow`.
     """
 
     def __init__(
-        self, model: nn.Module, settings: ResolvedOptimizer, parts: Sequence[nn.Module] = ()
+        self,
+        model: nn.Module,
+        settings: ResolvedOptimizer,
+        parts: Sequence[nn.Module] = (),
+        held: Sequence[nn.Module] = (),
     ) -> None:
         kind = optimizer_kind(settings)
         self._max_norm = settings.clip_grad
-        self.groups = _flatten(model, settings, parts, kind)
+        self.groups = _flatten(model, settings, parts, held, kind)
         self._optimizer = _build(kind, self.groups, settings)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, which each group scales by its factor."""
         for group, options in zip(self.groups, self._optimizer.param_groups, strict=True):
             options["lr"] = lr * group.lr_factor
+
+    def follow(self) -> None:
+        """Update from now on the parameters that require gradients now; all of a part of `held` must or must not."""
+        for group, options in zip(self.groups, self._optimizer.param_groups, strict=True):
+            group.follow(options["params"])
 
     def step(self, scaler: torch.amp.GradScaler) -> Tensor:
         """Update the parameters from their gradients, unless one is not finite; then change nothing.
@@ -142,14 +162,15 @@ class FlatOptimizer:
         Returns:
             True if the step was taken, a bool scalar on the device.
         """
-        for group in self.groups:
+        groups = [group for group in self.groups if group.trains]
+        for group in groups:
             group.gather_gradients()
         if scaler.is_enabled():
             scaler.unscale_(self._optimizer)
         # A sum is finite only if every element is; if the sum itself overflows, the step is useless as well.
-        finite = torch.stack([group.gradient.sum() for group in self.groups]).isfinite().all()
+        finite = torch.stack([group.gradient.sum() for group in groups]).isfinite().all()
         if self._max_norm is not None:
-            _clip([group.gradient for group in self.groups], self._max_norm)
+            _clip([group.gradient for group in groups], self._max_norm)
         if finite.device.type == "cpu":
             if finite:
                 self._optimizer.step()
@@ -222,17 +243,20 @@ def _flatten(
     model: nn.Module,
     settings: ResolvedOptimizer,
     parts: Sequence[nn.Module],
+    held: Sequence[nn.Module],
     kind: OptimizerKind,
 ) -> list[FlatGroup]:
     depths = {parameter: depth for depth, part in enumerate(parts) for parameter in part.parameters()}
-    members: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
+    at_times = {parameter: number for number, part in enumerate(held) for parameter in part.parameters()}
+    members: dict[tuple[float, float, int], dict[str, nn.Parameter]] = {}
     undecayed = set() if settings.bn_weight_decay else set(batch_norm_parameters(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else settings.weight_decay
             factor = _lr_factor(depths.get(parameter, max(1, len(parts))), settings)
-            members.setdefault((decay, factor), {})[name] = parameter
-    return [FlatGroup(named, decay, factor, kind, settings) for (decay, factor), named in members.items()]
+            key = decay, factor, at_times.get(parameter, -1)
+            members.setdefault(key, {})[name] = parameter
+    return [FlatGroup(named, decay, factor, kind, settings) for (decay, factor, _), named in members.items()]
 
 
 def _lr_factor(depth: int, settings: ResolvedOptimizer) -> float:

@@ -23,7 +23,7 @@ from effnet.training.divergence import DivergedError, Divergence, check_validati
 from effnet.training.ema import ModelEMA
 from effnet.training.evidence import EvidenceFinder
 from effnet.training.foreign_checkpoint import describe, is_foreign, training_state, with_our_names
-from effnet.training.freezing import parts_of
+from effnet.training.freezing import freeze, frozen_parts, held_parts, parts_of, set_modes
 from effnet.training.generators import StepGenerators
 from effnet.training.in_epoch import InEpoch
 from effnet.training.moments import Moments
@@ -94,8 +94,12 @@ class Trainer:
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
-        optimizer = FlatOptimizer(model, recipe.optimizer, parts_of(model))
-        self.step = self._build_step()
+        held = [] if recipe.model.unfreeze_every is None else held_parts(model, recipe.model)
+        optimizer = FlatOptimizer(model, recipe.optimizer, parts_of(model), held)
+        if held:
+            freeze(model, frozen_parts(model, recipe.model, epoch=0))
+            optimizer.follow()
+        self.step = self._build_step(starts=True)
         self._buffers = StepBuffers(model)
         # The average starts after the processes have taken over the first one's weights.
         ema = None if recipe.optimizer.use_ema is None else ModelEMA(model, recipe.optimizer.use_ema)
@@ -104,16 +108,18 @@ class Trainer:
             model, ema, optimizer, self.precision, loader, self.best, self.processes, self._layout()
         )
 
-        # A sum of two is the same in any order.
-        if self._parallel is not None and self.processes.world_size > 2:
-            self._settle_buckets(self._parallel)
+        self._settle_buckets()
 
-    def _settle_buckets(self, parallel: DistributedDataParallel) -> None:
+    def _settle_buckets(self) -> None:
         """Run the steps after which DistributedDataParallel has sorted the gradients into buckets; drop the results.
 
         The order in which the processes' gradients are summed, and so the last bit of a sum, depends on its place in a
         bucket. Without this the first steps of a resumed run would differ from those of an uninterrupted one.
         """
+        parallel = self._parallel
+        # A sum of two is the same in any order.
+        if parallel is None or self.processes.world_size <= 2:
+            return
         buffers = {name: buffer.clone() for name, buffer in parallel.named_buffers()}
         batch = empty_batch(self.recipe, self.processes.device)
         self.step.train()
@@ -132,7 +138,7 @@ class Trainer:
             "batches in an epoch": self.steps_per_epoch,
         }
 
-    def _build_step(self) -> nn.Module:
+    def _build_step(self, *, starts: bool) -> nn.Module:
         recipe = self.recipe
         step: nn.Module = TrainStep(
             self.opened.model,
@@ -144,7 +150,7 @@ class Trainer:
         ).to(self.processes.device)
         if self.processes.world_size > 1:
             step = self._parallel = data_parallel(
-                step, bucket_size=recipe.compute.bucket_size, accumulates=self.accumulation > 1
+                step, bucket_size=recipe.compute.bucket_size, accumulates=self.accumulation > 1, starts=starts
             )
         if not recipe.compute.compile:
             return step
@@ -246,16 +252,21 @@ class Trainer:
         return done.metrics
 
     def _train_mode(self) -> None:
+        model, epoch = self.state.model, self.state.progress.epoch
+        if self.recipe.model.unfreeze_every is not None:
+            self._unfreeze()
         self.step.train()
+        set_modes(model, self.recipe, epoch)
+
+    def _unfreeze(self) -> None:
+        """Freeze the parts that are to be frozen in this epoch, and no others."""
         model = self.state.model
-        if self.recipe.model.freeze == "backbone":
-            # A frozen backbone's BatchNorm keeps its statistics, and dropping its blocks would teach nothing.
-            model.eval()
-            model.classifier.train()
-        if self.state.progress.epoch >= self.recipe.schedule.epochs - self.recipe.quantization.freeze_bn:
-            for module in model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        if freeze(model, frozen_parts(model, self.recipe.model, self.state.progress.epoch)):
+            self.state.optimizer.follow()
+            # DistributedDataParallel expects gradients of the parameters that required them when it was made.
+            self._parallel = None
+            self.step = self._build_step(starts=False)
+            self._settle_buckets()
 
     def _batches(self) -> Iterator[Batch]:
         # Only a run to its end takes the loader on to the next epoch; --prof is not resumed.
