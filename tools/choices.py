@@ -11,6 +11,7 @@ from typing import Any
 from effnet.cli.export import FORMATS
 from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.backends import BACKENDS
+from effnet.data.sampling import SAMPLERS
 from effnet.inference.engines import ENGINES, EngineKind
 from effnet.quantization.placement import PLACEMENT, Row
 from effnet.quantization.targets import TARGETS
@@ -18,12 +19,15 @@ from effnet.recipe.choices import (
     AugmentationName,
     BackendName,
     EngineName,
+    LossName,
     MetricName,
     OptimizerName,
+    SamplerName,
     ScheduleName,
     TargetName,
 )
 from effnet.runtime.registry import Named
+from effnet.training.losses import LOSSES
 from effnet.training.metrics import METRICS
 from effnet.training.optimizers import OPTIMIZERS
 from effnet.training.schedule import SCHEDULES
@@ -102,6 +106,15 @@ def kinds() -> list[Kind]:
             "It follows crop and flip, and its effect on an image depends on the seed, the epoch and the image alone.",
         ),
         Kind("Input backends", "--data-backend", list(BACKENDS.values()), BackendName, "data_backend"),
+        Kind(
+            "Samplers",
+            "--sampler",
+            list(SAMPLERS.values()),
+            SamplerName,
+            "sampler",
+            "An epoch has as many images as without one. [tasks.md](tasks.md) says which one suits which data.",
+        ),
+        Kind("Losses", "--loss", list(LOSSES.values()), LossName, "loss"),
         Kind("Optimizers", "--optimizer", list(OPTIMIZERS.values()), OptimizerName, "optimizer"),
         Kind(
             "Learning rate schedules",

@@ -15,7 +15,7 @@ UNIFORM = math.log(10)
 
 
 def watch(losses: list[float], *, factor: float = 10.0, classes: int = 10, score: float = 0.0) -> float:
-    return Divergence(RunLog(None), classes, factor).watch(losses, score, epoch=0, last=len(losses))
+    return Divergence(RunLog(None), math.log(classes), factor).watch(losses, score, epoch=0, last=len(losses))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_single_class_and_no_limit() -> None:
 
 
 def validated(*losses: float, before: int = 0) -> int:
-    rule = Divergence(RunLog(None), 10, 10.0)
+    rule = Divergence(RunLog(None), math.log(10), 10.0)
     for epoch, loss in enumerate(losses):
         before = rule.validated({"val.loss": loss}, before, epoch=epoch)
     return before

@@ -238,3 +238,8 @@ def test_a_checkpoint_of_before_still_resumes(images: Path, tmp_path: Path, whol
     for entry in ("state_dict", "state_dict_ema", "optimizer", "progress"):
         assert_equal(dict(one[entry]), dict(other[entry]))
     assert len(records(tmp_path, "parameters")) == 2
+
+
+def test_with_a_sampler_and_class_weights(images: Path, tmp_path: Path) -> None:
+    balance = {"sampler": "balanced", "class_weights": "auto", "loss": "focal", "task": "multi"}
+    exact(recipe(tmp_path, **balance), images, tmp_path, 6)

@@ -12,6 +12,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.precision import Precision
+from effnet.training.losses import CrossEntropy
 from effnet.training.step import Normalise, TrainStep
 
 PREPROCESSING = Preprocessing(32, 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
@@ -33,7 +34,7 @@ def step(*, mixes: bool = False, smoothing: float = 0.0) -> TrainStep:
         EfficientNet(config),
         PREPROCESSING,
         num_classes=CLASSES,
-        label_smoothing=smoothing,
+        loss=CrossEntropy(smoothing=smoothing),
         precision=Precision(None, torch.device("cpu")),
         mixes=mixes,
     )

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from effnet.data.folder import ImageFolder
+from effnet.data.labels import SplitLabels
 
 
 @dataclass
@@ -16,9 +17,12 @@ class Batch:
     images: Tensor
     """uint8 (N, 3, H, W) on the device, RGB, 0..255; channels-last strides unless the recipe asks for nchw"""
     targets: Tensor
-    """int64 (N,) on the device: positions in the class list"""
+    """on the device: int64 (N,), positions in the class list, or float32 (N, classes) with 1 for each label of an image
+    that may have several"""
     indices: Tensor | None = None
     """int64 (N,) on the CPU: position of each image in its split, None where the backend has no image files"""
+    weights: Tensor | None = None
+    """float32 (N,) on the device: how much each image counts; None where all count the same"""
 
 
 class Loader(Protocol):
@@ -58,5 +62,7 @@ class DataSource:
     val: Loader | None
     folders: dict[str, ImageFolder] = field(default_factory=dict)
     """the splits that are image files in folders"""
+    labels: Mapping[str, SplitLabels] = field(default_factory=dict)
+    """by split, the labels of all its images; for images whose labels are known without opening them"""
     names: Mapping[str, Callable[[int], str]] = field(default_factory=dict)
     """by split, a function that names an image by its position in the split; for images that have names"""

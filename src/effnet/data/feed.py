@@ -107,13 +107,14 @@ class Feed:
         return [part for part in np.array_split(indices, self.threads) if len(part)]
 
     def _items(self, epoch: int, indices: Indices) -> list[_Item]:
-        wanted: Sequence[int] = indices.tolist()
+        wanted: Sequence[int] = (indices % len(self.images)).tolist()
         return [
-            self._item(epoch, index, opener)
-            for index, opener in zip(wanted, self.images.read(wanted), strict=True)
+            self._item(epoch, index, place, opener)
+            for index, place, opener in zip(wanted, indices.tolist(), self.images.read(wanted), strict=True)
         ]
 
-    def _item(self, epoch: int, index: int, opener: Callable[[], Readable]) -> _Item:
+    def _item(self, epoch: int, index: int, place: int, opener: Callable[[], Readable]) -> _Item:
+        """Return an image; `place` is its place in the order, which differs for a sampler's repetitions of it."""
         self._began[index] = time.monotonic()
         try:
             image = opener()
@@ -124,7 +125,7 @@ class Feed:
             image, content = EncodedImage(error.name, dot), np.frombuffer(dot, np.uint8)
         finally:
             self._began.pop(index, None)
-        return _Item(content, self.draw(image, epoch, index))
+        return _Item(content, self.draw(image, epoch, place))
 
     def _content(self, index: int, image: Readable) -> Array:
         """The image's file, or where DALI can't decode that, its pixels as one."""

@@ -12,6 +12,7 @@ from effnet.data.augmentations import AUGMENTATIONS, repeated
 from effnet.data.batch import Batch, DataSource
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
 from effnet.data.folder import ImageFolder
+from effnet.data.labels import SplitLabels, labels_of
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
@@ -30,8 +31,10 @@ class Images(Protocol):
     """Images of a split in a fixed order, with random access; each worker gets a copy."""
 
     @property
-    def targets(self) -> npt.NDArray[np.int32]:
-        """(N,) position of each image's class in the class list."""
+    def targets(self) -> npt.NDArray[Any]:
+        """int32 (N,), the position of each image's class in the class list, or uint8 (N, classes) with 1 for each label
+        of an image that may have several.
+        """
 
     def __len__(self) -> int:
         """Images of the split."""
@@ -49,6 +52,7 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
     recipe, side = request.recipe, request.preprocessing.image_size
     sizes = training_sizes(recipe, side)
     loaders: dict[str, ImageLoader] = {}
+    labels = labels_of(images)
     for split, of_split in images.items():
         transform: Transform
         if split == "train":
@@ -60,10 +64,11 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
         else:
             transform = ValTransform(request.preprocessing)
         of_epoch = sizes if split == "train" else Sizes(side, side, 1)
-        work = _Work(of_split, transform, of_epoch, recipe.data.on_bad_image, split == "train")
-        loaders[split] = ImageLoader(work, request.order(split, len(of_split)), request)
+        is_train = split == "train"
+        work = _Work(of_split, labels[split], transform, of_epoch, recipe.data.on_bad_image, is_train)
+        loaders[split] = ImageLoader(work, request.order(split, len(of_split), labels[split]), request)
     return DataSource(
-        list(classes), loaders.get("train"), loaders.get("val"), folders_of(images), names_of(images)
+        list(classes), loaders.get("train"), loaders.get("val"), folders_of(images), labels, names_of(images)
     )
 
 
@@ -82,6 +87,7 @@ class _Prepared(NamedTuple):
 
     pixels: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor | None
     indices: torch.Tensor
     bad: list[BadImageError]
 
@@ -93,9 +99,15 @@ class _Work(Dataset[Any]):
     """
 
     def __init__(
-        self, images: Images, transform: Transform, sizes: Sizes, on_bad_image: str, full: bool
+        self,
+        images: Images,
+        labels: SplitLabels,
+        transform: Transform,
+        sizes: Sizes,
+        on_bad_image: str,
+        full: bool,
     ) -> None:
-        self.images, self.transform, self.sizes = images, transform, sizes
+        self.images, self.labels, self.transform, self.sizes = images, labels, transform, sizes
         self.skip_bad = on_bad_image == "skip"
         self.full = full
         """keep a batch's size, by repeating an image in the place of a bad one"""
@@ -113,12 +125,14 @@ class _Work(Dataset[Any]):
         if get_worker_info() is not None:
             pixels.share_memory_()  # written where the training process will read it
         rows, bad = pixels.numpy(), {}
+        # A sampler's repetitions of an image differ in their augmentation alone.
+        places, indices = indices.tolist(), indices % len(self.images)
         for row, (index, open_image) in enumerate(
             zip(indices.tolist(), self.images.read(indices.tolist()), strict=True)
         ):
             note(index)
             try:
-                rows[row] = self.transform(open_image(), epoch, index)
+                rows[row] = self.transform(open_image(), epoch, places[row])
             except BadImageError as error:
                 if not self.skip_bad:
                     raise
@@ -129,8 +143,8 @@ class _Work(Dataset[Any]):
                 raise BadImageError(bad[0].name, f"{bad[0].reason}; nor can any other image of its batch")
             kept = filled(len(indices), good) if self.full else np.array(good, dtype=np.int64)
             pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
-        targets = torch.from_numpy(self.images.targets[indices].astype("int64"))
-        return _Prepared(pixels, targets, torch.from_numpy(indices.copy()), list(bad.values()))
+        targets, weights = self.labels.batch(indices)
+        return _Prepared(pixels, targets, weights, torch.from_numpy(indices.copy()), list(bad.values()))
 
 
 def filled(size: int, good: list[int]) -> Indices:
@@ -199,9 +213,9 @@ class ImageLoader(Position):
             if isinstance(read, BadImageError | UserError):
                 failure = read
                 break
-            pixels, targets, indices, bad = read
+            pixels, targets, weights, indices, bad = read
             self.bad_images |= {error.name: error.reason for error in bad}
-            yield Batch(pixels.permute(0, 3, 1, 2), targets, indices)
+            yield Batch(pixels.permute(0, 3, 1, 2), targets, indices, weights)
         if failure is not None:
             self._workers.stop()
             if isinstance(failure, BadImageError):

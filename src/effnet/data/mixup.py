@@ -28,6 +28,13 @@ class Mix(NamedTuple):
     box: Tensor | None = None
 
 
+def multi_hot(targets: Tensor, num_classes: int) -> Tensor:
+    """Return targets as float32 (N, num_classes) with 1 for each label; class indices int64 (N,) are one label each."""
+    if targets.ndim == 2:
+        return targets
+    return (targets[:, None] == torch.arange(num_classes, device=targets.device)).float()
+
+
 def mixup(images: Tensor, targets: Tensor, mix: Mix, num_classes: int) -> tuple[Tensor, Tensor]:
     """Mix each image with its partner.
 
@@ -35,7 +42,7 @@ def mixup(images: Tensor, targets: Tensor, mix: Mix, num_classes: int) -> tuple[
 
     Args:
         images: float (N, C, H, W).
-        targets: int64 (N,), 0 <= target < num_classes, or float (N, num_classes), the classes of several labels.
+        targets: int64 (N,), 0 <= target < num_classes, or float32 (N, any): labels, or whatever else is to be mixed.
         mix: weight, partners and box, on the images' device. They are tensors lest each value compile again.
         num_classes: classes of the model.
 
@@ -43,10 +50,7 @@ def mixup(images: Tensor, targets: Tensor, mix: Mix, num_classes: int) -> tuple[
         The mixed images, of the images' dtype and strides, and float32 targets (N, num_classes). A target is mixed by
         the shares that the two images have of the pixels.
     """
-    if targets.ndim == 1:
-        hard = (targets[:, None] == torch.arange(num_classes, device=targets.device)).float()
-    else:
-        hard = targets.float()
+    hard = multi_hot(targets, num_classes)
     weight = mix.weight if mix.box is None else _weights(mix.weight, mix.box, images)
     mixed = torch.lerp(images[mix.partners], images, weight.to(images.dtype))
     return mixed, torch.lerp(hard[mix.partners], hard, weight.mean())

@@ -1,12 +1,13 @@
 """The position in the data, and which images belong to a step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from effnet.data.randomness import Stream, generator
+from effnet.data.sampling import repeated
 from effnet.runtime.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -40,12 +41,29 @@ class TrainOrder:
     `batch_size * world_size` images, of which each process takes its part, so that a step sees the same
     images however many processes share it. The incomplete global batch at the end is dropped.
 
+    Args:
+        num_images: images of the split.
+        batch_size: images in a batch of one process.
+        seed: seed of the run.
+        rank: number of this process.
+        world_size: processes of the run.
+        sample: returns `number` images of an epoch in any order, (number, generator); None for every image once. The
+            k-th repetition of an image, from 0, stands in the batches as its position + k * num_images.
+
     Raises:
         UserError: there are fewer images than a global batch has.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        sample: Callable[[int, np.random.Generator], Indices] | None = None,
+    ) -> None:
+        self.num_images, self.batch_size, self.seed, self._sample = num_images, batch_size, seed, sample
         self.rank, self.global_batch = rank, batch_size * world_size
         if num_images < self.global_batch:
             processes = f" in each of {world_size} processes" if world_size > 1 else ""
@@ -59,10 +77,16 @@ class TrainOrder:
 
     def batches(self, epoch: int, step: int) -> Iterator[Indices]:
         """Images of this process from `step` of `epoch` to the epoch's end, batch by batch."""
-        order = generator(Stream.ORDER, self.seed, epoch).permutation(self.num_images)
+        order = self._order(generator(Stream.ORDER, self.seed, epoch))
         for first in range(step * self.global_batch, len(self) * self.global_batch, self.global_batch):
             mine = first + self.rank * self.batch_size
             yield order[mine : mine + self.batch_size]
+
+    def _order(self, random: np.random.Generator) -> Indices:
+        if self._sample is None:
+            return random.permutation(self.num_images)
+        drawn = self._sample(len(self) * self.global_batch, random)
+        return repeated(random.permutation(drawn), self.num_images)
 
 
 class ValOrder:

@@ -25,10 +25,11 @@ def _ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         with torch.cuda.stream(copies):
             images = batch.images.to(device, non_blocking=True)
             targets = batch.targets.to(device, non_blocking=True)
+            weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
             done = copies.record_event()
         if waiting is not None:
             yield _ready(*waiting, device)
-        waiting = Batch(images, targets, batch.indices), done
+        waiting = Batch(images, targets, batch.indices, weights), done
     if waiting is not None:
         yield _ready(*waiting, device)
 
@@ -37,6 +38,7 @@ def _ready(batch: Batch, done: torch.cuda.Event, device: torch.device) -> Batch:
     stream = torch.cuda.current_stream(device)
     stream.wait_event(done)
     # the memory came from the copying stream: it may be reused only when the computing one is done with it
-    batch.images.record_stream(stream)
-    batch.targets.record_stream(stream)
+    for tensor in (batch.images, batch.targets, batch.weights):
+        if tensor is not None:
+            tensor.record_stream(stream)
     return batch

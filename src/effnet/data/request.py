@@ -1,14 +1,19 @@
 """The request for a data set, for one process of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from effnet.data.position import TrainOrder, ValOrder
+from effnet.data.labels import SplitLabels
+from effnet.data.position import Indices, TrainOrder, ValOrder
 from effnet.data.preprocessing import Preprocessing
+from effnet.data.sampling import SAMPLERS
 from effnet.recipe import ResolvedRecipe
+from effnet.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,29 @@ class DataRequest:
         """Number of processes or threads that load this process's images."""
         return self.recipe.data.workers
 
-    def order(self, split: str, num_images: int) -> TrainOrder | ValOrder:
-        """Return the order of this process's images of a split, batch by batch."""
-        batch_size = self.recipe.optimizer.batch_size
+    def order(self, split: str, num_images: int, labels: SplitLabels | None = None) -> TrainOrder | ValOrder:
+        """Return the order of this process's images of a split, batch by batch.
+
+        Args:
+            split: ``train`` or another.
+            num_images: images of the split.
+            labels: of the images; None for images whose labels are not known in advance.
+
+        Raises:
+            UserError: fewer training images than a global batch has, or a sampler that they are not made for.
+        """
+        batch_size, seed = self.recipe.optimizer.batch_size, self.recipe.compute.seed
         if split == "train":
-            return TrainOrder(num_images, batch_size, self.recipe.compute.seed, self.rank, self.world_size)
+            sample = self._sample(labels)
+            return TrainOrder(num_images, batch_size, seed, self.rank, self.world_size, sample)
         return ValOrder(num_images, batch_size, self.rank, self.world_size)
+
+    def _sample(self, labels: SplitLabels | None) -> Callable[[int, np.random.Generator], Indices] | None:
+        sampler = SAMPLERS[self.recipe.task.sampler]
+        if sampler.draw is None:
+            return None
+        if labels is None:
+            raise UserError(f"--sampler {sampler.name}: --data-backend synthetic has no labels to sample by")
+        sample = partial(sampler.draw, labels)
+        sample(1, np.random.default_rng(0))  # refuses what it can't sample by before the run starts
+        return sample

@@ -11,6 +11,7 @@ from effnet.recipe.resolved import (
     ResolvedOptimizer,
     ResolvedRecipe,
     ResolvedSchedule,
+    ResolvedTask,
     WeightsFacts,
 )
 from effnet.recipe.settings import (
@@ -21,6 +22,7 @@ from effnet.recipe.settings import (
     QuantizationSettings,
     RunSettings,
     ScheduleSettings,
+    TaskSettings,
 )
 from effnet.recipe.yaml_file import read_yaml
 
@@ -40,8 +42,10 @@ __all__ = [
     "ResolvedOptimizer",
     "ResolvedRecipe",
     "ResolvedSchedule",
+    "ResolvedTask",
     "RunSettings",
     "ScheduleSettings",
+    "TaskSettings",
     "WeightsFacts",
     "flatten",
     "read_recipe",

@@ -19,6 +19,12 @@ OptimizerName = Literal["rmsprop", "sgd", "adamw"]
 ScheduleName = Literal["cosine", "linear", "step"]
 """rows of `effnet.training.schedule`"""
 
+LossName = Literal["cross-entropy", "focal"]
+"""rows of `effnet.training.losses`"""
+
+SamplerName = Literal["none", "balanced", "weighted"]
+"""rows of `effnet.data.sampling`"""
+
 MetricName = Literal["loss", "top1", "topk"]
 """rows of `effnet.training.metrics`"""
 

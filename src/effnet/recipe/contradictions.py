@@ -73,6 +73,10 @@ _CONTRADICTIONS = (
         "check_images", "on_bad_image", lambda v: v["check_images"] and v["on_bad_image"] == "skip"
     ),
     _Contradiction("per_class", "confusion", lambda v: v["per_class"] == v["confusion"] is not None),
+    # Of classes that are shown equally often there is no preference to take away.
+    _Contradiction(
+        "sampler", "logit_adjustment", lambda v: v["sampler"] == "balanced" and v["logit_adjustment"] > 0
+    ),
     _Contradiction("cuda_graphs", "device", lambda v: v["cuda_graphs"] == "on" and v["device"] == "cpu"),
 )
 
@@ -100,6 +104,7 @@ _IDLE = (
     _Idle("layer_decay", _trains_classifier_alone, _FOR_BACKBONE),
     _Idle("adamw_betas", lambda v: v["optimizer"] != "adamw", "goes with --optimizer adamw"),
     _Idle("adamw_eps", lambda v: v["optimizer"] != "adamw", "goes with --optimizer adamw"),
+    _Idle("focal_gamma", lambda v: v["loss"] != "focal", "goes with --loss focal"),
     _Idle("rmsprop_alpha", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
     _Idle("rmsprop_eps", lambda v: v["optimizer"] != "rmsprop", "goes with --optimizer rmsprop"),
     _Idle(

@@ -1,7 +1,7 @@
 """Values of the settings that a recipe leaves open, group by group."""
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from effnet.recipe.resolved import (
     Facts,
@@ -10,6 +10,7 @@ from effnet.recipe.resolved import (
     ResolvedModel,
     ResolvedOptimizer,
     ResolvedSchedule,
+    ResolvedTask,
     WeightsFacts,
 )
 from effnet.recipe.settings import (
@@ -18,6 +19,7 @@ from effnet.recipe.settings import (
     ModelSettings,
     OptimizerSettings,
     ScheduleSettings,
+    TaskSettings,
 )
 from effnet.runtime.errors import UserError
 
@@ -74,6 +76,12 @@ def complete_data(given: DataSettings, image_size: int, facts: Facts) -> Resolve
         interpolation=given.interpolation or "bicubic",
         resize=given.resize or min(image_size + RESIZE_MARGIN, round(image_size * LARGEST_RESIZE)),
     )
+
+
+def complete_task(given: TaskSettings, facts: Facts) -> ResolvedTask:
+    """Fill in the labels that the data and the weights have."""
+    found: Literal["single", "multi"] = "multi" if facts.several_labels else "single"
+    return ResolvedTask(**_kept(given, ResolvedTask), task=found if given.task == "auto" else given.task)
 
 
 def complete_optimizer(given: OptimizerSettings, facts: Facts) -> ResolvedOptimizer:

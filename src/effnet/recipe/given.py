@@ -16,6 +16,7 @@ from effnet.recipe.settings import (
     QuantizationSettings,
     RunSettings,
     ScheduleSettings,
+    TaskSettings,
 )
 from effnet.recipe.yaml_file import read_yaml
 from effnet.runtime.errors import UserError, one_line
@@ -27,6 +28,7 @@ class Recipe(Groups):
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
@@ -47,6 +49,7 @@ class Recipe(Groups):
         return ResolvedRecipe(
             model=model,
             data=defaults.complete_data(recipe.data, model.image_size, facts),
+            task=defaults.complete_task(recipe.task, facts),
             optimizer=defaults.complete_optimizer(recipe.optimizer, facts),
             schedule=defaults.complete_schedule(recipe.schedule),
             compute=defaults.complete_compute(recipe.compute, facts),

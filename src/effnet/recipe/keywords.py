@@ -9,8 +9,10 @@ from effnet.recipe.choices import (
     AugmentationName,
     BackendName,
     EngineName,
+    LossName,
     MetricName,
     OptimizerName,
+    SamplerName,
     ScheduleName,
     TargetName,
 )
@@ -100,6 +102,22 @@ class Settings(TypedDict, total=False):
     random_erasing: float
     """probability that a box of a training image is replaced by noise (arXiv 1708.04896); --data-backend pytorch or
     packed"""
+    task: Literal["auto", "single", "multi"]
+    """labels of an image: one (single), or any number (multi: each class is a question of its own, with a threshold
+    chosen on the validation set); auto: as the data and the weights have them"""
+    loss: LossName
+    """loss that training lowers; with several labels its binary form for each class"""
+    focal_gamma: float
+    """focal loss: power of the missing probability by which an image counts; 0 is cross entropy"""
+    class_weights: str
+    """weights of the classes in the loss. auto: in inverse proportion to their training images, as scikit-learn's
+    `balanced`, or with several labels the images without a label for each one with it; FILE: a CSV, JSON or YAML
+    file of class and weight that names every class"""
+    logit_adjustment: float
+    """add TAU times the log of each class's share of the training images to its logit in the loss, so that the
+    model does not learn to prefer frequent classes (arXiv 2007.07314); 1 suits unbalanced classes, 0 is none"""
+    sampler: SamplerName
+    """share of an epoch that each training image has; none: every image once"""
     optimizer: OptimizerName
     """update rule"""
     batch_size: int
@@ -137,7 +155,7 @@ class Settings(TypedDict, total=False):
     clip_grad: float | None
     """scale a step's gradients down to this norm, over all parameters, where theirs is larger [default: never]"""
     label_smoothing: float
-    """share of the target spread evenly over all classes"""
+    """share of the target spread evenly over all classes, or with several labels over yes and no"""
     use_ema: float | None
     """keep an exponential moving average of the weights with this decay per step, and validate it too"""
     epochs: int

@@ -16,6 +16,7 @@ from effnet.recipe.settings import (
     QuantizationSettings,
     RunSettings,
     ScheduleSettings,
+    TaskSettings,
 )
 
 Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
@@ -47,6 +48,13 @@ class ResolvedData(DataSettings):
     workers: int = field()
     interpolation: Interpolation = field()
     resize: int = field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTask(TaskSettings):
+    """Labels and balance of the classes."""
+
+    task: Literal["single", "multi"] = field()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,7 @@ class ResolvedRecipe(Groups):
 
     model: ResolvedModel
     data: ResolvedData
+    task: ResolvedTask
     optimizer: ResolvedOptimizer
     schedule: ResolvedSchedule
     compute: ResolvedCompute
@@ -142,6 +151,7 @@ class Facts:
         precision: arithmetic of the run on its device.
         weights: metadata of the weights; None for fresh ones, or weights without any.
         resume: path of the checkpoint that the run goes on from; None for none.
+        several_labels: an image of the data, or of those that the weights were trained on, may have several labels.
     """
 
     model: ModelFacts
@@ -151,3 +161,4 @@ class Facts:
     precision: Arithmetic
     weights: WeightsFacts | None = None
     resume: str | None = None
+    several_labels: bool = False

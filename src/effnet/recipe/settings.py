@@ -12,8 +12,10 @@ from effnet.recipe.choices import (
     AugmentationName,
     BackendName,
     EngineName,
+    LossName,
     MetricName,
     OptimizerName,
+    SamplerName,
     ScheduleName,
     TargetName,
 )
@@ -114,6 +116,28 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class TaskSettings:
+    """Labels and balance of the classes"""
+
+    task: Literal["auto", "single", "multi"] = setting("auto")
+    """labels of an image: one (single), or any number (multi: each class is a question of its own, with a threshold
+    chosen on the validation set); auto: as the data and the weights have them"""
+    loss: LossName = setting("cross-entropy")
+    """loss that training lowers; with several labels its binary form for each class"""
+    focal_gamma: float = setting(2.0, low=0, high=100, metavar="GAMMA")
+    """focal loss: power of the missing probability by which an image counts; 0 is cross entropy"""
+    class_weights: str = setting("none", metavar="none|auto|FILE")
+    """weights of the classes in the loss. auto: in inverse proportion to their training images, as scikit-learn's
+    `balanced`, or with several labels the images without a label for each one with it; FILE: a CSV, JSON or YAML file
+    of class and weight that names every class"""
+    logit_adjustment: float = setting(0.0, low=0, high=100, metavar="TAU")
+    """add TAU times the log of each class's share of the training images to its logit in the loss, so that the model
+    does not learn to prefer frequent classes (arXiv 2007.07314); 1 suits unbalanced classes, 0 is none"""
+    sampler: SamplerName = setting("none")
+    """share of an epoch that each training image has; none: every image once"""
+
+
+@dataclass(frozen=True)
 class OptimizerSettings:
     """Optimizer and loss"""
 
@@ -154,7 +178,7 @@ class OptimizerSettings:
     clip_grad: float | None = setting(None, above=0, high=1e30, metavar="NORM")
     """scale a step's gradients down to this norm, over all parameters, where theirs is larger [default: never]"""
     label_smoothing: float = setting(0.1, low=0, below=1)
-    """share of the target spread evenly over all classes"""
+    """share of the target spread evenly over all classes, or with several labels over yes and no"""
     use_ema: float | None = setting(None, above=0, below=1, metavar="DECAY")
     """keep an exponential moving average of the weights with this decay per step, and validate it too"""
 

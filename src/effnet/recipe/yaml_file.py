@@ -20,46 +20,55 @@ _NODES = 20_000  # aliases expanded
 _CHARACTERS = 1_000_000
 
 
-def read_yaml(path: str | Path) -> Mapping[str, Any]:
+def read_yaml(path: str | Path, kind: str = "recipe") -> Mapping[Any, Any]:
     """Return the mapping in a YAML file.
+
+    Args:
+        path: the file.
+        kind: what the file is, for messages.
 
     Raises:
         UserError: the file can't be read, is not YAML, holds no mapping, or is beyond the limits of a recipe; the file
             is named.
     """
-    content = _parsed(path, _text(path))
+    content = _parsed(f"{kind} {path}", _text(path, kind))
     if not isinstance(content, Mapping):
-        raise UserError(f"recipe {path} holds no groups of settings; see recipes/sample.yaml for the form")
+        form = (
+            "groups of settings; see recipes/sample.yaml for the form"
+            if kind == "recipe"
+            else "names with values"
+        )
+        raise UserError(f"{kind} {path} holds no {form}")
     try:
         check_plain(content, characters=_CHARACTERS)
     except UserError as error:
-        raise UserError(f"recipe {path} holds {error}; it is no recipe") from None
+        raise UserError(f"{kind} {path} holds {error}; it is no {kind}") from None
     return content
 
 
-def _text(path: str | Path) -> str:
+def _text(path: str | Path, kind: str) -> str:
     try:
         with Path(path).open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        raise UserError(f"recipe {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(f"{kind} {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > _LARGEST_FILE:
-        raise UserError(f"recipe {path} has more than {_LARGEST_FILE >> 10} KiB; it is no recipe")
+        raise UserError(f"{kind} {path} has more than {_LARGEST_FILE >> 10} KiB; it is no {kind}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"recipe {path} is not YAML: {error}") from None
+        raise UserError(f"{kind} {path} is not YAML: {error}") from None
 
 
-def _parsed(path: str | Path, text: str) -> object:
+def _parsed(name: str, text: str) -> object:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from None
+        raise UserError(f"{name} is not YAML: {one_line(error)}") from None
     except (
         Exception
     ) as error:  # PyYAML raises nearly anything on a text that only looks like a number or a date
-        raise UserError(f"recipe {path} holds a value that can't be read: {one_line(error)}") from None
+        raise UserError(f"{name} holds a value that can't be read: {one_line(error)}") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -24,21 +24,21 @@ class DivergedError(UserError):
 class Divergence:
     """Decides from losses and weights if a training has diverged.
 
-    The limit of a loss is `factor` times that of a uniform guess, log(`num_classes`). A score starts at 0; each batch
-    adds log10(loss / limit), at most 5, and the score never falls below 0. At 15 the training has diverged. So single
-    batches above the limit are forgiven, as a usual loss lowers the score by 1 and more, while three losses in a row of
-    100,000 times the limit are enough, or 22 of five times the limit. Losses that are not finite count for
-    `SkippedSteps`, not here.
+    The limit of a loss is `factor` times that of a uniform guess, log(classes) or, with several labels, log(2). A
+    score starts at 0; each batch adds log10(loss / limit), at most 5, and the score never falls below 0. At 15 the
+    training has diverged. So single batches above the limit are forgiven, as a usual loss lowers the score by 1 and
+    more, while three losses in a row of 100,000 times the limit are enough, or 22 of five times the limit. Losses
+    that are not finite count for `SkippedSteps`, not here.
 
     Args:
         log: where to report.
-        num_classes: logits of the model.
+        guess: loss of a uniform guess.
         factor: limit of a loss as a multiple of a uniform guess's, which counts as 1 at least; 0 for no limit.
     """
 
-    def __init__(self, log: RunLog, num_classes: int, factor: float) -> None:
+    def __init__(self, log: RunLog, guess: float, factor: float) -> None:
         self._log = log
-        self._uniform = math.log(num_classes)
+        self._uniform = guess
         self._limit = factor * max(1.0, self._uniform)
 
     def watch(self, losses: Sequence[float], score: float, *, epoch: int, last: int) -> float:

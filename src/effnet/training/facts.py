@@ -19,6 +19,7 @@ def facts_of(
     world_size: int = 1,
     metadata: WeightsMetadata | None = None,
     resume: str | None = None,
+    several_labels: bool = False,
 ) -> Facts:
     """Return the facts of a run, for `Recipe.resolve`.
 
@@ -29,6 +30,7 @@ def facts_of(
         world_size: processes of the run.
         metadata: of the weights that the run starts from; None for fresh ones.
         resume: checkpoint that the run goes on from; None for none.
+        several_labels: the images, or those that the weights were trained on, may have several labels.
 
     Raises:
         UserError: unknown model.
@@ -42,6 +44,7 @@ def facts_of(
         cast(Arithmetic, precision),
         None if metadata is None else _weights_facts(metadata),
         resume,
+        several_labels,
     )
 
 

@@ -17,7 +17,7 @@ RESUME_AUTO = "auto"
 # The log may be ahead of the checkpoints by two epochs: one that is being written, and one that is yet to be saved.
 _EPOCHS_WITHOUT_CHECKPOINT = 2
 # Where a run computes and what it writes belongs to each command.
-_INHERITED_GROUPS = ("model", "data", "optimizer", "schedule", "compute", "quantization")
+_INHERITED_GROUPS = ("model", "data", "task", "optimizer", "schedule", "compute", "quantization")
 _NOT_INHERITED = {
     "pretrained",
     "pretrained_source",

@@ -1,14 +1,15 @@
 """The training step: from uint8 images to the loss."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.data import Batch
-from effnet.data.mixup import Mix, mixup
+from effnet.data.labels import SplitLabels
+from effnet.data.mixup import Mix, mixup, multi_hot
 from effnet.data.preprocessing import Preprocessing
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.precision import Precision
+from effnet.training.losses import Loss
 
 
 class Normalise(nn.Module):
@@ -40,7 +41,7 @@ class TrainStep(nn.Module):
         model: the network, wrapped or not for distributed training.
         preprocessing: mean and standard deviation.
         num_classes: logits of the model.
-        label_smoothing: share of the target spread over all classes (arXiv 1512.00567).
+        loss: what is to be lowered.
         precision: the forward pass's arithmetic.
         mixes: apply mixup or CutMix; otherwise `mix` is ignored.
     """
@@ -51,7 +52,7 @@ class TrainStep(nn.Module):
         preprocessing: Preprocessing,
         *,
         num_classes: int,
-        label_smoothing: float,
+        loss: Loss,
         precision: Precision,
         mixes: bool,
     ) -> None:
@@ -59,33 +60,49 @@ class TrainStep(nn.Module):
         self.model = model
         self.normalise = Normalise(preprocessing)
         self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
+        self.loss = loss
         self.precision = precision
         self.mixes = mixes
 
-    def forward(self, images: Tensor, targets: Tensor, mix: Mix) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, mix: Mix, weights: Tensor | None = None) -> Tensor:
         """Return the mean loss of a batch.
 
         Args:
             images: uint8, (N, 3, H, W).
-            targets: class indices int64 (N,), or class probabilities (N, num_classes).
+            targets: class indices int64 (N,), or float32 (N, num_classes): class probabilities, or labels.
             mix: mixture of the batch, on the images' device.
+            weights: float32 (N,), how much each image counts; None for 1. A mixture has the mixture of the weights.
 
         Returns:
-            Cross entropy, a float32 scalar.
+            The loss, a float32 scalar.
         """
         x = self.normalise(images)
         if self.mixes:
+            if weights is not None:
+                targets = torch.cat([multi_hot(targets, self.num_classes), weights[:, None]], 1)
             x, targets = mixup(x, targets, mix, self.num_classes)
+            if weights is not None:
+                targets, weights = targets[:, :-1], targets[:, -1]
         with self.precision.autocast():
             logits = self.model(x)
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        loss: Tensor = self.loss(logits.float(), targets, weights)
+        return loss
 
 
-def empty_batch(recipe: ResolvedRecipe, device: torch.device) -> Batch:
-    """Return a batch of black images of the first class, of the shapes and strides of a run's batches."""
+def empty_batch(recipe: ResolvedRecipe, device: torch.device, labels: SplitLabels | None) -> Batch:
+    """Return a batch of black images of the first class, of the shapes and strides of a run's batches.
+
+    Args:
+        recipe: settings.
+        device: where the batch is.
+        labels: of the training images; None for images whose labels are not known in advance.
+    """
     size, side = recipe.optimizer.batch_size, recipe.model.image_size
     images = torch.zeros((size, side, side, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     if recipe.compute.memory_format == "nchw":
         images = images.contiguous()
-    return Batch(images, torch.zeros(size, dtype=torch.int64, device=device))
+    targets = torch.zeros(size, dtype=torch.int64, device=device)
+    if labels is not None and labels.are_several:
+        targets = multi_hot(targets, recipe.model.num_classes)
+    has_weights = labels is not None and labels.weights is not None
+    return Batch(images, targets, weights=torch.ones(size, device=device) if has_weights else None)

@@ -27,6 +27,7 @@ from effnet.training.freezing import freeze, frozen_parts, held_parts, parts_of,
 from effnet.training.generators import StepGenerators
 from effnet.training.in_epoch import InEpoch
 from effnet.training.moments import Moments
+from effnet.training.objective import build_loss, loss_of_a_guess
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.rates import Rates, over_epochs
 from effnet.training.reporter import Reporter, prefixed
@@ -53,6 +54,7 @@ class Trainer:
     Attributes:
         state: everything that changes while the model is trained.
         step: the training step: images and targets in, loss out.
+        loss: what the training lowers.
         accumulation: batches of each process in a step of the optimizer.
         steps_per_epoch: batches of each process in an epoch.
         best: metric that decides which epoch is the best.
@@ -88,7 +90,8 @@ class Trainer:
         )
         finder = EvidenceFinder(self.processes, recipe.compute.seed, opened.data.names.get("train"))
         self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps, finder)
-        self._divergence = Divergence(log, recipe.model.num_classes, recipe.compute.divergence_factor)
+        self.loss = build_loss(recipe, opened.data.labels.get("train"), opened.data.classes)
+        self._divergence = Divergence(log, loss_of_a_guess(recipe), recipe.compute.divergence_factor)
         self._rollback = Rollback(log) if recipe.compute.on_nan == "rollback" else None
         self._cuda_graphs = takes_cuda_graphs(
             recipe.compute, self.processes.device, self.processes.world_size
@@ -121,7 +124,7 @@ class Trainer:
         if parallel is None or self.processes.world_size <= 2:
             return
         buffers = {name: buffer.clone() for name, buffer in parallel.named_buffers()}
-        batch = empty_batch(self.recipe, self.processes.device)
+        batch = empty_batch(self.recipe, self.processes.device, self.opened.data.labels.get("train"))
         self.step.train()
         for _ in range(_UNSETTLED_STEPS):
             self._backward(batch, self.mixes(0)[0], number=1)
@@ -144,7 +147,7 @@ class Trainer:
             self.opened.model,
             self.opened.preprocessing,
             num_classes=recipe.model.num_classes,
-            label_smoothing=recipe.optimizer.label_smoothing,
+            loss=self.loss,
             precision=self.precision,
             mixes=recipe.data.mixup > 0 or recipe.data.cutmix > 0,
         ).to(self.processes.device)
@@ -276,7 +279,7 @@ class Trainer:
         """Train on a batch: accumulate its gradients, and update the weights when a step is due.
 
         Args:
-            batch: uint8 images and int64 targets on the device.
+            batch: uint8 images and their targets on the device.
             mix: mixture of the batch, on the device; one of `mixes`.
             number: position of the batch in the epoch, from 1.
 
@@ -299,7 +302,9 @@ class Trainer:
     def _backward(self, batch: Batch, mix: Mix, number: int) -> Trained:
         if self._cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        loss = self.step(batch.images, batch.targets, mix)
+        # Drawn as often as its weight says, an image counts once each time.
+        weights = None if self.recipe.task.sampler == "weighted" else batch.weights
+        loss = self.step(batch.images, batch.targets, mix, weights)
         statistics = self._buffers.sum()
         # 1, or NaN in all gradients of all processes if the loss or a statistic is not finite in this one.
         guard = 1 + 0 * (loss.detach() + statistics)

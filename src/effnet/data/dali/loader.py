@@ -17,6 +17,7 @@ from effnet.data.decode import EncodedImage, Readable
 from effnet.data.feed import Feed
 from effnet.data.files import open_files
 from effnet.data.folder import list_images, split_classes
+from effnet.data.labels import SplitLabels, labels_of
 from effnet.data.loader import REMEDY, Images, filled, folders_of, names_of
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
@@ -49,6 +50,7 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     settings, seed = request.recipe.data, request.recipe.compute.seed
     opened = {split: _open_images(path, split, classes, settings.max_pixels) for split in splits}
     loaders: dict[str, DaliLoader] = {}
+    labels = labels_of(opened)
     for split, images in opened.items():
         graph: Graph
         if split == "train":
@@ -57,9 +59,10 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
             graph = TrainGraph(stages, settings, seed, augment)
         else:
             graph = ValGraph(stages)
-        loaders[split] = DaliLoader(images, request.order(split, len(images)), graph, request)
+        order = request.order(split, len(images), labels[split])
+        loaders[split] = DaliLoader(images, labels[split], order, graph, request)
     return DataSource(
-        list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened), names_of(opened)
+        list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened), labels, names_of(opened)
     )
 
 
@@ -78,6 +81,7 @@ class DaliLoader(Position):
     def __init__(
         self,
         images: Images,
+        labels: SplitLabels,
         order: TrainOrder | ValOrder,
         graph: Graph,
         request: DataRequest,
@@ -86,7 +90,7 @@ class DaliLoader(Position):
         self.num_images, self.batch_size = len(images), recipe.optimizer.batch_size
         self.bad_images: dict[str, str] = {}
         self._skip_bad = recipe.data.on_bad_image == "skip"
-        self._images, self._order, self._device = images, order, device
+        self._images, self._labels, self._order, self._device = images, labels, order, device
         self._contiguous = recipe.compute.memory_format == "nchw"
         self._feed = Feed(
             images,
@@ -140,7 +144,8 @@ class DaliLoader(Position):
             with warnings.catch_warnings(record=True):
                 self._pipeline = self._define(self._feed.batches(self.epoch, self.step))
                 self._pipeline.build()
-        for indices in self._order.batches(self.epoch, self.step):
+        for places in self._order.batches(self.epoch, self.step):
+            indices = places % len(self._images)
             try:
                 images = self._next_images()
             except UserError:
@@ -187,12 +192,18 @@ class DaliLoader(Position):
 
     def _batch(self, images: torch.Tensor, indices: Indices) -> Batch:
         images = images.permute(0, 3, 1, 2)
-        targets = torch.from_numpy(self._images.targets[indices].astype("int64"))
-        if self._device.type == "cuda":
-            targets = targets.pin_memory().to(self._device, non_blocking=True)
+        targets, weights = self._labels.batch(indices)
         return Batch(
-            images.contiguous() if self._contiguous else images, targets, torch.from_numpy(indices.copy())
+            images.contiguous() if self._contiguous else images,
+            self._on_device(targets),
+            torch.from_numpy(indices.copy()),
+            None if weights is None else self._on_device(weights),
         )
+
+    def _on_device(self, values: torch.Tensor) -> torch.Tensor:
+        if self._device.type != "cuda":
+            return values
+        return values.pin_memory().to(self._device, non_blocking=True)
 
     def _find_unreadable(self, indices: Indices, error: Exception) -> None:
         """Find the images that DALI can't decode, and pass them to the feed.
