@@ -12,6 +12,7 @@ from effnet.cli.export import FORMATS
 from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.backends import BACKENDS
 from effnet.data.sampling import SAMPLERS
+from effnet.data.sources import SOURCES
 from effnet.inference.engines import ENGINES, EngineKind
 from effnet.quantization.placement import PLACEMENT, Row
 from effnet.quantization.targets import TARGETS
@@ -24,6 +25,7 @@ from effnet.recipe.choices import (
     OptimizerName,
     SamplerName,
     ScheduleName,
+    SourceName,
     TargetName,
 )
 from effnet.runtime.registry import Named
@@ -115,6 +117,14 @@ def kinds() -> list[Kind]:
             "An epoch has as many images as without one. [tasks.md](tasks.md) says which one suits which data.",
         ),
         Kind("Losses", "--loss", list(LOSSES.values()), LossName, "loss"),
+        Kind(
+            "Data sources",
+            "--source",
+            list(SOURCES.values()),
+            SourceName,
+            "source",
+            "`auto` takes the first that a path is. [data.md](data.md) explains each.",
+        ),
         Kind("Optimizers", "--optimizer", list(OPTIMIZERS.values()), OptimizerName, "optimizer"),
         Kind(
             "Learning rate schedules",

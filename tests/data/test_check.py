@@ -152,7 +152,7 @@ def test_more_images_than_a_worker_takes_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "complaint"), [([], "no such folder"), (["a/1.jpg"], "no train/ and no val/")]
+    ("files", "complaint"), [([], "no such folder"), (["1.jpg"], "no train/ and no val/")]
 )
 def test_a_folder_in_the_wrong_form(tmp_path: Path, files: list[str], complaint: str) -> None:
     for name in files:

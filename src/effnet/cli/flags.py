@@ -131,6 +131,13 @@ def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = (
     add_trt_flag(groups["compute"], "only model2onnx.py, effnet export onnx, writes for TensorRT")
 
 
+def add_flags(parser: argparse._ActionsContainer, names: Sequence[str]) -> None:
+    """Add the flags of some settings, as `add_recipe_flags` does for all."""
+    for _, cls, leaf in settings():
+        if leaf.name in names:
+            _add_flag(parser, leaf, field_docs(cls)[leaf.name])
+
+
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
     """Return the settings given on the command line, by name."""
     names = {leaf.name for _, _, leaf in settings()}
@@ -154,7 +161,7 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def _add_flag(group: argparse._ArgumentGroup, leaf: Field[Any], doc: str) -> None:
+def _add_flag(group: argparse._ActionsContainer, leaf: Field[Any], doc: str) -> None:
     names = (flag_name(leaf), *leaf.metadata.get("flags", ()))
     short_first = sorted(names, key=lambda name: name.startswith("--"))
     kind, _ = value_type(leaf)

@@ -7,6 +7,7 @@ from effnet.cli.arguments import MOST_WORKERS, integer, path
 from effnet.cli.choice import add_max_pixels_flag
 from effnet.cli.flags import Commands, Parser
 from effnet.cli.messages import say
+from effnet.cli.sources import DATA_HELP, add_source_flags, source_recipe
 
 
 def add_prepare(commands: Commands, prog: str | None) -> None:
@@ -32,7 +33,7 @@ def _add_pack(forms: Commands) -> None:
     pack = forms.add_parser(
         "pack", help="resize a data set once and store it in a few large files that are fast to read"
     )
-    pack.add_argument("dir", type=path, metavar="DIR", help="folder with train/<class>/ and val/<class>/")
+    pack.add_argument("dir", type=path, metavar="DIR", help=DATA_HELP)
     pack.add_argument("out", type=path, metavar="OUT", help="folder to write; an interrupted run is resumed")
     pack.add_argument(
         "--size",
@@ -64,6 +65,7 @@ def _add_pack(forms: Commands) -> None:
         help="stop at a file that can't be decoded, or leave it out and list it [default: stop]",
     )
     add_max_pixels_flag(pack)
+    add_source_flags(pack)
     pack.add_argument("--verify", action="store_true", help="compare every written file with its checksum")
     pack.set_defaults(command=_prepare_pack)
 
@@ -82,6 +84,7 @@ def _prepare_pack(namespace: argparse.Namespace) -> int:
         skip_bad=namespace.on_bad_image == "skip",
         max_pixels=namespace.max_pixels,
         show_progress=True,
+        recipe=source_recipe(namespace),
     )
     say(f"{out}: {', '.join(f'{count} images in {split}' for split, count in counts.items())}")
     if namespace.verify:
@@ -96,9 +99,7 @@ def _add_check(forms: Commands) -> None:
         help="decode every image; report broken, equal and odd ones, class balance, sizes and leakage",
         description="Exit code: 0 without problems, 1 with broken images, empty classes or leakage, 2 for bad input.",
     )
-    check.add_argument(
-        "dir", type=path, metavar="DIR", help="folder with train/<class>/ and val/<class>/, or one of them"
-    )
+    check.add_argument("dir", type=path, metavar="DIR", help=DATA_HELP)
     check.add_argument(
         "-j",
         "--workers",
@@ -107,6 +108,7 @@ def _add_check(forms: Commands) -> None:
         help="processes [default: one a core, at most 16]",
     )
     add_max_pixels_flag(check)
+    add_source_flags(check, divides=False)
     check.add_argument("--json", action="store_true", help="print everything as one JSON object")
     check.set_defaults(command=_prepare_check)
 
@@ -120,6 +122,7 @@ def _prepare_check(namespace: argparse.Namespace) -> int:
         workers=namespace.workers,
         max_pixels=namespace.max_pixels,
         show_progress=not namespace.json,
+        settings=source_recipe(namespace).data,
     )
     print_report(report, as_json=namespace.json)
     return 1 if report.problems else 0

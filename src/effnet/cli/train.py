@@ -8,6 +8,7 @@ from effnet.cli.arguments import path
 from effnet.cli.flags import Commands, Parser, add_recipe_flags
 from effnet.cli.messages import shown_log
 from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
+from effnet.cli.sources import DATA_HELP
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
@@ -41,9 +42,7 @@ def add_evaluate(commands: Commands, prog: str | None) -> None:
 
 def add_data_flags(parser: Parser, without: Sequence[str] = ()) -> None:
     """Add the folder, the recipe and every setting, except the groups `without`."""
-    parser.add_argument(
-        "dir", type=path, metavar="DIR", nargs="?", help="folder with train/<class>/ and val/<class>/"
-    )
+    parser.add_argument("dir", type=path, metavar="DIR", nargs="?", help=DATA_HELP)
     add_recipe_source(parser)
     parser.add_argument(
         "--json", action="store_true", help="evaluation: print one JSON object with the metrics"

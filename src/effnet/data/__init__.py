@@ -10,6 +10,7 @@ from effnet.data.mixup import Mix, epoch_mixes, mixup
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.request import DataRequest
 from effnet.data.sample import prepare_sample
+from effnet.data.sources import Labels, open_all, open_splits
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 
@@ -18,13 +19,17 @@ __all__ = [
     "Batch",
     "DataRequest",
     "DataSource",
+    "Labels",
     "Loader",
     "Mix",
     "Preprocessing",
     "epoch_mixes",
     "find_classes",
+    "find_labels",
     "mixup",
+    "open_all",
     "open_data",
+    "open_splits",
     "prepare_sample",
     "read_classes",
 ]
@@ -64,4 +69,9 @@ def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("tra
     Raises:
         UserError: there are none to be found.
     """
-    return BACKENDS[recipe.data.data_backend].find_classes(recipe, path, splits)
+    return find_labels(recipe, path, splits).classes
+
+
+def find_labels(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("train", "val")) -> Labels:
+    """Return the class names as `find_classes` does, and whether an image may have several of them."""
+    return BACKENDS[recipe.data.data_backend].find_labels(recipe, path, splits)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from effnet.data.folder import ImageFolder
 from effnet.data.labels import SplitLabels
+from effnet.data.sources.form import SourceImages
+from effnet.data.sources.record import SplitRecord
 
 
 @dataclass
@@ -60,9 +62,13 @@ class DataSource:
     """class names in the order of the targets"""
     train: Loader | None
     val: Loader | None
-    folders: dict[str, ImageFolder] = field(default_factory=dict)
-    """the splits that are image files in folders"""
+    files: dict[str, SourceImages] = field(default_factory=dict)
+    """the splits that are encoded images of a data source, not a packed set"""
     labels: Mapping[str, SplitLabels] = field(default_factory=dict)
     """by split, the labels of all its images; for images whose labels are known without opening them"""
     names: Mapping[str, Callable[[int], str]] = field(default_factory=dict)
     """by split, a function that names an image by its position in the split; for images that have names"""
+    path: Path = Path()
+    """where the data lies"""
+    made_split: SplitRecord | None = None
+    """the split, if it was made by this run or an earlier one; None where the data has its own"""

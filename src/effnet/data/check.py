@@ -3,7 +3,7 @@
 import hashlib
 import io
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from effnet.data.decode import BadImageError, EncodedImage
-from effnet.data.folder import LAYOUT, ImageFolder, list_images
-from effnet.data.limits import FORMATS, MAX_PIXELS, LimitError, read_image
+from effnet.data.limits import FORMATS, MAX_PIXELS, LimitError
 from effnet.data.position import Indices
+from effnet.data.sources import SourceImages, open_for_check
 from effnet.data.survey import surveyed
 from effnet.data.workers import worker_count
-from effnet.runtime.errors import UserError
+from effnet.recipe import DataSettings
 from effnet.runtime.progress import ProgressBar
 
 SMALL = 32
@@ -94,39 +94,40 @@ class Report:
 
 
 def check(
-    path: Path, *, workers: int | None = None, max_pixels: int = MAX_PIXELS, show_progress: bool = False
+    path: Path,
+    *,
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    show_progress: bool = False,
+    settings: DataSettings | None = None,
 ) -> Report:
     """Decode every image of a data set, and compare them all.
 
     Args:
-        path: folder with ``train/<class>/`` and ``val/<class>/``, or one of them.
+        path: a data source (`effnet.data.sources`).
         workers: processes [default: one per core, at most 16]; 0 to work in this process.
         max_pixels: pixels that an image may have; larger ones are broken.
         show_progress: draw a progress bar.
+        settings: the kind of source, and the columns of a table; None for the defaults.
 
     Raises:
-        UserError: no such folder, none of the two in it, or one without class folders.
+        UserError: a source that can't be found or read, or a folder without class folders.
     """
-    splits = [split for split in ("train", "val") if (path / split).is_dir()]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
-    if not splits:
-        raise UserError(f"{path} has no train/ and no val/ folder; {LAYOUT}")
-    images = {split: list_images(path, split, allow_empty=True, max_pixels=max_pixels) for split in splits}
+    images = open_for_check(path, replace(settings or DataSettings(), max_pixels=max_pixels))
     facts, broken = _examined(images, worker_count(workers), show_progress)
     report = Report(
-        {split: _split_report(images[split], facts[split], broken[split]) for split in splits},
+        {split: _split_report(images[split], facts[split], broken[split]) for split in images},
         leakage=_leakage(images, facts),
     )
-    if len(splits) == 2:
-        train, val = (report.splits[split].images_per_class for split in splits)
+    if images.keys() >= {"train", "val"}:
+        train, val = (report.splits[split].images_per_class for split in ("train", "val"))
         report.unknown_classes = [name for name in val if name not in train]
         report.classes_without_val = [name for name in train if not val.get(name)]
     return report
 
 
 def _examined(
-    images: dict[str, ImageFolder], workers: int, show_progress: bool
+    images: dict[str, SourceImages], workers: int, show_progress: bool
 ) -> tuple[dict[str, _Facts], dict[str, dict[int, str]]]:
     """Return facts about every image by split, and the errors of the broken ones."""
     facts = {split: np.zeros(len(of_split), _FIELDS) for split, of_split in images.items()}
@@ -142,12 +143,12 @@ def _examined(
     return facts, broken
 
 
-def _examine(images: ImageFolder, indices: Indices) -> tuple[_Facts, dict[int, str]]:
+def _examine(images: SourceImages, indices: Indices) -> tuple[_Facts, dict[int, str]]:
     facts, flaws = np.zeros(len(indices), _FIELDS), {}
     for row, index in zip(facts, indices.tolist(), strict=True):
-        path = images.path(index)
+        path = Path(images.file(index))
         try:
-            data = read_image(path, images.max_pixels)
+            data = images.content(index)
             row["bytes"] = len(data)
             row["digest"] = (
                 hashlib.sha256(data).digest() if data else b""
@@ -194,20 +195,21 @@ def _format_of_name(path: Path) -> str | None:
     return Image.registered_extensions().get(path.suffix.lower())
 
 
-def _split_report(images: ImageFolder, facts: _Facts, broken: dict[int, str]) -> SplitReport:
-    counts = np.bincount(images.targets, minlength=len(images.classes))
+def _split_report(images: SourceImages, facts: _Facts, broken: dict[int, str]) -> SplitReport:
+    targets = images.targets
+    counts = np.bincount(targets, minlength=len(images.classes)) if targets.ndim == 1 else targets.sum(0)
     sound = facts[facts["height"] > 0]
     return SplitReport(
         images=len(images),
         bytes=int(facts["bytes"].sum()),
         images_per_class=dict(zip(images.classes, counts.tolist(), strict=True)),
-        broken={str(images.path(index)): flaw for index, flaw in sorted(broken.items())},
+        broken={images.file(index): flaw for index, flaw in sorted(broken.items())},
         odd={
-            name: [str(images.path(index)) for index in np.flatnonzero(facts["odd"] & (1 << bit)).tolist()]
+            name: [images.file(index) for index in np.flatnonzero(facts["odd"] & (1 << bit)).tolist()]
             for bit, name in enumerate(ODDITIES)
             if (facts["odd"] & (1 << bit)).any()
         },
-        duplicates=[[str(images.path(i)) for i in group] for group in _groups(facts["digest"])],
+        duplicates=[[images.file(i) for i in group] for group in _groups(facts["digest"])],
         width=_spread(sound["width"]),
         height=_spread(sound["height"]),
     )
@@ -228,14 +230,14 @@ def _groups(digests: npt.NDArray[Any]) -> list[list[int]]:
     return sorted(group.tolist() for group in groups if len(group) > 1 and digests[group[0]])
 
 
-def _leakage(images: dict[str, ImageFolder], facts: dict[str, _Facts]) -> list[list[str]]:
+def _leakage(images: dict[str, SourceImages], facts: dict[str, _Facts]) -> list[list[str]]:
     """Return all files of each content that several splits have."""
     splits = list(images)
     digests = np.concatenate([facts[split]["digest"] for split in splits])
     owner = np.repeat(np.arange(len(splits)), [len(facts[split]) for split in splits])
     place = np.concatenate([np.arange(len(facts[split])) for split in splits])
     return [
-        [str(images[splits[owner[n]]].path(int(place[n]))) for n in group]
+        [images[splits[owner[n]]].file(int(place[n])) for n in group]
         for group in _groups(digests)
         if len(set(owner[group])) > 1
     ]

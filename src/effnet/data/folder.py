@@ -1,10 +1,8 @@
 """Data sets as folders: ``<root>/<split>/<class>/<image>``."""
 
 import errno
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data.decode import EncodedImage
+from effnet.data.image_files import ImageFiles
 from effnet.data.limits import MAX_PIXELS
 from effnet.runtime.errors import UserError
 
@@ -28,55 +26,12 @@ LAYOUT = "images belong in train/<class>/ and val/<class>/"
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """Index of a split's images, ordered by class folder and then file name.
+class ImageFolder(ImageFiles):
+    """Index of a split's images, ordered by class folder and then file name; the index holds the names alone."""
 
-    File names lie end to end in one buffer: a million images cost some tens of megabytes in three arrays,
-    which forked workers share without copying, and no Python object each.
-    """
-
-    root: Path
-    """folder of the split"""
-    classes: list[str]
-    """class names in the order of the targets"""
-    targets: npt.NDArray[np.int32]
-    """(N,) position of each image's class in `classes`"""
-    _names: npt.NDArray[np.uint8]
-    _ends: npt.NDArray[np.int64]
-    max_pixels: int = MAX_PIXELS
-    """pixels that an image may have"""
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def path(self, index: int) -> Path:
-        """Path of image `index`."""
-        return Path(self.file(index))
-
-    def file(self, index: int) -> str:
-        """The same as a string, which costs a quarter."""
-        first = self._ends[index - 1] if index else 0
-        name = os.fsdecode(self._names[first : self._ends[index]].tobytes())
-        return f"{self.root}/{self.classes[self.targets[index]]}/{name}"
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the class list and of every image's class and name."""
-        digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for part in (self.targets, self._names, self._ends):
-            digest.update(part.data)
-        return digest.hexdigest()
-
-    def read(self, indices: Sequence[int]) -> Iterator[Callable[[], EncodedImage]]:
-        """See `effnet.data.loader.Images`."""
-        return (partial(self.image, index) for index in indices)
-
-    def image(self, index: int) -> EncodedImage:
-        """Open image `index`.
-
-        Raises:
-            BadImageError: the file can't be read, is no image, or is beyond a limit.
-        """
-        return EncodedImage(self.path(index), max_pixels=self.max_pixels)
+    def encoded_name(self, index: int) -> bytes:
+        """See `ImageFiles`."""
+        return os.fsencode(self.classes[self.targets[index]]) + b"/" + super().encoded_name(index)
 
 
 def read_classes(path: Path, split: str = "train") -> list[str]:
@@ -170,6 +125,15 @@ def _image_names(allow_empty: bool, folder: Path) -> tuple[bytes, npt.NDArray[np
     if not names and not allow_empty:
         raise UserError(f"{folder}: a class folder without images; add some or remove it")
     return b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64)
+
+
+def holds_image(folder: str) -> bool:
+    """Return True for a folder with an image in it, not in a folder of it."""
+    try:
+        with os.scandir(os.fsencode(folder)) as entries:
+            return any(_is_image(entry) for entry in entries)
+    except OSError:
+        return False
 
 
 def _is_image(entry: os.DirEntry[bytes]) -> bool:

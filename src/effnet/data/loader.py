@@ -9,14 +9,14 @@ import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from effnet.data.augmentations import AUGMENTATIONS, repeated
-from effnet.data.batch import Batch, DataSource
+from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
-from effnet.data.folder import ImageFolder
 from effnet.data.labels import SplitLabels, labels_of
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
 from effnet.data.sizes import Sizes, training_sizes
+from effnet.data.sources import SourceImages
 from effnet.data.transforms import TrainTransform, ValTransform
 from effnet.data.watched import WatchedLoader, reading
 from effnet.runtime.errors import UserError
@@ -35,6 +35,10 @@ class Images(Protocol):
         """int32 (N,), the position of each image's class in the class list, or uint8 (N, classes) with 1 for each label
         of an image that may have several.
         """
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """float32 (N,), how much each image counts in training; None where all count the same."""
 
     def __len__(self) -> int:
         """Images of the split."""
@@ -67,19 +71,25 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
         is_train = split == "train"
         work = _Work(of_split, labels[split], transform, of_epoch, recipe.data.on_bad_image, is_train)
         loaders[split] = ImageLoader(work, request.order(split, len(of_split), labels[split]), request)
+    return opened_source(request, classes, loaders, images)
+
+
+def opened_source(
+    request: DataRequest,
+    classes: Sequence[str],
+    loaders: Mapping[str, Loader],
+    images: Mapping[str, Images],
+) -> DataSource:
+    """Return the data source of the splits' loaders and images."""
     return DataSource(
-        list(classes), loaders.get("train"), loaders.get("val"), folders_of(images), labels, names_of(images)
+        list(classes),
+        loaders.get("train"),
+        loaders.get("val"),
+        files={split: of_split for split, of_split in images.items() if isinstance(of_split, SourceImages)},
+        names={split: of_split.file for split, of_split in images.items()},
+        path=request.path,
+        labels=labels_of(images),
     )
-
-
-def folders_of(images: Mapping[str, Images]) -> dict[str, ImageFolder]:
-    """Return the splits whose images are files in folders."""
-    return {split: of_split for split, of_split in images.items() if isinstance(of_split, ImageFolder)}
-
-
-def names_of(images: Mapping[str, Images]) -> dict[str, Callable[[int], str]]:
-    """Return by split the function that names its images."""
-    return {split: of_split.file for split, of_split in images.items()}
 
 
 class _Prepared(NamedTuple):

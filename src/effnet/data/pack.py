@@ -23,13 +23,14 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels
-from effnet.data.folder import LAYOUT, ImageFolder, list_images, read_classes
 from effnet.data.limits import MAX_PIXELS
 from effnet.data.packed_index import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.randomness import Stream, generator
+from effnet.data.sources import SourceImages, open_splits
 from effnet.data.transforms import resized
 from effnet.data.watched import WatchedLoader, reading
 from effnet.data.workers import worker_count
+from effnet.recipe import Recipe
 from effnet.runtime.disk import cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, sha256_of, write_text
@@ -77,21 +78,23 @@ def pack(
     skip_bad: bool = False,
     max_pixels: int = MAX_PIXELS,
     show_progress: bool = False,
+    recipe: Recipe | None = None,
 ) -> dict[str, int]:
-    """Pack the splits of a folder of images.
+    """Pack the splits of a data source.
 
     Training images are shuffled once, so that a shard read in order is a mixture of classes. A packing that is
     complete is left alone, an incomplete one finished. Of several processes that pack into the same folder one works
     and the others wait.
 
     Args:
-        path: folder with ``train/<class>/`` and ``val/<class>/``, or one of them.
+        path: a data source (`effnet.data.sources`).
         out: folder to write.
         settings: size and encoding.
         workers: processes [default: the cores there are, at most 16]; 0 packs in this one.
         skip_bad: leave out images that can't be decoded and list them in ``index.json``.
         max_pixels: pixels that an image may have; larger ones can't be decoded.
         show_progress: draw a progress bar.
+        recipe: the kind of source, the columns of a table, seed and share of a split; None for the defaults.
 
     Returns:
         number of images per split.
@@ -100,11 +103,7 @@ def pack(
         UserError: no such folder, an image that can't be decoded, or an `out` that holds something else, such as a
             packing of other images or with other settings.
     """
-    splits = [split for split in ("train", "val") if (path / split).is_dir()]
-    if not splits:
-        raise UserError(f"{path} has no train/ and no val/ folder; {LAYOUT}")
-    classes = read_classes(path, splits[0])
-    images = {split: list_images(path, split, classes, max_pixels=max_pixels) for split in splits}
+    images = _opened(path, (recipe or Recipe()).replace({"max_pixels": max_pixels}))
     plans = {split: _Plan(of_split, out / split, split, settings) for split, of_split in images.items()}
     try:
         with exclusive(out):
@@ -117,10 +116,21 @@ def pack(
         raise cannot_write(error.filename or out, error) from None
 
 
+def _opened(path: Path, recipe: Recipe) -> dict[str, SourceImages]:
+    """Return the images of the splits that there are."""
+    present = [split for split in ("train", "val") if (path / split).is_dir()]
+    opened = open_splits(recipe, path, present or ("train", "val"))
+    if opened.several_labels:
+        raise UserError(f"{path}: a packed set holds one label of each image; train on the source itself")
+    if any(images.weights is not None for images in opened.images.values()):
+        raise UserError(f"{path}: a packed set holds no weights; train on the source itself")
+    return opened.images
+
+
 class _Plan:
     """The assignment of images to shards."""
 
-    def __init__(self, images: ImageFolder, out: Path, split: str, settings: PackSettings) -> None:
+    def __init__(self, images: SourceImages, out: Path, split: str, settings: PackSettings) -> None:
         self.images, self.out, self.settings = images, out, settings
         order = np.arange(len(images))
         self.order = generator(Stream.ORDER, 0, 0).permutation(order) if split == "train" else order
@@ -225,13 +235,13 @@ def _write_shard(
         first = number * plan.settings.images_per_shard
         for place, index in enumerate(plan.shard(number).tolist(), start=first):
             note(index)
-            path, target = plan.images.path(index), int(plan.images.targets[index])
+            target = int(plan.images.targets[index])
             try:
                 shard.add(f"{place:08d}", target, _encoded(plan.images.image(index), plan.settings))
             except BadImageError as error:
                 if not skip_bad:
                     raise
-                bad[str(path.relative_to(plan.images.root))] = error.reason
+                bad[plan.images.name(index)] = error.reason
             done += 1
         shard.close()
     facts = {

@@ -55,6 +55,8 @@ class PackedImages:
     _shards: list[str]
     max_pixels: int = MAX_PIXELS
     """pixels that an image may have"""
+    weights = None
+    """a packed set has no weights"""
 
     @classmethod
     def open(cls, files: Files, *, max_pixels: int = MAX_PIXELS) -> "PackedImages":

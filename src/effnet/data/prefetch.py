@@ -10,8 +10,8 @@ from effnet.data.batch import Batch
 def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """The same batches on `device`: as they are on the CPU, else copied one ahead on a stream of their own.
 
-    The host waits for no copy: the stream that is current when a batch is taken waits for it instead. Images
-    and targets must lie in pinned memory for the copies to overlap with computation.
+    The host waits for no copy: the stream that is current when a batch is taken waits for it instead. Images,
+    targets and weights must lie in pinned memory for the copies to overlap with computation.
     """
     if device.type != "cuda":
         return iter(batches)

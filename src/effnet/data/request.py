@@ -12,6 +12,7 @@ from effnet.data.labels import SplitLabels
 from effnet.data.position import Indices, TrainOrder, ValOrder
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.sampling import SAMPLERS
+from effnet.data.sources.record import SplitRecord
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.errors import UserError
 
@@ -23,8 +24,8 @@ class DataRequest:
     recipe: ResolvedRecipe
     """settings of data, batch and seed"""
     path: Path
-    """folder with ``train/<class>/<image>`` and ``val/<class>/<image>``; for ``packed``, and optionally for DALI, the
-    output of `effnet prepare pack`, a folder or a URL; ignored by ``synthetic``"""
+    """a data source (`effnet.data.sources`); for ``packed``, and optionally for DALI, the output of `effnet prepare
+    pack`, a folder or a URL; ignored by ``synthetic``"""
     preprocessing: Preprocessing
     """size and interpolation of the images; normalising them is left to the consumer"""
     device: torch.device
@@ -38,6 +39,8 @@ class DataRequest:
     classes: Sequence[str] | None = None
     """class names in the order of the targets that the model was trained with; a folder of another class is an error
     [default: the folders of ``train/``, or those of ``val/`` where only that is opened and there is no ``train/``]"""
+    stored_split: SplitRecord | None = None
+    """the split of an earlier run, for a source without splits"""
 
     @property
     def workers(self) -> int:

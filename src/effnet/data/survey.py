@@ -1,13 +1,14 @@
-"""A look at each of many image files, by several processes."""
+"""A look at each of many images, by several processes."""
 
+import copy
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
 
-from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
+from effnet.data.sources import SourceImages
 from effnet.data.watched import DATA_TIMEOUT_S, WatchedLoader, reading
 
 Result = TypeVar("Result")
@@ -15,8 +16,8 @@ IMAGES_AT_ONCE = 64
 
 
 def surveyed(
-    look: Callable[[ImageFolder, Indices], Result],
-    images: ImageFolder,
+    look: Callable[[SourceImages, Indices], Result],
+    images: SourceImages,
     indices: Indices,
     *,
     workers: int,
@@ -47,7 +48,7 @@ def surveyed(
 
 class _Looks(Dataset[Any]):
     def __init__(
-        self, look: Callable[[ImageFolder, Indices], Any], images: ImageFolder, parts: list[Indices]
+        self, look: Callable[[SourceImages, Indices], Any], images: SourceImages, parts: list[Indices]
     ) -> None:
         self.look, self.images, self.parts = look, images, parts
 
@@ -56,22 +57,17 @@ class _Looks(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         with reading() as note:
-            return self.look(_Noted.of(self.images, note), self.parts[number])
+            return self.look(_noted(self.images, note), self.parts[number])
 
 
-class _Noted(ImageFolder):
-    """An `ImageFolder` that calls `note` with the index of each image whose file is asked for."""
+def _noted(images: SourceImages, note: Callable[[int], None]) -> SourceImages:
+    """Return a view of `images` that calls `note` with the index of each image that is asked for."""
+    view = copy.copy(images)
+    for name in ("file", "key", "content", "image"):
+        object.__setattr__(view, name, partial(_after_note, getattr(images, name), note))  # it may be frozen
+    return view
 
-    note: Callable[[int], None]
 
-    @classmethod
-    def of(cls, images: ImageFolder, note: Callable[[int], None]) -> "_Noted":
-        """Return a view of `images`."""
-        noted = cls(**{field.name: getattr(images, field.name) for field in fields(images)})
-        object.__setattr__(noted, "note", note)  # the class is frozen
-        return noted
-
-    def file(self, index: int) -> str:
-        """See `ImageFolder`; `path` asks this too."""
-        self.note(index)
-        return super().file(index)
+def _after_note(ask: Callable[[int], Any], note: Callable[[int], None], index: int) -> Any:
+    note(index)
+    return ask(index)

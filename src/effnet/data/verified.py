@@ -1,6 +1,6 @@
-"""Images of a folder that are known to decode: found once, remembered for the next run.
+"""Images that are known to decode: found once, remembered for the next run.
 
-For each folder a list of 64-bit hashes is kept, one for each file that decodes: of its name, its size and the time of
+For each split a list of 64-bit hashes is kept, one for each file that decodes: of its name, its size and the time of
 its last change, which are much faster to read than an image is to decode.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from effnet.data.decode import BadImageError, decoders
-from effnet.data.folder import ImageFolder
 from effnet.data.position import Indices
+from effnet.data.sources import SourceImages
 from effnet.data.survey import surveyed
 from effnet.data.watched import DATA_TIMEOUT_S
 from effnet.runtime.errors import UserError, one_line
@@ -32,7 +32,7 @@ _FOLDERS_KEPT = 20
 
 
 def find_broken(
-    images: ImageFolder, indices: Indices, *, workers: int, timeout: float = DATA_TIMEOUT_S
+    images: SourceImages, indices: Indices, *, workers: int, timeout: float = DATA_TIMEOUT_S
 ) -> Iterator[tuple[Indices, dict[int, str]]]:
     """Decode images; yield part after part of `indices`, each with the errors of its broken ones.
 
@@ -46,7 +46,7 @@ def find_broken(
     return surveyed(_broken, images, indices, workers=workers, timeout=timeout)
 
 
-def _broken(images: ImageFolder, indices: Indices) -> dict[int, str]:
+def _broken(images: SourceImages, indices: Indices) -> dict[int, str]:
     flaws = {}
     for index in indices.tolist():
         try:
@@ -57,35 +57,33 @@ def _broken(images: ImageFolder, indices: Indices) -> dict[int, str]:
 
 
 def file_keys(
-    images: ImageFolder, indices: Indices, *, workers: int, timeout: float = DATA_TIMEOUT_S
+    images: SourceImages, indices: Indices, *, workers: int, timeout: float = DATA_TIMEOUT_S
 ) -> Keys:
     """Return the keys of files; the arguments are those of `find_broken`."""
     parts = surveyed(_keys, images, indices, workers=workers, at_once=_KEYS_AT_ONCE, timeout=timeout)
     return np.concatenate([np.empty(0, np.uint64), *(keys for _, keys in parts)])
 
 
-def _keys(images: ImageFolder, indices: Indices) -> Keys:
-    files = map(images.file, indices.tolist())
-    return np.frombuffer(b"".join(_key(file, len(str(images.root))) for file in files), np.uint64)
+def _keys(images: SourceImages, indices: Indices) -> Keys:
+    return np.frombuffer(b"".join(_key(images, index) for index in indices.tolist()), np.uint64)
 
 
-def _key(file: str, name_at: int) -> bytes:
+def _key(images: SourceImages, index: int) -> bytes:
     try:
-        found = os.stat(file)
+        return images.key(index)
     except OSError:
         return os.urandom(8)  # a key that is remembered nowhere
-    text = f"{file[name_at:]}\0{found.st_size}\0{found.st_mtime_ns}"
-    return hashlib.blake2b(os.fsencode(text), digest_size=8).digest()
 
 
 class Memory:
-    """Keys of a folder's files that decode, kept in `cache`.
+    """Keys of a split's images that decode, kept in `cache`.
 
     A file that can't be read or written counts as empty, which is no error; a damaged one is reported in the log.
     """
 
-    def __init__(self, cache: Path, images: ImageFolder) -> None:
-        kept_for = f"{_VERSION}\0{decoders()}\0{images.max_pixels}\0{os.path.realpath(images.root)}"
+    def __init__(self, cache: Path, images: SourceImages, split: str = "") -> None:
+        place = os.path.realpath(images.root)
+        kept_for = f"{_VERSION}\0{decoders()}\0{images.max_pixels}\0{place}\0{split}"
         name = hashlib.sha256(os.fsencode(kept_for)).hexdigest()[:16]
         self._file = cache / f"{name}.npy"
 

@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from effnet.data import BACKENDS, Batch, DataRequest, open_data
 from effnet.data.decode import Readable
-from effnet.data.folder import ImageFolder, list_images
+from effnet.data.image_files import Targets
 from effnet.data.loader import open_loaders
+from effnet.data.sources import SourceImages, open_all, open_splits
+from effnet.data.sources.folder import has_splits
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.errors import UserError
 from effnet.training.setup import Opened
@@ -20,18 +22,23 @@ class Spread:
     """A number of images of a folder, evenly spaced in its order by class and name.
 
     Args:
-        images: the folder.
+        images: of a folder or another source.
         count: number of images; at most all are taken.
     """
 
-    def __init__(self, images: ImageFolder, count: int) -> None:
+    def __init__(self, images: SourceImages, count: int) -> None:
         self._images = images
         self._indices = np.arange(min(count, len(images))) * len(images) // min(count, len(images))
 
     @property
-    def targets(self) -> npt.NDArray[np.int32]:
-        """(N,) position of each image's class."""
+    def targets(self) -> Targets:
+        """See `effnet.data.loader.Images`."""
         return self._images.targets[self._indices]
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """See `effnet.data.loader.Images`."""
+        return None
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -64,17 +71,32 @@ def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opene
     request = DataRequest(
         plain, path or Path(), opened.preprocessing, *place, ("train",), opened.data.classes
     )
-    if settings.calib_data is None and not BACKENDS[recipe.data.data_backend].reads_folders:
+    if settings.calib_data is None and not BACKENDS[recipe.data.data_backend].reads_sources:
         loader = open_data(request).train
     else:
-        folder = Path(settings.calib_data) if settings.calib_data is not None else (path or Path()) / "train"
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder}: no such folder to calibrate on; name one with class folders by --calib-data"
-            )
-        folder = folder.resolve()
-        images = list_images(folder.parent, folder.name, max_pixels=recipe.data.max_pixels)
+        images = _images(recipe, path or Path(), opened)
         wanted = settings.calib_batches * recipe.optimizer.batch_size * processes.world_size
         loader = open_loaders(request, {"val": Spread(images, wanted)}, images.classes).val
     assert loader is not None
     return islice(iter(loader), settings.calib_batches)
+
+
+def _images(recipe: ResolvedRecipe, path: Path, opened: Opened) -> SourceImages:
+    """Return the images to choose from: those of ``--calib-data``, else the run's for training.
+
+    Raises:
+        UserError: there are none.
+    """
+    given = recipe.quantization.calib_data
+    if given is not None:
+        if not Path(given).exists():
+            raise UserError(
+                f"{given}: no such folder to calibrate on; name one with class folders by --calib-data"
+            )
+        return open_all(given, recipe.replace({"source": "auto"}))
+    if has_splits(path) and not (path / "train").is_dir():
+        raise UserError(
+            f"{path / 'train'}: no such folder to calibrate on; name one with class folders by --calib-data"
+        )
+    stored = opened.data.made_split
+    return open_splits(recipe, path, ("train",), opened.data.classes, stored=stored).images["train"]

@@ -13,6 +13,9 @@ AugmentationName = Literal["none", "autoaugment", "autoaugment-torchvision", "ra
 BackendName = Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"]
 """modules of `effnet.data.backends`"""
 
+SourceName = Literal["folder", "single-folder", "table"]
+"""modules of `effnet.data.sources`, in the order in which ``auto`` looks"""
+
 OptimizerName = Literal["rmsprop", "sgd", "adamw"]
 """rows of `effnet.training.optimizers`"""
 

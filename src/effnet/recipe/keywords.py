@@ -14,6 +14,7 @@ from effnet.recipe.choices import (
     OptimizerName,
     SamplerName,
     ScheduleName,
+    SourceName,
     TargetName,
 )
 from effnet.recipe.settings import Interpolation
@@ -56,6 +57,31 @@ class Settings(TypedDict, total=False):
     then stay; `weights` suits small sets and small batches"""
     data_backend: BackendName
     """input pipeline"""
+    source: Literal["auto", SourceName]
+    """kind of data that DIR is; auto tells it by its content or suffix"""
+    root: str | None
+    """folder that the paths of a table start from [default: the table's]"""
+    path_column: str | None
+    """table: column of the images' paths [default: path, file, filename, image or the like]"""
+    label_column: str | None
+    """table: column of the label, or several columns of 0 and 1 separated by commas, one for each label [default:
+    label, class, category, target or the like, else all columns of 0 and 1]"""
+    label_separator: str | None
+    """table: an image has several labels, which this separates in their column"""
+    split_column: str | None
+    """table: column that says train, val or test [default: split, if there is one]"""
+    weight_column: str | None
+    """table: column of the images' weights in the training loss [default: weight, if there is one]"""
+    fold_column: str | None
+    """table: column of the images' folds, for --fold [default: fold, if there is one]"""
+    fold: int | None
+    """validate the images of this fold, and train on the others"""
+    group_column: str | None
+    """table without splits: images with the same text in this column, such as those of a patient, are not
+    divided"""
+    val_split: float
+    """share of the images to validate, of each class, where the data says nothing about it; chosen by --seed and
+    kept with the run; 1 validates all"""
     class_map: str | None
     """class folders in the order of the model's classes, one per line, for data that holds only some of them
     [default: the classes that the weights name, else the folders found]"""

@@ -43,7 +43,11 @@ class ResolvedModel(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedData(DataSettings):
-    """Data and augmentation. None is a value of `class_map` (no file) and `progressive_sizes` (one size)."""
+    """Data and augmentation.
+
+    None is a value of `class_map` (no file), `progressive_sizes` (one size), `root` (the table's folder), `fold`
+    (none), `label_separator` (one label), and of the columns of a table (those with the usual names).
+    """
 
     workers: int = field()
     interpolation: Interpolation = field()

@@ -17,6 +17,7 @@ from effnet.recipe.choices import (
     OptimizerName,
     SamplerName,
     ScheduleName,
+    SourceName,
     TargetName,
 )
 from effnet.recipe.fields import setting
@@ -67,6 +68,30 @@ class DataSettings:
 
     data_backend: BackendName = setting("pytorch", "--data-backends")
     """input pipeline"""
+    source: Literal["auto", SourceName] = setting("auto")
+    """kind of data that DIR is; auto tells it by its content or suffix"""
+    root: str | None = setting(None, metavar="DIR")
+    """folder that the paths of a table start from [default: the table's]"""
+    path_column: str | None = setting(None, metavar="COLUMN")
+    """table: column of the images' paths [default: path, file, filename, image or the like]"""
+    label_column: str | None = setting(None, metavar="COLUMN")
+    """table: column of the label, or several columns of 0 and 1 separated by commas, one for each label [default:
+    label, class, category, target or the like, else all columns of 0 and 1]"""
+    label_separator: str | None = setting(None, metavar="TEXT")
+    """table: an image has several labels, which this separates in their column"""
+    split_column: str | None = setting(None, metavar="COLUMN")
+    """table: column that says train, val or test [default: split, if there is one]"""
+    weight_column: str | None = setting(None, metavar="COLUMN")
+    """table: column of the images' weights in the training loss [default: weight, if there is one]"""
+    fold_column: str | None = setting(None, metavar="COLUMN")
+    """table: column of the images' folds, for --fold [default: fold, if there is one]"""
+    fold: int | None = setting(None, low=0, high=1_000_000, metavar="N")
+    """validate the images of this fold, and train on the others"""
+    group_column: str | None = setting(None, metavar="COLUMN")
+    """table without splits: images with the same text in this column, such as those of a patient, are not divided"""
+    val_split: float = setting(0.2, above=0, high=1, metavar="SHARE")
+    """share of the images to validate, of each class, where the data says nothing about it; chosen by --seed and kept
+    with the run; 1 validates all"""
     class_map: str | None = setting(None, metavar="FILE")
     """class folders in the order of the model's classes, one per line, for data that holds only some of them
     [default: the classes that the weights name, else the folders found]"""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effnet.data.sources import SplitRecord
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.plain import check_plain, is_count, is_number
@@ -187,14 +188,14 @@ def _check_processes(value: object) -> None:
         _check_loader(state.get("loader"))
 
 
-_CHECKS: dict[str, Callable[[object], None]] = {
+_CHECKS: dict[str, Callable[[Any], object]] = {
     "arch": _check_arch,
     "epoch": _check_count,
     "metadata": _check_metadata,
     "state_dict": _check_weights,
     "state_dict_ema": _check_average,
 }
-_CHECKS_OF_OURS: dict[str, Callable[[object], None]] = {
+_CHECKS_OF_OURS: dict[str, Callable[[Any], object]] = {
     "recipe": _check_recipe,
     "optimizer": _check_optimizer,
     "progress": _check_progress,
@@ -205,6 +206,7 @@ _CHECKS_OF_OURS: dict[str, Callable[[object], None]] = {
     "metrics": _check_plain_mapping,
     "log": _check_plain_mapping,
     "loss_scaler": _check_loss_scaler,
+    "split": SplitRecord.from_dict,
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from effnet.data.sources import SplitRecord
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import read_checkpoint
@@ -31,6 +32,11 @@ class Origin:
     def name(self) -> str:
         """The checkpoint or weights, for messages."""
         return str(self.resume or self.weights or "the model")
+
+    def stored_split(self) -> SplitRecord | None:
+        """Return the split that the run of the checkpoint made of data without one; None for none."""
+        content = (self.checkpoint or {}).get("split")
+        return None if content is None else SplitRecord.from_dict(content)
 
     def classes(self, *, keeps_classifier: bool) -> Sequence[str] | None:
         """Return the class folders in the order of the model's logits; None where the data decides.

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from effnet.data import DataSource
-from effnet.data.folder import ImageFolder
 from effnet.data.loader import REMEDY
+from effnet.data.sources import SourceImages
 from effnet.data.verified import Memory, file_keys, find_broken
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.cache import cache_dir
@@ -27,7 +27,7 @@ def check_images(recipe: ResolvedRecipe, data: DataSource, processes: Processes,
 
     Args:
         recipe: settings; ``--on-bad-image skip`` needs no check, nor does a run of a few iterations (``--prof``).
-        data: the opened data; only folders of images are checked.
+        data: the opened data; packed sets are not checked.
         processes: the processes of the run.
         log: where broken images are listed.
 
@@ -37,22 +37,21 @@ def check_images(recipe: ResolvedRecipe, data: DataSource, processes: Processes,
     if not recipe.data.check_images or recipe.data.on_bad_image == "skip" or recipe.run.prof is not None:
         return
     broken: dict[str, str] = {}
-    for split, images in data.folders.items():
+    for split, images in data.files.items():
         flaws = _flaws(split, images, recipe, processes, log)
         if flaws:
             listed = {images.file(index): flaws[index] for index in sorted(flaws)}
             log.record("event", {"event": "broken images", "split": split, "images": listed})
             broken |= listed
     if broken:
-        folder = next(iter(data.folders.values())).root.parent
-        raise UserError(_told(broken, folder, Path(recipe.run.workspace, recipe.run.report_file)))
+        raise UserError(_told(broken, data.path, Path(recipe.run.workspace, recipe.run.report_file)))
 
 
 def _flaws(
-    split: str, images: ImageFolder, recipe: ResolvedRecipe, processes: Processes, log: RunLog
+    split: str, images: SourceImages, recipe: ResolvedRecipe, processes: Processes, log: RunLog
 ) -> dict[int, str]:
     """Return the reason for each broken image of a folder, by index; all processes must call this together."""
-    memory = Memory(cache_dir() / "decodable", images)
+    memory = Memory(cache_dir() / "decodable", images, split)
     mine = np.arange(processes.rank, len(images), processes.world_size)
     keys = file_keys(images, mine, workers=recipe.data.workers, timeout=recipe.data.data_timeout)
     decodable = np.isin(keys, memory.read())
@@ -84,11 +83,11 @@ def _flaws(
     return flaws
 
 
-def _told(broken: dict[str, str], folder: Path, report: Path) -> str:
+def _told(broken: dict[str, str], path: Path, report: Path) -> str:
     name, reason = next(iter(broken.items()))
     if len(broken) == 1:
         return f"{name}: {reason}; {REMEDY}"
     return (
-        f"{name}: {reason}; nor can {len(broken) - 1:,} more be decoded ({report} and `effnet prepare check {folder}` "
+        f"{name}: {reason}; nor can {len(broken) - 1:,} more be decoded ({report} and `effnet prepare check {path}` "
         "list all); fix or remove them, or give --on-bad-image skip"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from effnet.data.sources.record import FILE as SPLIT_FILE
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe, ResolvedRecipe
@@ -66,6 +67,8 @@ def train(
         log_path = workspace / recipe.run.report_file
         with _open_log(log_path, opened) as log:
             announce(opened, log)
+            if opened.data.made_split is not None and processes.is_main:
+                opened.data.made_split.write_csv(workspace / SPLIT_FILE)
             if files is not None and opened.origin.resume is None and files.latest.is_file():
                 log.print(
                     f"{workspace} holds an earlier run's checkpoints, which this run replaces; see --resume"

@@ -74,6 +74,7 @@ class Opened:
             "recipe": self.given.to_dict(),
             "resolved_recipe": self.recipe.to_dict(),
             "metadata": self.metadata.to_dict(),
+            **({"split": self.data.made_split.to_dict()} if self.data.made_split is not None else {}),
         }
 
 
@@ -127,7 +128,9 @@ def open_run(
     )
     model = _build(recipe, origin, processes, build, trains=trains)
     place = device, processes.rank, processes.world_size
-    data = open_data(DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes))
+    data = open_data(
+        DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes, origin.stored_split())
+    )
     metadata = metadata_of(model, preprocessing, data.classes)
     # Last: the workers' share of the cores has been counted among all cores that this machine offers.
     bind_process(recipe.compute.gpu_affinity, device, processes.local_rank, processes.local_world_size)

@@ -1,4 +1,4 @@
-"""Folders of images or packed sets through DALI on the CPU."""
+"""Any data source or packed sets through DALI on the CPU."""
 
 from effnet.data.backends.form import Backend
 from effnet.data.batch import DataSource
@@ -11,4 +11,4 @@ def _open(request: DataRequest) -> DataSource:
     return open_dali("cpu", request)
 
 
-BACKEND = Backend("dali-cpu", "Folders of images or packed sets, prepared by NVIDIA DALI on the CPU", _open)
+BACKEND = Backend("dali-cpu", "Any data source or packed sets, prepared by NVIDIA DALI on the CPU", _open)

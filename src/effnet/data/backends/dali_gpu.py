@@ -1,4 +1,4 @@
-"""Folders of images or packed sets through DALI on a GPU."""
+"""Any data source or packed sets through DALI on a GPU."""
 
 from effnet.data.backends.form import Backend
 from effnet.data.batch import DataSource
@@ -11,4 +11,4 @@ def _open(request: DataRequest) -> DataSource:
     return open_dali("mixed", request)
 
 
-BACKEND = Backend("dali-gpu", "Folders of images or packed sets, prepared by NVIDIA DALI on the GPU", _open)
+BACKEND = Backend("dali-gpu", "Any data source or packed sets, prepared by NVIDIA DALI on the GPU", _open)

@@ -11,6 +11,7 @@ from effnet.data.loader import open_loaders
 from effnet.data.packed import PackedImages, packed_classes
 from effnet.data.packed_index import INDEX
 from effnet.data.request import DataRequest
+from effnet.data.sources import Labels
 from effnet.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -38,15 +39,15 @@ def open_packed(request: DataRequest) -> DataSource:
     return open_loaders(request, images, classes)
 
 
-def _find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> list[str]:
-    return packed_classes(path, splits)
+def _find_labels(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> Labels:
+    return Labels(packed_classes(path, splits))
 
 
 BACKEND = Backend(
     "packed",
     "Packed sets (`effnet prepare pack`) in a folder, or streamed from a URL",
     open_packed,
-    find_classes=_find_classes,
-    reads_folders=False,
+    find_labels=_find_labels,
+    reads_sources=False,
     resizes=True,
 )

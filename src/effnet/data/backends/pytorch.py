@@ -1,25 +1,25 @@
-"""Folders of images through PyTorch's DataLoader."""
+"""Images of any data source through PyTorch's DataLoader."""
 
 from effnet.data.backends.form import Backend
 from effnet.data.batch import DataSource
-from effnet.data.folder import list_images, split_classes
 from effnet.data.loader import open_loaders
 from effnet.data.request import DataRequest
+from effnet.data.sources import open_splits
 
 
 def open_pytorch(request: DataRequest) -> DataSource:
-    """Open ``path/train`` and ``path/val``; see `effnet.data.open_data`."""
-    classes = request.classes
-    if classes is None:
-        classes = split_classes(request.path, request.splits)
-    limit = request.recipe.data.max_pixels
-    images = {split: list_images(request.path, split, classes, max_pixels=limit) for split in request.splits}
-    return open_loaders(request, images, classes)
+    """Open a data source; see `effnet.data.open_data`."""
+    opened = open_splits(
+        request.recipe, request.path, request.splits, request.classes, stored=request.stored_split
+    )
+    source = open_loaders(request, opened.images, opened.classes)
+    source.made_split = opened.made
+    return source
 
 
 BACKEND = Backend(
     "pytorch",
-    "Folders of images, decoded by Pillow in the worker processes of PyTorch's DataLoader",
+    "Images of any source, decoded by Pillow in the worker processes of PyTorch's DataLoader",
     open_pytorch,
     resizes=True,
 )

@@ -9,6 +9,7 @@ from effnet.data.backends.form import Backend
 from effnet.data.batch import Batch, DataSource
 from effnet.data.position import Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
+from effnet.data.sources import Labels
 from effnet.recipe import Recipe
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000}  # as many as ImageNet has
@@ -63,15 +64,15 @@ def _random_batch(request: DataRequest, num_classes: int) -> Batch:
     return Batch(images, torch.randint(num_classes, (size,), device=device, generator=random))
 
 
-def _find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> list[str]:
-    return [str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)]
+def _find_labels(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> Labels:
+    return Labels([str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)])
 
 
 BACKEND = Backend(
     "synthetic",
     "Random images that lie on the device; no folder is read",
     open_synthetic,
-    find_classes=_find_classes,
-    reads_folders=False,
+    find_labels=_find_labels,
+    reads_sources=False,
     reads_path=False,
 )

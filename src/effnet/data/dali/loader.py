@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,17 @@ from effnet.data.dali.library import fn, pipeline_def, types
 from effnet.data.decode import EncodedImage, Readable
 from effnet.data.feed import Feed
 from effnet.data.files import open_files
-from effnet.data.folder import list_images, split_classes
 from effnet.data.labels import SplitLabels, labels_of
-from effnet.data.loader import REMEDY, Images, filled, folders_of, names_of
+from effnet.data.loader import REMEDY, Images, filled, opened_source
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
+from effnet.data.sources import SplitRecord, open_splits
 from effnet.runtime.errors import UserError
 
 
 def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
-    """Open ``path/train`` and ``path/val``, folders of images or packed; see `effnet.data.open_data`.
+    """Open a data source or a packed set; see `effnet.data.open_data`.
 
     Args:
         decoder: ``cpu`` prepares images on the CPU and copies the result to the device; ``mixed`` decodes and
@@ -38,17 +37,13 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
     """
     if decoder == "mixed" and request.device.type != "cuda":
         raise UserError("--data-backend dali-gpu needs a GPU; take dali-cpu")
-    path, splits, classes = request.path, request.splits, request.classes
-    if request.recipe.data.random_erasing and "train" in splits:
+    if request.recipe.data.random_erasing and "train" in request.splits:
         raise UserError(
             "--random-erasing needs --data-backend pytorch or packed; DALI has no form of it here"
         )
-    if classes is None:
-        packed = is_packed(path, splits[0])
-        classes = packed_classes(path, splits) if packed else split_classes(path, splits)
+    opened, classes, made = _open_images(request)
     stages = Stages(decoder, request.preprocessing)
     settings, seed = request.recipe.data, request.recipe.compute.seed
-    opened = {split: _open_images(path, split, classes, settings.max_pixels) for split in splits}
     loaders: dict[str, DaliLoader] = {}
     labels = labels_of(opened)
     for split, images in opened.items():
@@ -61,9 +56,9 @@ def open_dali(decoder: Decoder, request: DataRequest) -> DataSource:
             graph = ValGraph(stages)
         order = request.order(split, len(images), labels[split])
         loaders[split] = DaliLoader(images, labels[split], order, graph, request)
-    return DataSource(
-        list(classes), loaders.get("train"), loaders.get("val"), folders_of(opened), labels, names_of(opened)
-    )
+    source = opened_source(request, classes, loaders, opened)
+    source.made_split = made
+    return source
 
 
 # Batches that a pipeline holds beside its prefetch queue: one entering, one leaving.
@@ -221,10 +216,17 @@ class DaliLoader(Position):
         self._feed.refused |= unreadable
 
 
-def _open_images(path: Path, split: str, classes: Sequence[str], max_pixels: int) -> Images:
-    if is_packed(path, split):
-        return PackedImages.open(open_files(path, split), max_pixels=max_pixels).with_classes(classes)
-    return list_images(path, split, classes, max_pixels=max_pixels)
+def _open_images(request: DataRequest) -> tuple[dict[str, Images], Sequence[str], SplitRecord | None]:
+    """Return the images of the splits, the class names, and the split if it was made and not found."""
+    path, splits, settings = request.path, request.splits, request.recipe.data
+    if not is_packed(path, splits[0]):
+        opened = open_splits(request.recipe, path, splits, request.classes, stored=request.stored_split)
+        return dict(opened.images), opened.classes, opened.made
+    classes = request.classes or packed_classes(path, splits)
+    packed = {
+        split: PackedImages.open(open_files(path, split), max_pixels=settings.max_pixels) for split in splits
+    }
+    return {split: images.with_classes(classes) for split, images in packed.items()}, classes, None
 
 
 def _device_id(device: torch.device) -> int | None:
