@@ -22,7 +22,7 @@ class SourceImages(Protocol):
 
     @property
     def root(self) -> Path:
-        """What `name` starts from; what is remembered of images that decode is kept for it."""
+        """Folder that `name` starts from; what is remembered of images that decode is kept for it."""
 
     @property
     def classes(self) -> list[str]:
@@ -70,7 +70,7 @@ class SourceImages(Protocol):
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What is asked of a source."""
+    """A request for the images of a source."""
 
     path: Path
     """the source"""

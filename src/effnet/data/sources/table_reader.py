@@ -26,7 +26,7 @@ SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says of N images, in its own order. Labels and folds are codes in order of appearance."""
+    """Content of a table of N images, in its own order. Labels and folds are codes in order of appearance."""
 
     path: Path
     unit: str
