@@ -39,6 +39,8 @@ REFUSED = [
     ("--adamw-eps 0.1", "--adamw-eps 0.1 goes with --optimizer adamw"),
     ("--optimizer sgd --rmsprop-eps 0.1", "--rmsprop-eps 0.1 goes with --optimizer rmsprop"),
     ("--augmentation none --augmentation-strength 2", "no effect with --augmentation none"),
+    ("--teacher-weight 0.5", "--teacher-weight 0.5 needs --teacher"),
+    ("--teacher-temperature 2", "--teacher-temperature 2 needs --teacher"),
     ("--warmup 20 --epochs 10", "--warmup 20 is longer than --epochs 10"),
     ("--check-images --on-bad-image skip", "--check-images and --on-bad-image skip"),
     ("--checkpoint-filename model_best.pth.tar", "--checkpoint-filename model_best.pth.tar"),

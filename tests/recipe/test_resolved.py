@@ -133,6 +133,8 @@ NONE_IS_A_VALUE = {
     "root",
     "split_column",
     "weight_column",
+    "teacher",
+    "unfreeze_every",
     "use_ema",
     "early_stopping_patience",
     "static_loss_scale",

@@ -1,6 +1,6 @@
 """A trained classifier for programs: images of any kind in, labelled probabilities out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike, fspath
@@ -18,9 +18,8 @@ from effnet.inference.engines import is_exported
 from effnet.inference.images import ImageLike, NamedImage, is_single, named_images
 from effnet.models import list_models
 from effnet.runtime.errors import UserError
-from effnet.training.checkpoint import CheckpointFiles
+from effnet.training.run_weights import averaged_is_better, best_checkpoint
 from effnet.weights import list_weights
-from effnet.weights.files import read_torch_file
 from effnet.weights.published import metadata_of_tag
 
 
@@ -239,25 +238,3 @@ def _choice(source: str | PathLike[str]) -> ModelChoice:
     if any(row.tag == name for row in list_weights()):
         return ModelChoice(arch=metadata_of_tag(name).model, publisher=name)
     return ModelChoice(weights=path)
-
-
-def best_checkpoint(workspace: Path) -> Path:
-    """Return the best checkpoint of a run's folder, or the latest where none was validated.
-
-    Raises:
-        UserError: there is none.
-    """
-    files = CheckpointFiles(workspace, "checkpoint.pth.tar", 0)
-    for path in (files.best, files.latest):
-        if path.is_file():
-            return path
-    raise UserError(f"{workspace}: holds no {files.best.name} and no {files.latest.name}")
-
-
-def averaged_is_better(path: Path) -> bool:
-    """Return True if a training's checkpoint says that its averaged weights were the better ones in validation."""
-    if path.suffix == ".safetensors":
-        return False
-    content = read_torch_file(path)
-    progress = content.get("progress") if isinstance(content, Mapping) else None
-    return isinstance(progress, Mapping) and progress.get("best_is_ema") is True

@@ -112,6 +112,8 @@ _IDLE = (
         lambda v: v["augmentation"] == "none",
         "has no effect with --augmentation none; give one",
     ),
+    _Idle("teacher_weight", lambda v: v["teacher"] is None, "needs --teacher"),
+    _Idle("teacher_temperature", lambda v: v["teacher"] is None, "needs --teacher"),
     _Idle("warmup", lambda v: v["warmup"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
     _Idle("freeze_bn", lambda v: v["freeze_bn"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
     _Idle(

@@ -182,6 +182,13 @@ class Settings(TypedDict, total=False):
     """scale a step's gradients down to this norm, over all parameters, where theirs is larger [default: never]"""
     label_smoothing: float
     """share of the target spread evenly over all classes, or with several labels over yes and no"""
+    teacher: str | None
+    """follow the answers of this trained model too: a weight file, a checkpoint, the folder of a run, or a model
+    that `effnet models` lists, which knows the same classes (distillation, arXiv 1503.02531)"""
+    teacher_weight: float
+    """share of the teacher's answers in the loss; the rest is the targets'"""
+    teacher_temperature: float
+    """divisor of both models' logits where the answers are compared; higher shows more of the unlikely classes"""
     use_ema: float | None
     """keep an exponential moving average of the weights with this decay per step, and validate it too"""
     epochs: int

@@ -63,7 +63,7 @@ class ResolvedTask(TaskSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptimizer(OptimizerSettings):
-    """Optimizer and loss. None is a value of `use_ema` (no average) and `clip_grad` (no clipping)."""
+    """Optimizer and loss. None is a value of `teacher` (none), `use_ema` (no average) and `clip_grad` (no clipping)."""
 
     optimizer_batch_size: int = field()
     lr: float = field()

@@ -204,6 +204,13 @@ class OptimizerSettings:
     """scale a step's gradients down to this norm, over all parameters, where theirs is larger [default: never]"""
     label_smoothing: float = setting(0.1, low=0, below=1)
     """share of the target spread evenly over all classes, or with several labels over yes and no"""
+    teacher: str | None = setting(None, metavar="MODEL")
+    """follow the answers of this trained model too: a weight file, a checkpoint, the folder of a run, or a model that
+    `effnet models` lists, which knows the same classes (distillation, arXiv 1503.02531)"""
+    teacher_weight: float = setting(0.9, low=0, high=1, metavar="SHARE")
+    """share of the teacher's answers in the loss; the rest is the targets'"""
+    teacher_temperature: float = setting(4.0, above=0, high=1000, metavar="T")
+    """divisor of both models' logits where the answers are compared; higher shows more of the unlikely classes"""
     use_ema: float | None = setting(None, above=0, below=1, metavar="DECAY")
     """keep an exponential moving average of the weights with this decay per step, and validate it too"""
 

@@ -20,6 +20,7 @@ from effnet.runtime.precision import Precision, make_deterministic, resolve_prec
 from effnet.runtime.processes import Processes
 from effnet.training.build import build_model, metadata_of, preprocessing_of, workload_of
 from effnet.training.class_map import read_class_map
+from effnet.training.distillation import Distillation, open_teacher
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.origin import Origin, find_origin
 from effnet.training.recompute import recompute_blocks
@@ -135,6 +136,26 @@ def open_run(
     # Last: the workers' share of the cores has been counted among all cores that this machine offers.
     bind_process(recipe.compute.gpu_affinity, device, processes.local_rank, processes.local_world_size)
     return Opened(given, recipe, origin, model, data, preprocessing, precision, processes, metadata)
+
+
+def distillation_of(opened: Opened) -> Distillation | None:
+    """Return what blends a run's loss with its teacher's answers; None without a teacher.
+
+    Raises:
+        UserError: a teacher that can't be used.
+    """
+    settings = opened.recipe.optimizer
+    if settings.teacher is None:
+        return None
+    teacher = open_teacher(
+        settings.teacher, opened.data.classes, opened.preprocessing, opened.processes.device
+    )
+    return Distillation(
+        teacher,
+        weight=settings.teacher_weight,
+        temperature=settings.teacher_temperature,
+        several_labels=opened.recipe.task.task == "multi",
+    )
 
 
 def _known_classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:

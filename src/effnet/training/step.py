@@ -9,6 +9,7 @@ from effnet.data.mixup import Mix, mixup, multi_hot
 from effnet.data.preprocessing import Preprocessing
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.precision import Precision
+from effnet.training.distillation import Distillation
 from effnet.training.losses import Loss
 
 
@@ -44,6 +45,7 @@ class TrainStep(nn.Module):
         loss: what is to be lowered.
         precision: the forward pass's arithmetic.
         mixes: apply mixup or CutMix; otherwise `mix` is ignored.
+        distillation: blends the loss with the distance from a teacher; None without one.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class TrainStep(nn.Module):
         loss: Loss,
         precision: Precision,
         mixes: bool,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,6 +66,7 @@ class TrainStep(nn.Module):
         self.loss = loss
         self.precision = precision
         self.mixes = mixes
+        self.distillation = distillation
 
     def forward(self, images: Tensor, targets: Tensor, mix: Mix, weights: Tensor | None = None) -> Tensor:
         """Return the mean loss of a batch.
@@ -86,7 +90,13 @@ class TrainStep(nn.Module):
         with self.precision.autocast():
             logits = self.model(x)
         loss: Tensor = self.loss(logits.float(), targets, weights)
-        return loss
+        return loss if self.distillation is None else self._distilled(loss, logits.float(), x)
+
+    def _distilled(self, loss: Tensor, logits: Tensor, x: Tensor) -> Tensor:
+        assert self.distillation is not None
+        with self.precision.autocast():
+            blended: Tensor = self.distillation(loss, logits, x)
+        return blended
 
 
 def empty_batch(recipe: ResolvedRecipe, device: torch.device, labels: SplitLabels | None) -> Batch:

@@ -33,7 +33,7 @@ from effnet.training.rates import Rates, over_epochs
 from effnet.training.reporter import Reporter, prefixed
 from effnet.training.rollback import Rollback
 from effnet.training.schedule import learning_rate
-from effnet.training.setup import Opened
+from effnet.training.setup import Opened, distillation_of
 from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.state import TrainingState
 from effnet.training.step import TrainStep, empty_batch
@@ -150,6 +150,7 @@ class Trainer:
             loss=self.loss,
             precision=self.precision,
             mixes=recipe.data.mixup > 0 or recipe.data.cutmix > 0,
+            distillation=distillation_of(self.opened),
         ).to(self.processes.device)
         if self.processes.world_size > 1:
             step = self._parallel = data_parallel(
