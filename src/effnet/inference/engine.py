@@ -46,8 +46,21 @@ class Engine:
     @torch.inference_mode()
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return probabilities float32 (N, classes) for RGB images uint8 (N, image_size, image_size, 3)."""
+        return self.probabilities(self.logits(images))
+
+    @torch.inference_mode()
+    def logits(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """Return logits float32 (N, classes) on `device` for images as a call takes them."""
         batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-        probabilities: npt.NDArray[np.float32] = self.network(self.prepare(batch)).softmax(1).cpu().numpy()
+        logits: Tensor = self.network(self.prepare(batch))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> npt.NDArray[np.float32]:
+        """Return probabilities float32 (N, classes) for logits, with the temperature of the metadata."""
+        confidence = self.metadata.confidence
+        if confidence is not None:
+            logits = logits / confidence.temperature
+        probabilities: npt.NDArray[np.float32] = logits.softmax(1).cpu().numpy()
         return probabilities
 
 

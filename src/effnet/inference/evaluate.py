@@ -20,12 +20,17 @@ from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
 from effnet.runtime.text import to_json
 from effnet.training.class_map import read_class_map
+from effnet.training.confidence import Calibrated
 from effnet.training.content import resuming
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.foreign_checkpoint import with_our_names
+from effnet.training.origin import Origin
+from effnet.training.reporter import prefixed
 from effnet.training.setup import Opened, open_run
-from effnet.training.validate import Validator
+from effnet.training.validate import Observer, Validator, together
 from effnet.training.workspace import prepare_workspace
+from effnet.weights.confidence import Confidence
+from effnet.weights.files import CONFIDENCE_OF_EMA
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,13 @@ class Opening:
         recipe: resolved settings.
         data: its validation set.
         models: network and validator by the prefix of their metrics: `val` and, for averaged weights, `val_ema`.
+        confidence: confidence of a model's answers, by the same prefix, where it is known.
     """
 
     recipe: ResolvedRecipe
     data: DataSource
     models: dict[str, tuple[nn.Module, Validator]]
+    confidence: dict[str, Confidence]
 
 
 def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dict[str, float]:
@@ -53,7 +60,9 @@ def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dic
 
     Returns:
         `val.loss`, `val.top1`, `val.top5` (percent), `val.images`, rates and latencies; `val_ema.*` beside them
-        where the checkpoint holds averaged weights.
+        where the checkpoint holds averaged weights. Where the weights bring a confidence, `val.temperature`,
+        `val.calibrated_loss` and `val.calibrated_ece` are those of logits with that temperature; `val.loss` is of raw
+        logits.
 
     Raises:
         UserError: settings, weights or data that can't be used.
@@ -96,7 +105,17 @@ def _open(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
             prefix: (engine.network, _validator(opened.recipe, opened.data, processes, engine))
             for prefix, engine in on_engine.items()
         }
-    return Opening(opened.recipe, opened.data, models)
+    return Opening(opened.recipe, opened.data, models, _confidence(opened.origin))
+
+
+def _confidence(origin: Origin) -> dict[str, Confidence]:
+    """Return the confidence that is stored with weights and, in a checkpoint, with their average."""
+    stored = (origin.checkpoint or {}).get(CONFIDENCE_OF_EMA)
+    known = {
+        "val": origin.metadata.confidence if origin.metadata else None,
+        "val_ema": Confidence.from_dict(stored) if stored else None,
+    }
+    return {prefix: confidence for prefix, confidence in known.items() if confidence is not None}
 
 
 def _weights(opened: Opened) -> dict[str, nn.Module]:
@@ -165,7 +184,13 @@ def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Proce
     )
     place = processes.device, processes.rank, processes.world_size
     data = open_data(DataRequest(resolved, path or Path(), preprocessing, *place, ("val",), classes))
-    return Opening(resolved, data, {"val": (engine.network, _validator(resolved, data, processes, engine))})
+    known = engine.metadata.confidence
+    return Opening(
+        resolved,
+        data,
+        {"val": (engine.network, _validator(resolved, data, processes, engine))},
+        {} if known is None else {"val": known},
+    )
 
 
 def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
@@ -199,8 +224,15 @@ def _validate(opened: Opening, matrix: ConfusionMatrix | None) -> dict[str, floa
     """Return the metrics of all weights; the first ones fill `matrix`."""
     named: dict[str, float] = {}
     for prefix, (model, validator) in opened.models.items():
-        observe = matrix.add if matrix is not None and not named else None
-        named |= {f"{prefix}.{name}": value for name, value in validator(model, observe).items()}
+        observers: list[Observer] = [matrix.add] if matrix is not None and not named else []
+        confidence = opened.confidence.get(prefix)
+        if confidence is None:
+            metrics = validator(model, together(observers))
+        else:
+            calibrated = Calibrated(validator.processes, confidence.temperature)
+            metrics = validator(model, together([*observers, calibrated]))
+            metrics |= {"temperature": confidence.temperature, **calibrated.metrics()}
+        named |= prefixed(prefix, metrics)
     return named
 
 

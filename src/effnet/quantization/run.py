@@ -22,6 +22,7 @@ from effnet.training.run import announce, train
 from effnet.training.setup import Opened, open_run
 from effnet.training.step import Normalise
 from effnet.training.workspace import prepare_workspace
+from effnet.weights.confidence import Confidence
 
 SENSITIVITY_BATCHES = 1
 
@@ -121,22 +122,23 @@ def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, flo
                 return metrics
             validator = opened.validator()
             assert validator is not None
-            metrics |= {f"val.{name}": value for name, value in validator(opened.model).items()}
+            found, confidence = opened.validate(validator, opened.model)
+            metrics |= {f"val.{name}": value for name, value in found.items()}
             log.record("summary", metrics)
             log.print(f"validation top-1: {metrics['val.top1']:.2f} % of {metrics['val.images']:.0f} images")
             if processes.is_main and not recipe.run.no_checkpoints:
-                _save(opened, metrics, log)
+                _save(opened, metrics, confidence, log)
     return metrics
 
 
-def _save(opened: Opened, metrics: dict[str, float], log: RunLog) -> None:
+def _save(opened: Opened, metrics: dict[str, float], confidence: Confidence | None, log: RunLog) -> None:
     run = opened.recipe.run
     files = CheckpointFiles(Path(run.workspace), run.checkpoint_filename, 0, run.write_retry)
     content = {
         "epoch": 0,
         "best_prec1": metrics["val.top1"],
         "state_dict": opened.model.state_dict(),
-        **opened.description(),
+        **opened.description({} if confidence is None else {"val": confidence}),
     }
     files.save(content, is_best=True)
     files.flush()

@@ -304,6 +304,9 @@ class Settings(TypedDict, total=False):
     """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
     topk: int
     """validate top-K accuracy beside top-1"""
+    calibrate_confidence: bool
+    """fit a temperature of the logits at each validation and store it with the weights, so that a probability is
+    the share of right answers (docs/confidence.md); changes no weights"""
     target: TargetName
     """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
     calib_method: Literal["percentile", "max", "entropy", "mse"]

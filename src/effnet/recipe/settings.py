@@ -344,6 +344,9 @@ class RunSettings:
     """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
     topk: int = setting(5, low=1, high=1_000_000, metavar="K")
     """validate top-K accuracy beside top-1"""
+    calibrate_confidence: bool = True
+    """fit a temperature of the logits at each validation and store it with the weights, so that a probability is the
+    share of right answers (docs/confidence.md); changes no weights"""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.plain import check_plain, is_count, is_number
 from effnet.training.state import Progress
 from effnet.weights import WeightsMetadata
+from effnet.weights.confidence import Confidence
+from effnet.weights.files import CONFIDENCE_OF_EMA
 from effnet.weights.metadata import LARGEST_IMAGE_SIZE
 from effnet.weights.tensors import check_finite, check_tensors
 
@@ -84,6 +86,11 @@ def _check_average(value: object) -> None:
 def _check_metadata(value: object) -> None:
     if value is not None:
         WeightsMetadata.from_dict(value)
+
+
+def _check_confidence(value: object) -> None:
+    if value is not None:
+        Confidence.from_dict(value)
 
 
 def _check_count(value: object) -> None:
@@ -192,6 +199,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "arch": _check_arch,
     "epoch": _check_count,
     "metadata": _check_metadata,
+    CONFIDENCE_OF_EMA: _check_confidence,
     "state_dict": _check_weights,
     "state_dict_ema": _check_average,
 }

@@ -1,11 +1,13 @@
 """From a recipe and a folder to an opened run: settings resolved, model built, data open."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
 from effnet.data import BACKENDS, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
@@ -20,13 +22,16 @@ from effnet.runtime.precision import Precision, make_deterministic, resolve_prec
 from effnet.runtime.processes import Processes
 from effnet.training.build import build_model, metadata_of, preprocessing_of, workload_of
 from effnet.training.class_map import read_class_map
+from effnet.training.confidence import AnswerSample, fit_confidence
 from effnet.training.distillation import Distillation, open_teacher
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.origin import Origin, find_origin
 from effnet.training.recompute import recompute_blocks
 from effnet.training.sync_bn import with_sync_batch_norm
-from effnet.training.validate import Validator
+from effnet.training.validate import Validator, Watch
 from effnet.weights import Build, WeightsMetadata
+from effnet.weights.confidence import Confidence
+from effnet.weights.files import CONFIDENCE_OF_EMA
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,36 @@ class Opened:
             max_batches=self.recipe.run.prof,
         )
 
-    def description(self) -> dict[str, Any]:
-        """Return the entries of a checkpoint that describe the run, as plain values."""
+    def description(self, confidence: Mapping[str, Confidence] = MappingProxyType({})) -> dict[str, Any]:
+        """Return the entries of a checkpoint that describe the run, as plain values.
+
+        Args:
+            confidence: of the weights, `val`, and of their average, `val_ema`, where it is known.
+        """
+        average = confidence.get("val_ema")
         return {
             "arch": self.recipe.model.arch,
             "recipe": self.given.to_dict(),
             "resolved_recipe": self.recipe.to_dict(),
-            "metadata": self.metadata.to_dict(),
             **({"split": self.data.made_split.to_dict()} if self.data.made_split is not None else {}),
+            "metadata": replace(self.metadata, confidence=confidence.get("val")).to_dict(),
+            **({} if average is None else {CONFIDENCE_OF_EMA: asdict(average)}),
         }
+
+    def validate(
+        self, validator: Validator, model: nn.Module, watch: Watch | None = None
+    ) -> tuple[dict[str, float], Confidence | None]:
+        """Validate a model, and fit its confidence if the recipe says so; see `Validator`.
+
+        Returns:
+            The metrics, with those of `Fitted` where a confidence was fitted, and that confidence.
+        """
+        if not self.recipe.run.calibrate_confidence:
+            return validator(model, watch=watch), None
+        sample = AnswerSample(validator.loader.num_images, self.recipe.model.num_classes)
+        metrics = validator(model, sample, watch)
+        fitted = fit_confidence(sample, self.processes)
+        return (metrics, None) if fitted is None else (metrics | fitted.metrics, fitted.confidence)
 
 
 def open_run(

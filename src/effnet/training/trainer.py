@@ -37,6 +37,7 @@ from effnet.training.setup import Opened, distillation_of
 from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.state import TrainingState
 from effnet.training.step import TrainStep, empty_batch
+from effnet.weights.confidence import Confidence
 
 # Of a static graph it learns the order of the gradients in the second step.
 _UNSETTLED_STEPS = 2
@@ -79,6 +80,7 @@ class Trainer:
         self.accumulation = recipe.optimizer.accumulation(self.processes.world_size)
         self.steps_per_epoch = min(len(loader), recipe.run.prof or len(loader))
         self.files = files
+        self._confidence: dict[str, Confidence] = {}  # of the weights as they are
         self._sizes = training_sizes(recipe)
         self._moments = moments or Moments(self.processes, Signals(), None)
         self._generators = StepGenerators(self.processes.device, recipe.compute.seed, self.processes.rank)
@@ -212,6 +214,7 @@ class Trainer:
         if self._rollback is None:
             raise reason
         self._rollback.go_back(self.state, reason)
+        self._confidence.clear()
         # Of a step that was under way.
         self.step.zero_grad(set_to_none=True)
         self._buffers.forget()
@@ -225,6 +228,7 @@ class Trainer:
             `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
         """
         self._train_mode()
+        self._confidence.clear()
         state, epoch = self.state, self.state.progress.epoch
         if state.in_epoch.metrics:
             state.in_epoch = InEpoch()
@@ -420,9 +424,12 @@ class Trainer:
         assert self.validator is not None, "the validation set is not open"
         model, ema = self.state.model, self.state.ema
         self.state.average_buffers()
-        metrics = prefixed("val", self.validator(model, watch=self._checkpoint_if_due))
-        if ema is not None:
-            metrics |= prefixed("val_ema", self.validator(ema.module, watch=self._checkpoint_if_due))
+        metrics: dict[str, float] = {}
+        for prefix, network in (("val", model), *([] if ema is None else [("val_ema", ema.module)])):
+            found, confidence = self.opened.validate(self.validator, network, self._checkpoint_if_due)
+            metrics |= prefixed(prefix, found)
+            if confidence is not None:
+                self._confidence[prefix] = confidence
         return metrics
 
     def _finish_epoch(self, metrics: dict[str, float]) -> None:
@@ -451,7 +458,7 @@ class Trainer:
         Every process must call this; the main one's is complete.
         """
         log = {"log": self._report.log.position()}
-        return {**self.state.state_dict(), **log, **self.opened.description()}
+        return {**self.state.state_dict(), **log, **self.opened.description(self._confidence)}
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's content, the weights included.

@@ -1,6 +1,6 @@
 """Loss and accuracy over a validation set, every image counted once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import torch
@@ -16,6 +16,16 @@ from effnet.training.step import Normalise
 
 Observer = Callable[[Batch, Tensor], None]
 Watch = Callable[[], None]
+
+
+def together(observers: Sequence[Observer]) -> Observer | None:
+    """Return an observer that calls several, in order; None for none."""
+
+    def observe(batch: Batch, logits: Tensor) -> None:
+        for observer in observers:
+            observer(batch, logits)
+
+    return observe if observers else None
 
 
 class Validator:

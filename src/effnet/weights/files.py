@@ -28,6 +28,8 @@ _TORCH = (".pth", ".pt", ".tar")
 # The key of our metadata in a safetensors header, whose values are strings.
 _HEADER_KEY = "effnet"
 _LARGEST_HEADER = 16 << 20  # bytes; the names of 100,000 classes fit
+CONFIDENCE_OF_EMA = "confidence_ema"
+"""entry of a checkpoint: the confidence of its averaged weights; that of the others is in its metadata"""
 # What DistributedDataParallel and torch.compile put before every key.
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -63,7 +65,7 @@ def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsF
         content, raw_metadata = _read_safetensors(path)
     else:
         content = read_torch_file(path)
-        raw_metadata = content.get("metadata") if isinstance(content, Mapping) else None
+        raw_metadata = _metadata_in(content, ema)
     state_dict = strip_wrappers(_pick_state_dict(path, content, ema))
     state_dict = dict(with_todays_quantizers(state_dict, raw_metadata, str(path)))
     if not isinstance(raw_metadata, Mapping):
@@ -72,6 +74,15 @@ def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsF
         return WeightsFile(path, state_dict, WeightsMetadata.from_dict(raw_metadata))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _metadata_in(content: object, ema: bool) -> object:
+    """Return the metadata in a file of `torch.save`; averaged weights have a confidence of their own."""
+    metadata = content.get("metadata") if isinstance(content, Mapping) else None
+    if not ema or not isinstance(metadata, Mapping):
+        return metadata
+    assert isinstance(content, Mapping)
+    return {**metadata, "confidence": content.get(CONFIDENCE_OF_EMA)}
 
 
 def _check_file(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from effnet.models.config import Padding
 from effnet.runtime.errors import UserError
 from effnet.runtime.plain import are_names, check_plain, is_count, is_number, parse_json
+from effnet.weights.confidence import Confidence
 from effnet.weights.history import FORMAT
 
 IMAGENET = "imagenet-1k"
@@ -49,6 +50,7 @@ class WeightsMetadata:
         padding: padding of strided convolutions, ``symmetric`` or ``same``; the logits depend on it.
         class_list: name of a list that `class_list` knows, ``imagenet-1k``; None for the user's own classes.
         classes: names of the user's own classes, in the order of the logits; empty with `class_list`.
+        confidence: temperature of the logits and rule for images of none of the classes; None if nothing is known.
         format: of the file; see `effnet.weights.history`.
     """
 
@@ -67,6 +69,7 @@ class WeightsMetadata:
     padding: Padding = "symmetric"
     class_list: str | None = None
     classes: tuple[str, ...] = ()
+    confidence: Confidence | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -86,8 +89,8 @@ class WeightsMetadata:
         return class_list(self.class_list).wnids if self.class_list else self.classes
 
     def without_classes(self) -> "WeightsMetadata":
-        """Return a copy without class names and accuracy, for a model with another classifier."""
-        return replace(self, class_list=None, classes=(), top1=None, top5=None)
+        """Return a copy without class names, accuracy and confidence, for a model with another classifier."""
+        return replace(self, class_list=None, classes=(), top1=None, top5=None, confidence=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON (str, int, float, list, dict, None), the inverse of `from_dict`."""
@@ -97,6 +100,8 @@ class WeightsMetadata:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in self.preprocessing.items()
         }
+        if self.confidence is None:
+            del values["confidence"]
         return values
 
     @classmethod
@@ -119,6 +124,8 @@ class WeightsMetadata:
             raise UserError(f"metadata of weights: {min(missing)} is missing")
         if isinstance(given.get("classes"), list):
             given["classes"] = tuple(given["classes"])
+        if given.get("confidence") is not None:
+            given["confidence"] = Confidence.from_dict(given["confidence"])
         return cls(**given)
 
 
