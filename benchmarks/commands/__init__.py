@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.commands.checkpoint import add_checkpoint
+from benchmarks.commands.distill import add_distill
 from benchmarks.commands.epoch import add_epoch
 from benchmarks.commands.int8_accuracy import add_int8_accuracy
 from benchmarks.commands.kernels import add_kernels
@@ -18,6 +19,7 @@ from effnet.runtime.errors import UserError
 PROG = "python -m benchmarks"
 COMMANDS = {
     "checkpoint": add_checkpoint,
+    "distill": add_distill,
     "epoch": add_epoch,
     "int8-accuracy": add_int8_accuracy,
     "kernels": add_kernels,
