@@ -1,24 +1,27 @@
 """Images from a folder to batches on the device."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from effnet.data.backends import BACKENDS
+from effnet.data.backends.form import Backend
 from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.folder import read_classes
 from effnet.data.mixup import Mix, epoch_mixes, mixup
+from effnet.data.places import DataPlace, Datasets
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.request import DataRequest
 from effnet.data.sample import prepare_sample
 from effnet.data.sources import Labels, open_all, open_splits
-from effnet.recipe import Recipe
+from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.errors import UserError
 
 __all__ = [
     "BACKENDS",
     "Batch",
+    "DataPlace",
     "DataRequest",
     "DataSource",
+    "Datasets",
     "Labels",
     "Loader",
     "Mix",
@@ -46,7 +49,7 @@ def open_data(request: DataRequest) -> DataSource:
             ``val/`` that ``train/`` lacks, or fewer training images than a global batch has. Iterating raises it
             for an image that can't be decoded.
     """
-    backend = BACKENDS[request.recipe.data.data_backend]
+    backend = _backend(request.recipe, request.path)
     if (
         request.recipe.data.progressive_sizes is not None
         and not backend.resizes
@@ -58,7 +61,9 @@ def open_data(request: DataRequest) -> DataSource:
     return backend.open(request)
 
 
-def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("train", "val")) -> list[str]:
+def find_classes(
+    recipe: Recipe, path: DataPlace | str, splits: Sequence[str] = ("train", "val")
+) -> list[str]:
     """Return the class names that `open_data` would find, without opening the images.
 
     Args:
@@ -72,6 +77,13 @@ def find_classes(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("tra
     return find_labels(recipe, path, splits).classes
 
 
-def find_labels(recipe: Recipe, path: Path | str, splits: Sequence[str] = ("train", "val")) -> Labels:
+def find_labels(recipe: Recipe, path: DataPlace | str, splits: Sequence[str] = ("train", "val")) -> Labels:
     """Return the class names as `find_classes` does, and whether an image may have several of them."""
-    return BACKENDS[recipe.data.data_backend].find_labels(recipe, path, splits)
+    return _backend(recipe, path).find_labels(recipe, path, splits)
+
+
+def _backend(recipe: Recipe | ResolvedRecipe, path: DataPlace | str) -> Backend:
+    backend = BACKENDS[recipe.data.data_backend]
+    if isinstance(path, Datasets) and not backend.reads_datasets:
+        raise UserError(f"--data-backend {backend.name} reads no PyTorch Dataset ({path}); take pytorch")
+    return backend

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from effnet.data.labels import SplitLabels
+from effnet.data.places import DataPlace
 from effnet.data.sources.form import SourceImages
 from effnet.data.sources.record import SplitRecord
 
@@ -68,7 +69,7 @@ class DataSource:
     """by split, the labels of all its images; for images whose labels are known without opening them"""
     names: Mapping[str, Callable[[int], str]] = field(default_factory=dict)
     """by split, a function that names an image by its position in the split; for images that have names"""
-    path: Path = Path()
+    path: DataPlace = Path()
     """where the data lies"""
     made_split: SplitRecord | None = None
     """the split, if it was made by this run or an earlier one; None where the data has its own"""

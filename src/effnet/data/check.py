@@ -185,7 +185,7 @@ def _oddities(path: Path, data: bytes) -> set[str]:
             "large": width * height > LARGE,
             "long": max(width, height) > LONG * min(width, height),
             "wrong extension": _format_of_name(path)
-            not in (image.format, {"MPO": "JPEG"}.get(image.format or "")),
+            not in (None, image.format, {"MPO": "JPEG"}.get(image.format or "")),
         }
     return {name for name, applies in found.items() if applies}
 

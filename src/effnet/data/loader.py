@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from effnet.data.augmentations import AUGMENTATIONS, repeated
 from effnet.data.batch import Batch, DataSource, Loader
+from effnet.data.dataset_images import DatasetImages
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
 from effnet.data.labels import SplitLabels, labels_of
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
@@ -138,7 +139,7 @@ class _Work(Dataset[Any]):
         # A sampler's repetitions of an image differ in their augmentation alone.
         places, indices = indices.tolist(), indices % len(self.images)
         for row, (index, open_image) in enumerate(
-            zip(indices.tolist(), self.images.read(indices.tolist()), strict=True)
+            zip(indices.tolist(), self._read(epoch, indices.tolist()), strict=True)
         ):
             note(index)
             try:
@@ -155,6 +156,11 @@ class _Work(Dataset[Any]):
             pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
         targets, weights = self.labels.batch(indices)
         return _Prepared(pixels, targets, weights, torch.from_numpy(indices.copy()), list(bad.values()))
+
+    def _read(self, epoch: int, indices: list[int]) -> Iterable[Callable[[], Readable]]:
+        if isinstance(self.images, DatasetImages):  # which may be random themselves
+            return self.images.read(indices, epoch if self.full else 0)
+        return self.images.read(indices)
 
 
 def filled(size: int, good: list[int]) -> Indices:

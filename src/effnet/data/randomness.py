@@ -16,6 +16,7 @@ class Stream(IntEnum):
     SAMPLE = 1
     MIXUP = 2
     STEP = 3
+    ITEM = 4
 
 
 def generator(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from effnet.data.labels import SplitLabels
+from effnet.data.places import DataPlace
 from effnet.data.position import Indices, TrainOrder, ValOrder
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.sampling import SAMPLERS
@@ -23,9 +24,9 @@ class DataRequest:
 
     recipe: ResolvedRecipe
     """settings of data, batch and seed"""
-    path: Path
-    """a data source (`effnet.data.sources`); for ``packed``, and optionally for DALI, the output of `effnet prepare
-    pack`, a folder or a URL; ignored by ``synthetic``"""
+    path: DataPlace
+    """a data source (`effnet.data.sources`), or data sets; for ``packed``, and optionally for DALI, the output of
+    `effnet prepare pack`, a folder or a URL; ignored by ``synthetic``"""
     preprocessing: Preprocessing
     """size and interpolation of the images; normalising them is left to the consumer"""
     device: torch.device
@@ -41,6 +42,12 @@ class DataRequest:
     [default: the folders of ``train/``, or those of ``val/`` where only that is opened and there is no ``train/``]"""
     stored_split: SplitRecord | None = None
     """the split of an earlier run, for a source without splits"""
+
+    @property
+    def file_path(self) -> Path:
+        """Path of the data, for backends that read no data sets; `effnet.data.open_data` has refused these."""
+        assert isinstance(self.path, Path)
+        return self.path
 
     @property
     def workers(self) -> int:

@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
+from effnet.data.places import DataLike, data_place
 from effnet.export.onnx import export_onnx
 from effnet.export.openvino import export_openvino
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
@@ -20,9 +21,15 @@ from effnet.quantization.run import quantize
 from effnet.recipe.keywords import Settings
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import read_records
+from effnet.training.resume import inherited_settings
 from effnet.training.run import train
 
 _AVERAGED = "weights-ema.safetensors"
+# settings that say what the run's data is, and how it is divided
+_OF_DATA = (
+    *("source", "root", "path_column", "label_column", "label_separator", "split_column", "weight_column"),
+    *("fold_column", "fold", "group_column", "val_split", "seed"),
+)
 
 
 class Run:
@@ -30,7 +37,7 @@ class Run:
 
     Args:
         workspace: folder of the run.
-        data: the images it was trained on, for `evaluate` and `quantize`; None for synthetic ones.
+        data: the images it was trained on, for `evaluate` and `quantize`, as `fit` takes them; None for synthetic ones.
 
     Attributes:
         workspace: folder of the run.
@@ -40,9 +47,9 @@ class Run:
         UserError: the workspace holds no checkpoint.
     """
 
-    def __init__(self, workspace: str | PathLike[str], data: str | PathLike[str] | None = None) -> None:
+    def __init__(self, workspace: str | PathLike[str], data: DataLike | None = None) -> None:
         self.workspace = Path(workspace)
-        self.data = None if data is None else Path(data)
+        self.data = data_place(data)
         self.checkpoint = best_checkpoint(self.workspace)
         self._log = self.workspace / "report.json"
 
@@ -88,13 +95,12 @@ class Run:
         """Classify images with the best epoch's weights; see `effnet.inference.classifier.Classifier`."""
         return self.classifier(images, topk=topk)
 
-    def evaluate(
-        self, data: str | PathLike[str] | None = None, **settings: Unpack[Settings]
-    ) -> dict[str, float]:
+    def evaluate(self, data: DataLike | None = None, **settings: Unpack[Settings]) -> dict[str, float]:
         """Validate the best epoch's weights.
 
         Args:
-            data: folder with ``val/<class>/``; None for the run's own.
+            data: a path, such as a folder with ``val/<class>/``, or a PyTorch data set, all of which is validated; None
+                for the images that the run validated on.
             settings: settings as for `fit`, such as `batch_size` or `engine`.
 
         Returns:
@@ -106,13 +112,13 @@ class Run:
         """
         own = {"resume": str(self.checkpoint), "evaluate": True, "workspace": str(self.workspace)}
         recipe, _ = compose_recipe({**settings, **own})
-        return evaluate(recipe, self.data if data is None else Path(data))
+        return evaluate(recipe, self.data if data is None else data_place(data, split="val"))
 
-    def quantize(self, data: str | PathLike[str] | None = None, **settings: Unpack[Settings]) -> "Run":
+    def quantize(self, data: DataLike | None = None, **settings: Unpack[Settings]) -> "Run":
         """Quantize the best epoch's weights to INT8, after training unless `epochs` is given.
 
         Args:
-            data: folder of images to calibrate and validate on; None for the run's own.
+            data: images to calibrate and validate on, as `fit` takes them; None for the run's own.
             settings: settings of ``effnet quantize``, such as `target`; its workspace is a folder in this run's unless
                 given.
 
@@ -127,10 +133,13 @@ class Run:
         given.setdefault("workspace", str(self.workspace / f"int8-{given.get('target', 'tensorrt')}"))
         given.setdefault("arch", model_config(self.model.config.name).twin)
         given["pretrained_from_file"] = str(self._weights())
+        if data is None:
+            inherited = inherited_settings(self.checkpoint)
+            given = {**{name: inherited[name] for name in _OF_DATA if name in inherited}, **given}
         recipe, _ = compose_recipe(given, command="quantize")
-        path = self.data if data is None else Path(data)
-        quantize(recipe, path)
-        return Run(given["workspace"], path)
+        place = self.data if data is None else data_place(data)
+        quantize(recipe, place)
+        return Run(given["workspace"], place)
 
     def _weights(self) -> Path:
         """Return a file whose first weights are the better ones."""
@@ -165,11 +174,13 @@ class Run:
         return file
 
 
-def fit(data: str | PathLike[str] | None, *, recipe: str | None = None, **settings: Unpack[Settings]) -> Run:
+def fit(data: DataLike | None, *, recipe: str | None = None, **settings: Unpack[Settings]) -> Run:
     """Train a classifier, as ``effnet train`` or, for a quantized model, ``effnet quantize`` does.
 
     Args:
-        data: folder with ``train/<class>/`` and ``val/<class>/``; None with ``data_backend="synthetic"``.
+        data: a path, such as a folder with ``train/<class>/`` and ``val/<class>/``; a PyTorch `Dataset` of pairs of an
+            image and a class, which is divided as a folder is; or a pair of them, or a mapping by ``train`` and
+            ``val``. None with ``data_backend="synthetic"``.
         recipe: YAML file with settings, or the name of a published recipe; `settings` override it.
         settings: the recipe's settings, which are the command line's flags: ``batch_size=32`` is ``--batch-size 32``.
             The workspace is a new folder under ``runs/`` unless given.
@@ -191,9 +202,9 @@ def fit(data: str | PathLike[str] | None, *, recipe: str | None = None, **settin
         given["workspace"] = str(_new_workspace())
     command = "quantize" if model_config(str(given.get("arch", "efficientnet-b0"))).quantized else "train"
     composed, _ = compose_recipe(given, command=command, recipe=recipe)
-    path = None if data is None else Path(data)
-    (quantize if model_config(composed.model.arch).quantized else train)(composed, path)
-    return Run(given["workspace"], path)
+    place = data_place(data)
+    (quantize if model_config(composed.model.arch).quantized else train)(composed, place)
+    return Run(given["workspace"], place)
 
 
 def _new_workspace() -> Path:

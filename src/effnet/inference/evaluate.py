@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from effnet.data import DataRequest, DataSource, find_classes, open_data
+from effnet.data import DataPlace, DataRequest, DataSource, find_classes, open_data
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, open_engine
@@ -50,7 +50,7 @@ class Opening:
     confidence: dict[str, Confidence]
 
 
-def evaluate(recipe: Recipe, path: Path | None, *, as_json: bool = False) -> dict[str, float]:
+def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -> dict[str, float]:
     """Validate a recipe's model: a checkpoint (`resume`), published weights, a weight file or an exported one.
 
     Args:
@@ -92,7 +92,7 @@ def _wants_matrix(recipe: Recipe) -> bool:
     return recipe.run.per_class is not None or recipe.run.confusion is not None
 
 
-def _open(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+def _open(recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
     file = recipe.model.pretrained_from_file
     if is_exported(Path(file) if file else None):
         return _open_exported(recipe, path, processes)
@@ -145,7 +145,7 @@ def _on_engine(opened: Opened, model: nn.Module) -> Engine:
     return engine_of(trained, opened.recipe.run.engine, opened.processes.device, opened.precision.name)
 
 
-def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+def _open_exported(recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
     choice = ModelChoice(
         weights=Path(recipe.model.pretrained_from_file or ""),
         image_size=recipe.model.image_size,
@@ -155,7 +155,7 @@ def _open_exported(recipe: Recipe, path: Path | None, processes: Processes) -> O
     return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
 
 
-def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Processes) -> Opening:
+def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
     """Open the validation set with the preprocessing of an engine's model.
 
     Args:
@@ -193,7 +193,7 @@ def open_for(engine: Engine, recipe: Recipe, path: Path | None, processes: Proce
     )
 
 
-def _classes(recipe: Recipe, engine: Engine, path: Path | None) -> list[str]:
+def _classes(recipe: Recipe, engine: Engine, path: DataPlace | None) -> list[str]:
     """Return the classes of the data in the order of the logits."""
     known = list(engine.metadata.class_folders())
     if recipe.data.class_map is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.data import BACKENDS, Batch, DataRequest, open_data
+from effnet.data import BACKENDS, Batch, DataPlace, DataRequest, open_data
 from effnet.data.decode import Readable
 from effnet.data.image_files import Targets
 from effnet.data.loader import open_loaders
@@ -52,7 +52,7 @@ class Spread:
         return self._images.read([int(self._indices[index]) for index in indices])
 
 
-def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opened) -> Iterator[Batch]:
+def calibration_batches(recipe: ResolvedRecipe, path: DataPlace | None, opened: Opened) -> Iterator[Batch]:
     """Return this process's batches to calibrate on.
 
     Args:
@@ -81,7 +81,7 @@ def calibration_batches(recipe: ResolvedRecipe, path: Path | None, opened: Opene
     return islice(iter(loader), settings.calib_batches)
 
 
-def _images(recipe: ResolvedRecipe, path: Path, opened: Opened) -> SourceImages:
+def _images(recipe: ResolvedRecipe, path: DataPlace, opened: Opened) -> SourceImages:
     """Return the images to choose from: those of ``--calib-data``, else the run's for training.
 
     Raises:
@@ -94,7 +94,7 @@ def _images(recipe: ResolvedRecipe, path: Path, opened: Opened) -> SourceImages:
                 f"{given}: no such folder to calibrate on; name one with class folders by --calib-data"
             )
         return open_all(given, recipe.replace({"source": "auto"}))
-    if has_splits(path) and not (path / "train").is_dir():
+    if isinstance(path, Path) and has_splits(path) and not (path / "train").is_dir():
         raise UserError(
             f"{path / 'train'}: no such folder to calibrate on; name one with class folders by --calib-data"
         )

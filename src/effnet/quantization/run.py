@@ -4,6 +4,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from effnet.data import DataPlace
 from effnet.models import model_config
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.images import calibration_batches
@@ -27,7 +28,7 @@ from effnet.weights.confidence import Confidence
 SENSITIVITY_BATCHES = 1
 
 
-def quantize(recipe: Recipe, path: Path | None) -> dict[str, float]:
+def quantize(recipe: Recipe, path: DataPlace | None) -> dict[str, float]:
     """Quantize as `recipe` says: place quantizers, calibrate, and train unless `epochs` is 0.
 
     Args:
@@ -66,7 +67,7 @@ def _check_start(recipe: Recipe) -> None:
         raise UserError(f"--from-scratch and {given[0]} contradict each other; give one")
 
 
-def _prepare(path: Path | None, opened: Opened, log: RunLog) -> dict[str, float]:
+def _prepare(path: DataPlace | None, opened: Opened, log: RunLog) -> dict[str, float]:
     """Place and calibrate the quantizers of a model that is about to be trained or validated."""
     settings = opened.recipe.quantization
     place_quantizers(opened.model, settings.target, settings.keep_float, reduce_range=settings.reduce_range)
@@ -101,7 +102,7 @@ def _check_ranges(opened: Opened) -> None:
             )
 
 
-def _quantize_after_training(recipe: Recipe, path: Path | None) -> dict[str, float]:
+def _quantize_after_training(recipe: Recipe, path: DataPlace | None) -> dict[str, float]:
     workspace = prepare_workspace(recipe.run)
     if recipe.run.resume:
         raise UserError(
@@ -146,7 +147,7 @@ def _save(opened: Opened, metrics: dict[str, float], confidence: Confidence | No
     log.print(f"to run them in an engine: effnet export onnx --pretrained-from-file {files.best}")
 
 
-def _sensitivity(path: Path | None, opened: Opened) -> list[LayerCost]:
+def _sensitivity(path: DataPlace | None, opened: Opened) -> list[LayerCost]:
     normalise = Normalise(opened.preprocessing).to(opened.processes.device)
     batches = islice(calibration_batches(opened.recipe, path, opened), SENSITIVITY_BATCHES)
     return sensitivity(opened.model, [normalise(batch.images) for batch in batches])

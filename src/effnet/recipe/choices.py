@@ -13,7 +13,7 @@ AugmentationName = Literal["none", "autoaugment", "autoaugment-torchvision", "ra
 BackendName = Literal["pytorch", "dali-cpu", "dali-gpu", "packed", "synthetic"]
 """modules of `effnet.data.backends`"""
 
-SourceName = Literal["folder", "single-folder", "table"]
+SourceName = Literal["datasets", "folder", "single-folder", "table", "archive"]
 """modules of `effnet.data.sources`, in the order in which ``auto`` looks"""
 
 OptimizerName = Literal["rmsprop", "sgd", "adamw"]

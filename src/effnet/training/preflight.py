@@ -83,7 +83,7 @@ def _flaws(
     return flaws
 
 
-def _told(broken: dict[str, str], path: Path, report: Path) -> str:
+def _told(broken: dict[str, str], path: object, report: Path) -> str:
     name, reason = next(iter(broken.items()))
     if len(broken) == 1:
         return f"{name}: {reason}; {REMEDY}"

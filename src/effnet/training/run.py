@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from effnet.data import DataPlace
 from effnet.data.sources.record import FILE as SPLIT_FILE
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
@@ -29,7 +30,7 @@ Prepare = Callable[[Opened, RunLog], object]
 
 def train(
     recipe: Recipe,
-    path: Path | None,
+    path: DataPlace | None,
     *,
     build: Build = EfficientNet,
     prepare: Prepare | None = None,
@@ -38,7 +39,7 @@ def train(
 
     Args:
         recipe: settings as given.
-        path: folder with ``train/<class>/`` and ``val/<class>/``; None with synthetic images.
+        path: a data source (`effnet.data.sources`), or data sets; None with synthetic images.
         build: makes the model of a configuration.
         prepare: called with the opened run before its training begins, to change the model; a quantized model needs it.
 

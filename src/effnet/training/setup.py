@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from effnet.data import BACKENDS, DataRequest, DataSource, find_classes, open_data
+from effnet.data import BACKENDS, DataPlace, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.kernels.accelerate import accelerate
 from effnet.kernels.workload import Mode
@@ -107,7 +107,7 @@ class Opened:
 
 def open_run(
     given: Recipe,
-    path: Path | None,
+    path: DataPlace | None,
     processes: Processes,
     splits: Sequence[str],
     *,

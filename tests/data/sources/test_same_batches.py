@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from effnet.data import DataSource
+from tests.data.archives import make_tar, make_zip
 from tests.data.conftest import Opened
 
 Row = tuple[str, str, str]
@@ -52,6 +53,51 @@ def as_parquet(folder: Path, rows: list[Row], out: Path) -> Path:
     return out / "labels.parquet"
 
 
+def as_tar(folder: Path, rows: list[Row], out: Path) -> Path:
+    """A tar of the folder, one level down."""
+    return make_tar(folder, out / "images.tar", "pets")
+
+
+def as_zip(folder: Path, rows: list[Row], out: Path) -> Path:
+    """A zip of the folder."""
+    return make_zip(folder, out / "images.zip")
+
+
+def as_datasets(folder: Path, rows: list[Row], out: Path) -> Path:
+    """A saved data set with a column of splits; labels are texts."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"picture": datasets.Image(), "label": datasets.Value("string"), "split": datasets.Value("string")}
+    )
+    columns = {
+        "picture": [str(folder / path) for path, _, _ in in_order(rows)],
+        "label": [label for _, label, _ in in_order(rows)],
+        "split": [split for _, _, split in in_order(rows)],
+    }
+    datasets.Dataset.from_dict(columns, features).save_to_disk(out / "saved")
+    return out / "saved"
+
+
+def as_datasets_by_split(folder: Path, rows: list[Row], out: Path) -> Path:
+    """Saved data sets by split; labels are of a type with classes."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "kind": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    by_split = {}
+    for name, wanted in (("train", "train"), ("validation", "val")):
+        of_split = [(str(folder / path), label) for path, label, split in in_order(rows) if split == wanted]
+        columns = {"image": [path for path, _ in of_split], "kind": [label for _, label in of_split]}
+        by_split[name] = datasets.Dataset.from_dict(columns, features)
+    datasets.DatasetDict(by_split).save_to_disk(out / "saved")
+    return out / "saved"
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """Rows of a data set have no names, so that those of a class keep their order."""
+    return sorted(rows, key=lambda row: Path(row[0]).name.encode())
+
+
 def batches(source: DataSource, epochs: int = 2) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """All batches of two epochs of training, and of validation."""
     assert source.train is not None
@@ -71,8 +117,10 @@ def assert_equal(one: DataSource, other: DataSource) -> None:
     assert count == 2 * 5 + 2
 
 
-@pytest.mark.parametrize("write", [as_csv, as_json, as_parquet])
-def test_a_table_gives_the_folder_s_batches(
+@pytest.mark.parametrize(
+    "write", [as_csv, as_json, as_parquet, as_tar, as_zip, as_datasets, as_datasets_by_split]
+)
+def test_a_source_gives_the_folder_s_batches(
     write: Callable[[Path, list[Row], Path], Path],
     folder: Path,
     rows: list[Row],

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from effnet.data.batch import DataSource
 from effnet.data.packed import is_packed, packed_classes
+from effnet.data.places import DataPlace, Datasets
 from effnet.data.request import DataRequest
 from effnet.data.sources import Labels, find_labels
 from effnet.recipe import Recipe
 
-FindLabels = Callable[[Recipe, Path | str, Sequence[str]], Labels]
+FindLabels = Callable[[Recipe, DataPlace | str, Sequence[str]], Labels]
 
 
-def labels_at(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> Labels:
+def labels_at(recipe: Recipe, path: DataPlace | str, splits: Sequence[str]) -> Labels:
     """Return the labels of a data source or of a packed data set; see `effnet.data.find_classes`."""
-    if is_packed(path, splits[0]):
+    if not isinstance(path, Datasets) and is_packed(path, splits[0]):
         return Labels(packed_classes(path, splits))
     return find_labels(recipe, path, splits)
 
@@ -36,5 +36,7 @@ class Backend:
     """every kind of data source can be opened with it"""
     resizes: bool = False
     """images of any side can be asked of it in each epoch (``--progressive-sizes``)"""
+    reads_datasets: bool = False
+    """it reads PyTorch data sets, too"""
     reads_path: bool = True
     """it reads the path; otherwise none has to be given"""

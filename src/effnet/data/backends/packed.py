@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from effnet.data.backends.form import Backend
 from effnet.data.batch import DataSource
@@ -10,6 +9,7 @@ from effnet.data.files import open_files
 from effnet.data.loader import open_loaders
 from effnet.data.packed import PackedImages, packed_classes
 from effnet.data.packed_index import INDEX
+from effnet.data.places import DataPlace, Datasets
 from effnet.data.request import DataRequest
 from effnet.data.sources import Labels
 from effnet.recipe import Recipe
@@ -22,7 +22,7 @@ def open_packed(request: DataRequest) -> DataSource:
     side, classes = request.preprocessing.image_size, request.classes
     limit = request.recipe.data.max_pixels
     opened = {
-        split: PackedImages.open(open_files(request.path, split), max_pixels=limit)
+        split: PackedImages.open(open_files(request.file_path, split), max_pixels=limit)
         for split in request.splits
     }
     if classes is None:
@@ -39,7 +39,8 @@ def open_packed(request: DataRequest) -> DataSource:
     return open_loaders(request, images, classes)
 
 
-def _find_labels(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> Labels:
+def _find_labels(recipe: Recipe, path: DataPlace | str, splits: Sequence[str]) -> Labels:
+    assert not isinstance(path, Datasets)  # which `effnet.data.find_labels` has refused
     return Labels(packed_classes(path, splits))
 
 

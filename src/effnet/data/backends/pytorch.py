@@ -22,4 +22,5 @@ BACKEND = Backend(
     "Images of any source, decoded by Pillow in the worker processes of PyTorch's DataLoader",
     open_pytorch,
     resizes=True,
+    reads_datasets=True,
 )

@@ -1,12 +1,12 @@
 """Random images on the device: the speed of training without the cost of input."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from effnet.data.backends.form import Backend
 from effnet.data.batch import Batch, DataSource
+from effnet.data.places import DataPlace
 from effnet.data.position import Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
 from effnet.data.sources import Labels
@@ -64,7 +64,7 @@ def _random_batch(request: DataRequest, num_classes: int) -> Batch:
     return Batch(images, torch.randint(num_classes, (size,), device=device, generator=random))
 
 
-def _find_labels(recipe: Recipe, path: Path | str, splits: Sequence[str]) -> Labels:
+def _find_labels(recipe: Recipe, path: DataPlace | str, splits: Sequence[str]) -> Labels:
     return Labels([str(target) for target in range(recipe.model.num_classes or NUM_CLASSES)])
 
 

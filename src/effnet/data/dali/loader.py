@@ -218,7 +218,7 @@ class DaliLoader(Position):
 
 def _open_images(request: DataRequest) -> tuple[dict[str, Images], Sequence[str], SplitRecord | None]:
     """Return the images of the splits, the class names, and the split if it was made and not found."""
-    path, splits, settings = request.path, request.splits, request.recipe.data
+    path, splits, settings = request.file_path, request.splits, request.recipe.data
     if not is_packed(path, splits[0]):
         opened = open_splits(request.recipe, path, splits, request.classes, stored=request.stored_split)
         return dict(opened.images), opened.classes, opened.made

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from effnet.data.places import DataPlace, Datasets
+from effnet.data.sources import handed_over
 from effnet.data.sources.form import (
     UNSPLIT,
     Labels,
@@ -64,20 +66,22 @@ def find_source(path: Path, settings: DataSettings) -> Source:
 
 
 def find_labels(
-    recipe: Recipe | ResolvedRecipe, path: Path | str, splits: Sequence[str] = ("train", "val")
+    recipe: Recipe | ResolvedRecipe, path: DataPlace | str, splits: Sequence[str] = ("train", "val")
 ) -> Labels:
     """Return the labels of a source without opening its images: class names, and whether an image has several.
 
     Raises:
         UserError: see `open_splits`.
     """
+    if isinstance(path, Datasets):
+        return handed_over.find_labels(path)
     request = SourceRequest(Path(path), recipe.data, splits)
     return find_source(request.path, recipe.data).labels(request)
 
 
 def open_splits(
     recipe: Recipe | ResolvedRecipe,
-    path: Path | str,
+    path: DataPlace | str,
     splits: Sequence[str] = ("train", "val"),
     classes: Sequence[str] | None = None,
     *,
@@ -87,7 +91,7 @@ def open_splits(
 
     Args:
         recipe: settings of the data, and the seed.
-        path: the source.
+        path: the source, or data sets.
         splits: splits to open, of ``train`` and ``val``.
         classes: class names in the order of the targets; an image of another class is an error [default: those of
             ``train``, or of ``val`` where only that is opened and there is no ``train``].
@@ -97,8 +101,11 @@ def open_splits(
         UserError: what can't be found or read, a class that is unknown, an image of `stored` that is gone, or a split
             without images.
     """
-    request = SourceRequest(Path(path), recipe.data, splits, classes)
-    listing = find_source(request.path, recipe.data).list_images(request)
+    request = SourceRequest(Path(str(path)), recipe.data, splits, classes)
+    if isinstance(path, Datasets):
+        listing = handed_over.list_images(path, request, recipe.compute.seed)
+    else:
+        listing = find_source(request.path, recipe.data).list_images(request)
     images, made = dict(listing.images), None
     if UNSPLIT in images:
         images, made = _divided(listing, request, recipe.compute.seed, stored)

@@ -12,7 +12,8 @@ from effnet.runtime.errors import UserError
 
 # Names that are taken for a column that no flag names, the first that is there.
 _PATHS = ("path", "filepath", "file_path", "filename", "file_name", "file", "image_path", "image")
-_LABELS = ("label", "labels", "class", "class_name", "category", "target")
+LABELS = ("label", "labels", "class", "class_name", "category", "target")
+"""names that are taken for the column of labels"""
 _SPLITS, _WEIGHTS, _FOLDS = ("split",), ("weight",), ("fold",)
 
 BINARY = {
@@ -95,7 +96,7 @@ def find_columns(path: Path, rows: Rows, settings: TableSettings, *, needs_label
     if settings.label_column is not None and len(several) > 1 and settings.label_column not in names:
         binary = tuple(_named(path, names, "--label-column", name.strip()) for name in several)
     else:
-        label = find("--label-column", settings.label_column, _LABELS)
+        label = find("--label-column", settings.label_column, LABELS)
     if label is None and not binary:
         binary = _binary(rows, {found, split, weight, fold, group})
     if label is None and not binary and needs_labels:

@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ class Rows:
         columns: names of the columns.
         read: returns the rows; given positions of columns, others may be None.
         unit: what the number of a row counts: `line` or `row`.
+        classes: names of the classes of a column whose type states them, in their order.
     """
 
     columns: list[str]
     read: Callable[[Sequence[int]], Iterator[Row]]
     unit: str = "line"
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def open_rows(path: Path) -> Rows:

@@ -3,7 +3,8 @@
 import difflib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from effnet.data.image_files import ImageFiles, Targets, image_list
 from effnet.data.sources.columns import TableSettings
-from effnet.data.sources.form import UNSPLIT, Labels, Listing, Source, SourceRequest
+from effnet.data.sources.form import UNSPLIT, Labels, Listing, Source, SourceImages, SourceRequest
 from effnet.data.sources.rows import SUFFIXES
 from effnet.data.sources.table_reader import SPLIT_CODES, Table, forget_table, read_table
 from effnet.recipe import DataSettings
@@ -20,6 +21,10 @@ from effnet.runtime.errors import UserError
 
 _log = logging.getLogger(__name__)
 _FEW = 16  # files of a folder that are looked for one by one, not by listing it
+
+
+Build = Callable[[Table, list[str], Targets, npt.NDArray[np.int64]], SourceImages]
+"""returns the images of rows (N,), given the table, the class names and the targets (N,) of these rows"""
 
 
 def _assigned(table: Table, settings: DataSettings) -> npt.NDArray[np.int8] | None:
@@ -49,52 +54,79 @@ def _labels_of(table: Table, assigned: npt.NDArray[np.int8] | None, splits: Sequ
 
 def _find_labels(request: SourceRequest) -> Labels:
     table = read_table(request.path, TableSettings.of(request.settings))
-    return Labels(_labels_of(table, _assigned(table, request.settings), request.splits), table.several)
+    return find_table_labels(table, request)
+
+
+def find_table_labels(table: Table, request: SourceRequest) -> Labels:
+    """Return the labels of a table."""
+    assigned = _assigned(table, request.settings)
+    return Labels(_labels_of(table, assigned, request.splits), table.several)
 
 
 def _list(request: SourceRequest) -> Listing:
     table = read_table(request.path, TableSettings.of(request.settings))
     forget_table()
+    return list_table(table, request, partial(_images, request))
+
+
+def list_table(table: Table, request: SourceRequest, build: Build) -> Listing:
+    """Return the listing of a table, by its columns of splits and folds.
+
+    Args:
+        table: the rows.
+        request: the request.
+        build: makes the images of rows.
+
+    Raises:
+        UserError: a label that is no class, or a fold that is not there.
+    """
     assigned = _assigned(table, request.settings)
     classes = list(request.classes or _labels_of(table, assigned, request.splits))
     if assigned is None:
-        rows = np.arange(len(table.names))
-        images, order = _images(request, table, classes, rows)
+        order, targets = _ordered_targets(table, classes, np.arange(len(table.names)))
         groups = None if table.groups is None else table.groups[order]
-        return Listing(classes, {UNSPLIT: images}, groups)
+        return Listing(classes, {UNSPLIT: build(table, classes, targets, order)}, groups)
     by_split = {split: np.flatnonzero(assigned == SPLIT_CODES[split]) for split in request.splits}
     _warn_of_leaks(table, by_split)
-    return Listing(
-        classes, {split: _images(request, table, classes, rows)[0] for split, rows in by_split.items()}
-    )
+    images = {}
+    for split, rows in by_split.items():
+        order, targets = _ordered_targets(table, classes, rows)
+        images[split] = build(table, classes, targets, order)
+    return Listing(classes, images)
 
 
-def _images(
-    request: SourceRequest, table: Table, classes: list[str], rows: npt.NDArray[np.int64]
-) -> tuple[ImageFiles, npt.NDArray[np.int64]]:
-    """Return the images of some rows, ordered by class and name, and the row of each."""
+def _ordered_targets(
+    table: Table, classes: list[str], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], Targets]:
+    """Return rows ordered by class and name, and their targets.
+
+    Raises:
+        UserError: a label that is no class.
+    """
     positions = {name: position for position, name in enumerate(classes)}
     position_of = np.array([positions.get(name, -1) for name in table.labels], np.int32)
     _check_known(table, position_of, rows, classes)
     order = _ordered(table, rows)
-    names = [table.names[row] for row in order.tolist()]
+    if table.several:
+        return order, _multi_hot(table, position_of, order, len(classes))
+    return order, position_of[table.codes[order]]
+
+
+def _images(
+    request: SourceRequest, table: Table, classes: list[str], targets: Targets, rows: npt.NDArray[np.int64]
+) -> ImageFiles:
+    names = [table.names[row] for row in rows.tolist()]
     root = Path(request.settings.root) if request.settings.root is not None else request.path.parent
     if not request.for_check:
-        _check_present(table, root, order, names)
-    targets: Targets
-    if table.several:
-        targets = _multi_hot(table, position_of, order, len(classes))
-    else:
-        targets = position_of[table.codes[order]]
-    images = image_list(
+        _check_present(table, root, rows, names)
+    return image_list(
         root,
         classes,
         targets,
         names,
         max_pixels=request.settings.max_pixels,
-        weights=None if table.weights is None else table.weights[order],
+        weights=None if table.weights is None else table.weights[rows],
     )
-    return images, order
 
 
 def _ordered(table: Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

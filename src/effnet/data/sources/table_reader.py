@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effnet.data.sources.columns import BINARY, Columns, TableSettings, find_columns
-from effnet.data.sources.rows import open_rows
+from effnet.data.sources.rows import Rows, open_rows
 from effnet.runtime.errors import UserError
 
 _SPLIT_NAMES = {
@@ -41,7 +41,7 @@ class Table:
     """(N,) labels of each image"""
     several: bool
     ordered: bool
-    """the labels are columns, whose order holds; otherwise they are sorted"""
+    """the order of the labels holds, as they are columns or their column's type states it; otherwise they are sorted"""
     splits: npt.NDArray[np.int8] | None
     """(N,) codes of `SPLIT_CODES`"""
     weights: npt.NDArray[np.float32] | None
@@ -81,9 +81,13 @@ def forget_table() -> None:
 
 @lru_cache(maxsize=1)  # a run asks for the classes before it asks for the images
 def _read(path: Path, version: tuple[int, int], settings: TableSettings, needs_labels: bool) -> Table:
-    rows = open_rows(path)
+    return table_of(path, open_rows(path), settings, needs_labels=needs_labels)
+
+
+def table_of(path: Path, rows: Rows, settings: TableSettings, *, needs_labels: bool = True) -> Table:
+    """Return the table of rows; see `read_table`."""
     columns = find_columns(path, rows, settings, needs_labels=needs_labels)
-    return _Reader(path, rows.unit, columns, settings, rows.columns).read(rows.read(columns.used))
+    return _Reader(path, rows, columns, settings).read(rows.read(columns.used))
 
 
 class _Codes(dict[str, int]):
@@ -97,13 +101,15 @@ class _Codes(dict[str, int]):
 class _Reader:
     """Collects the rows of a table in arrays."""
 
-    def __init__(
-        self, path: Path, unit: str, columns: Columns, settings: TableSettings, header: Sequence[str]
-    ) -> None:
-        self.path, self.unit, self.columns, self.header = path, unit, columns, header
+    def __init__(self, path: Path, rows: Rows, columns: Columns, settings: TableSettings) -> None:
+        self.path, self.unit, self.columns, self.header = path, rows.unit, columns, rows.columns
         self.separator = settings.label_separator
         self.several = bool(columns.binary) or self.separator is not None
-        self.labels = _Codes({header[position]: n for n, position in enumerate(columns.binary)})
+        stated = [self.header[position] for position in columns.binary]
+        if columns.label is not None:
+            stated += rows.classes.get(self.header[columns.label], ())
+        self.ordered = bool(stated)
+        self.labels = _Codes({name: code for code, name in enumerate(stated)})
         self.folds, self.groups = _Codes(), _Codes()
         self.codes, self.counts = array("i"), array("i")
 
@@ -140,7 +146,7 @@ class _Reader:
             codes=np.array(self.codes, np.int32),
             counts=np.array(self.counts, np.int32),
             several=self.several,
-            ordered=bool(columns.binary),
+            ordered=self.ordered,
             splits=np.array(splits, np.int8) if columns.split is not None else None,
             weights=np.array(weights, np.float32) if columns.weight is not None else None,
             folds=np.array(folds, np.int32) if columns.fold is not None else None,
