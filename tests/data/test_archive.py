@@ -1,6 +1,7 @@
 """Archives read in place, beside the folders that they were made from."""
 
 import io
+import json
 import os
 import pickle
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from effnet.cli import main
 from effnet.data.archive_images import ArchiveImages, index_archive
 from effnet.data.decode import BadImageError
 from effnet.data.folder import list_images
@@ -217,3 +219,20 @@ def make_zip_with_flag(path: Path) -> Path:
     content[content.find(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
     return path
+
+
+def test_a_check_names_the_broken_member(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_zip(folder, tmp_path / "a.zip", "pets", zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    broken = (folder / "train" / "dog" / "3.jpg").read_bytes()
+    content[content.find(broken) + len(broken) // 2] ^= 1
+    path.write_bytes(content)
+    assert main(["prepare", "check", str(path), "--workers", "0", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    found = report["splits"]["train"]["broken"]
+    assert list(found) == [f"{path}: pets/train/dog/3.jpg"]
+    assert "checksum" in found[f"{path}: pets/train/dog/3.jpg"]
+    assert report["splits"]["val"]["images"] == 7
+    assert not any("extension" in name for split in report["splits"].values() for name in split["odd"])

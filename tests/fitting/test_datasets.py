@@ -1,6 +1,5 @@
 """`effnet.fit` on PyTorch data sets: the same run as on the files that they hold."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +56,19 @@ def of_files(losslessly: Path, tmp_path_factory: pytest.TempPathFactory) -> effn
     return effnet.fit(losslessly, workspace=str(tmp_path_factory.mktemp("files")), **SETTINGS)
 
 
-@pytest.mark.parametrize(
-    "handed_over", [lambda train, val: (train, val), lambda train, val: {"train": train, "val": val}]
-)
-def test_a_pair_gives_the_run_of_its_files(
-    handed_over: Callable[[Any, Any], Any], losslessly: Path, of_files: effnet.Run, tmp_path: Path
-) -> None:
-    data = handed_over(ImageFolder(str(losslessly / "train")), ImageFolder(str(losslessly / "val")))
-    run = effnet.fit(data, workspace=str(tmp_path), **{**SETTINGS, "workers": 2})
+def test_a_pair_gives_the_run_of_its_files(losslessly: Path, of_files: effnet.Run, tmp_path: Path) -> None:
+    train, val = (ImageFolder(str(losslessly / split)) for split in ("train", "val"))
+    run = effnet.fit((train, val), workspace=str(tmp_path), **{**SETTINGS, "workers": 2})
     assert_equal(run, of_files)
     assert run.model.get_classifier().out_features == len(CLASSES)
     assert run.classifier.classes == CLASSES
     expected = of_files.evaluate(workers=0, quiet=True)
-    for found in (
-        run.evaluate(workers=0, quiet=True),
-        run.evaluate(data["val"] if isinstance(data, dict) else data[1]),
-    ):
+    run = effnet.Run(run.workspace, data={"train": train, "val": val})
+    for found in (run.evaluate(workers=0, quiet=True), run.evaluate(val, workers=0)):
         assert found["val.loss"] == pytest.approx(expected["val.loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_one_data_set_is_divided_as_a_folder_is(losslessly: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "val_split": 0.3, "seed": 5}
     folder = effnet.fit(losslessly / "train", workspace=str(tmp_path / "folder"), **settings)
@@ -137,6 +130,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         effnet.fit(Drawn(), workspace=str(tmp_path), data_backend="packed", **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_data_set_is_quantized_on_it(tmp_path: Path) -> None:
     run = effnet.fit(Drawn(), workspace=str(tmp_path), seed=3, val_split=0.25, **SETTINGS)
     quantized = run.quantize(target="onnxruntime", calib_batches=1, workers=0, batch_size=8, quiet=True)

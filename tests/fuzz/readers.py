@@ -4,7 +4,10 @@ import functools
 import io
 import json
 import struct
+import tarfile
+import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +26,7 @@ from effnet.data.folder import ImageFolder
 from effnet.data.packed import PackedImages
 from effnet.data.packed_index import FORMAT, INDEX, RECORD, RECORDS, VERSION
 from effnet.data.preprocessing import Preprocessing
+from effnet.data.sources import open_splits
 from effnet.data.verified import Memory
 from effnet.kernels import choose
 from effnet.models.efficientnet import EfficientNet
@@ -358,6 +362,51 @@ def _read_packed(folder: Path) -> object:
     return [opened().decode() for opened in images.read(range(len(images)))]
 
 
+def _archives() -> dict[str, bytes]:
+    tar, zipped = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as of_tar, zipfile.ZipFile(zipped, "w") as of_zip:
+        for number, name in enumerate(
+            ("a/train/cat/1.jpg", "a/train/dog/" + "x" * 120 + ".png", "a/val/cat/2.jpg")
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(_IMAGES[number])
+            of_tar.addfile(member, io.BytesIO(_IMAGES[number]))
+            of_zip.writestr(name, _IMAGES[number], (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[number % 2])
+    return {"a.tar": tar.getvalue(), "a.zip": zipped.getvalue()}
+
+
+_ARCHIVES = _archives()
+
+
+def _archive(draw: Random, folder: Path) -> None:
+    for old in folder.glob("a.*"):
+        old.unlink()
+    name = draw.choice(sorted(_ARCHIVES))
+    words = [
+        b"PK\x01\x02",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"PK\x06\x06",
+        b"ustar\x0000",
+        b"x",
+        b"L",
+        b"S",
+        b"7777777",
+    ]
+    (folder / name).write_bytes(changed_bytes(draw, [_ARCHIVES[name]], words))
+
+
+def _read_archive(folder: Path) -> object:
+    (path,) = folder.glob("a.*")
+    opened = open_splits(Recipe(), path)
+    read = []
+    for images in opened.images.values():
+        for open_image in images.read(range(len(images))):
+            with suppress(BadImageError):
+                read.append(open_image().decode())
+    return read
+
+
 _LINE = b'{"type": "epoch", "time": 1.5, "epoch": 0, "step": null, "data": {"val.top1": 50.0}}\n'
 
 
@@ -408,6 +457,7 @@ READERS: Sequence[Reader] = (
     Reader("recipe", _recipe, _read_recipe),
     Reader("image", _image, _read_image, (BadImageError,)),
     Reader("packed index", _packed, _read_packed, (UserError, BadImageError)),
+    Reader("archive", _archive, _read_archive),
     Reader("JSON log", _log, _read_log),
     Reader("cache", _cache, _read_cache, ()),
 )
