@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from effnet.cli.commands import command_parser
 from effnet.recipe.catalog import find_recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLURM = REPOSITORY / "cluster/train.slurm"
-SCRIPTS = [SLURM, REPOSITORY / "efficientnet/run.sh"]
+PREDICT = REPOSITORY / "cluster/predict.slurm"
+SCRIPTS = [SLURM, PREDICT, REPOSITORY / "efficientnet/run.sh"]
 DOCKERFILES = ["Dockerfile", "Dockerfile.cpu"]
 
 
@@ -134,3 +136,39 @@ def test_manifest_starts_a_published_recipe() -> None:
     assert {"/imagenet", "/runs", "/dev/shm"} == mounted
     assert Path(given["--workspace"]).parent == Path("/runs")
     assert Path(arguments[0]).name == "main.py"
+
+
+def test_slurm_s_array_gives_each_task_its_shard(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"')
+    (tmp_path / "python").chmod(0o755)
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
+    done = subprocess.run(
+        ["bash", str(PREDICT), "/photos", "/runs/model", "/shared/t.parquet", "--features"],
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", **array},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    module, name, *arguments = done.stdout.splitlines()
+    assert (module, name) == ("-m", "effnet")
+    given = command_parser().parse_args(arguments)
+    assert (given.source, given.model, given.out) == ("/photos", "/runs/model", "/shared/t.parquet")
+    assert (given.shard, given.features) == ("2/4", True)
+
+
+def test_the_indexed_job_gives_each_pod_its_shard() -> None:
+    (job,) = yaml.safe_load_all((REPOSITORY / "cluster/predict-job.yaml").read_text())
+    assert (job["apiVersion"], job["kind"], job["spec"]["completionMode"]) == ("batch/v1", "Job", "Indexed")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (index,) = container["env"]
+    # Indexed jobs alone have this annotation, and per-index limits only with `restartPolicy: Never`.
+    assert index["valueFrom"]["fieldRef"]["fieldPath"].endswith("job-completion-index']")
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    arguments = [word.replace(f"$({index['name']})", "3") for word in container["args"]]
+    assert container["command"] == ["python", "-m", "effnet", "predict"]
+    given = command_parser().parse_args(["predict", *arguments])
+    assert given.shard == f"3/{job['spec']['completions']}"
+    assert job["spec"]["parallelism"] <= job["spec"]["completions"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted == {"/photos", "/runs", "/dev/shm"}
+    assert {str(Path(given.model).parent), str(Path(given.out).parent)} == {"/runs"}

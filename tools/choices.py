@@ -14,6 +14,7 @@ from effnet.data.backends import BACKENDS
 from effnet.data.sampling import SAMPLERS
 from effnet.data.sources import SOURCES
 from effnet.inference.engines import ENGINES, EngineKind
+from effnet.inference.predict.formats import FORMATS as OUTPUT_FORMATS
 from effnet.quantization.placement import PLACEMENT, Row
 from effnet.quantization.targets import TARGETS
 from effnet.recipe.choices import (
@@ -164,6 +165,12 @@ def kinds() -> list[Kind]:
             {"reads": _files, "needs": lambda engine: engine.needs},
         ),
         Kind("Export formats", "effnet export", FORMATS),
+        Kind(
+            "Tables of predictions",
+            "--out",
+            list(OUTPUT_FORMATS.values()),
+            note="Of `effnet predict`: the suffix of the file. [predict.md](predict.md) describes the columns.",
+        ),
     ]
 
 

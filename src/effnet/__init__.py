@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from effnet.api import create_model, load_weights
     from effnet.fitting.run import Run, fit
     from effnet.inference.classifier import Classifier, load
+    from effnet.inference.predict.run import predict
     from effnet.models.registry import list_models
     from effnet.runtime.errors import UserError
 
@@ -20,6 +21,7 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "predict",
 ]
 
 # PyTorch takes seconds to import, and neither `effnet --help` nor `list_models` needs it.
@@ -34,6 +36,7 @@ __getattr__ = lazy_names(
         "list_models": "effnet.models.registry",
         "load": "effnet.inference.classifier",
         "load_weights": "effnet.weights.loading",
+        "predict": "effnet.inference.predict.run",
     },
 )
 

@@ -8,6 +8,7 @@ from effnet.cli.classify import add_classify
 from effnet.cli.export import add_export
 from effnet.cli.flags import Parser
 from effnet.cli.models import add_models
+from effnet.cli.predict import add_predict
 from effnet.cli.prepare import add_prepare
 from effnet.cli.quantize import add_quantize
 from effnet.cli.train import add_evaluate, add_train
@@ -24,6 +25,7 @@ COMMANDS = (
     add_evaluate,
     add_quantize,
     add_classify,
+    add_predict,
     add_export,
     add_prepare,
     add_models,

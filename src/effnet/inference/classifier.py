@@ -218,15 +218,25 @@ def load(
         >>> classifier.classes[:2]
         ('tench', 'goldfish')
     """
-    choice = replace(_choice(source), device=device, image_size=image_size, precision=precision)
+    choice = replace(choice_of(source, ema), device=device, image_size=image_size, precision=precision)
     if arch is not None:
         choice = replace(choice, arch=arch)
-    if choice.weights is not None and not is_exported(choice.weights):
-        choice = replace(choice, ema=averaged_is_better(choice.weights) if ema is None else ema)
     return Classifier(open_engine(choice, engine), batch_size=batch_size)
 
 
-def _choice(source: str | PathLike[str]) -> ModelChoice:
+def choice_of(source: str | PathLike[str], ema: bool | None = None) -> ModelChoice:
+    """Return the choice of a model for the arguments of `load`.
+
+    Raises:
+        UserError: a folder without a checkpoint, or a file that can't be read.
+    """
+    choice = _named(source)
+    if choice.weights is None or is_exported(choice.weights):
+        return choice
+    return replace(choice, ema=averaged_is_better(choice.weights) if ema is None else ema)
+
+
+def _named(source: str | PathLike[str]) -> ModelChoice:
     name = fspath(source)
     path = Path(name)
     if path.is_dir():

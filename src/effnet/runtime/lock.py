@@ -86,14 +86,20 @@ def one_writer(workspace: Path, processes: "Processes") -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder within the block; wait while another process does. The folder is made if it is missing.
+def exclusive(folder: Path, name: str = PREPARATION, *, make: bool = True) -> Iterator[None]:
+    """Hold a folder, or a part of the work in it, within the block; wait while another process does.
+
+    Args:
+        folder: the folder.
+        name: name of the lock's file, one for each part of the work.
+        make: make the folder if it is missing.
 
     Raises:
-        OSError: the folder can't be made or written.
+        OSError: the folder can't be made or written, or is missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / PREPARATION
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
     descriptor = _taken(path, _lock_or_wait)
     try:
         yield

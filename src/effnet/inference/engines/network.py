@@ -1,5 +1,7 @@
 """The interface of every engine: a network that is called like a PyTorch module."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ class Network(nn.Module):
 
     is_channels_last = False
     """float images are best given channels-last in memory"""
+    features: Callable[[], AbstractContextManager[list[Tensor]]] | None = None
+    """in its block, each call appends the pooled features (N, C) to the list; None where only logits can be had"""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """PyTorch, and the network that both of its engines share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from effnet.export.form import inference_form
 from effnet.export.trained import TrainedModel
 from effnet.inference.engines.form import EngineKind
 from effnet.inference.engines.network import Network
+from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.precision import AUTOCAST_DTYPES, Precision
 
 
@@ -33,6 +35,8 @@ class TorchNetwork(Network):
         model = inference_form(trained.model).requires_grad_(False)
         model = model.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Callable[[Tensor], Tensor] = model
+        if isinstance(model, EfficientNet) and not compiles:
+            self.features = partial(_pooled_features, model)
         if compiles:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             self.network = torch.compile(model, mode=mode)
@@ -42,6 +46,17 @@ class TorchNetwork(Network):
         """Return the logits of normalised images."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         return self.network(images).float()
+
+
+@contextmanager
+def _pooled_features(model: EfficientNet) -> Iterator[list[Tensor]]:
+    """See `Network.features`."""
+    taken: list[Tensor] = []
+    hook = model.get_classifier().register_forward_pre_hook(lambda _module, inputs: taken.append(inputs[0]))
+    try:
+        yield taken
+    finally:
+        hook.remove()
 
 
 def torch_network(

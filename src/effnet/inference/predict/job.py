@@ -1,0 +1,106 @@
+"""What is to be predicted, by which model: all that decides the bytes of a table."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from effnet.data.limits import MAX_PIXELS
+from effnet.data.loader import Images
+from effnet.export.trained import ModelChoice
+from effnet.inference.engine import Engine, open_engine
+from effnet.inference.predict.answers import Answers
+from effnet.inference.predict.listing import open_source
+from effnet.runtime.files import sha256_of
+
+_PART = 1024
+"""images of a part at least: so many are computed again after a kill"""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """A source, a model and the columns wanted. It can be pickled.
+
+    Attributes:
+        source: the images; see `effnet.inference.predict.listing.open_source`.
+        choice: the model.
+        engine: as ``--engine``; None for the file's own.
+        batch_size: images in a batch.
+        topk: classes to name for each image.
+        probabilities: write the probabilities of all classes.
+        features: write the pooled features.
+        max_pixels: pixels that an image may have; larger ones are bad.
+    """
+
+    source: Path
+    choice: ModelChoice
+    engine: str | None = None
+    batch_size: int = 32
+    topk: int = 5
+    probabilities: bool = False
+    features: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def part(self) -> int:
+        """Images of a part: whole batches, since the bits of an answer may depend on the batch."""
+        return -(-_PART // self.batch_size) * self.batch_size
+
+    def images(self) -> Images:
+        """List the source.
+
+        Raises:
+            UserError: it can't be read, or holds no images.
+        """
+        return open_source(self.source, max_pixels=self.max_pixels)
+
+    def open(self) -> Answers:
+        """Open the model.
+
+        Raises:
+            UserError: see `effnet.inference.engine.open_engine`.
+        """
+        engine = open_engine(self.choice, self.engine)
+        return Answers(engine, topk=self.topk, probabilities=self.probabilities, features=self.features)
+
+    def header(self, images: Images, answers: Answers) -> dict[str, Any]:
+        """Return what identifies the table: plain values, equal for equal tables."""
+        engine = answers.engine
+        return {
+            "version": _VERSION,
+            "source": {"images": len(images), "sha256": _digest(images), "max_pixels": self.max_pixels},
+            "model": {
+                "arch": engine.metadata.model,
+                **_weights(self.choice, engine),
+                "engine": engine.name,
+                "device": engine.device.type,
+                "precision": engine.network.precision,
+                "preprocessing": engine.preprocessing.to_dict(),
+            },
+            "batch_size": self.batch_size,
+            "part": self.part,
+            "topk": self.topk,
+            "columns": [asdict(column) for column in answers.columns],
+            "classes": list(engine.metadata.class_names()),
+        }
+
+
+def _digest(images: Images) -> str:
+    digest = hashlib.sha256()
+    for index in range(len(images)):
+        digest.update(images.file(index).encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _weights(choice: ModelChoice, engine: Engine) -> Mapping[str, Any]:
+    if choice.weights is None:
+        return {"weights": engine.metadata.tag, "sha256": engine.metadata.sha256}
+    return {"sha256": [sha256_of(path) for path in _files(choice.weights)], "ema": choice.ema}
+
+
+def _files(weights: Path) -> Iterator[Path]:
+    yield weights
+    if weights.suffix == ".xml":  # OpenVINO keeps the weights beside the graph
+        yield weights.with_suffix(".bin")
