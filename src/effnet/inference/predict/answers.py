@@ -1,4 +1,4 @@
-"""What a model says about images, as columns of a table."""
+"""Answers of a model as columns of a table."""
 
 from collections.abc import Sequence
 from typing import Any

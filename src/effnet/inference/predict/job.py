@@ -1,4 +1,4 @@
-"""What is to be predicted, by which model: all that decides the bytes of a table."""
+"""Source, model and columns: all that decides the bytes of a table."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

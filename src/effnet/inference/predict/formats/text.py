@@ -1,4 +1,4 @@
-"""What the text formats share: their parts are joined as they are, and a number is as short as float32 allows."""
+"""Values and files that the text formats share: a number is as short as float32 allows."""
 
 import shutil
 from collections.abc import Iterator, Sequence
