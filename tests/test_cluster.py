@@ -152,7 +152,7 @@ def test_slurm_s_array_gives_each_task_its_shard(tmp_path: Path) -> None:
     module, name, *arguments = done.stdout.splitlines()
     assert (module, name) == ("-m", "effnet")
     given = command_parser().parse_args(arguments)
-    assert (given.source, given.model, given.out) == ("/photos", "/runs/model", "/shared/t.parquet")
+    assert (given.images, given.model, given.out) == ("/photos", "/runs/model", "/shared/t.parquet")
     assert (given.shard, given.features) == ("2/4", True)
 
 

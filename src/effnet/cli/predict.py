@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, MOST_WORKERS, integer, path
-from effnet.cli.choice import add_engine_flag, add_max_pixels_flag, add_model_flags, model_choice
-from effnet.cli.flags import Commands
+from effnet.cli.choice import add_engine_flag, add_model_flags, model_choice
+from effnet.cli.flags import Commands, add_flags
 from effnet.cli.messages import say, shown_log
 from effnet.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from effnet.export.trained import ModelChoice
     from effnet.inference.predict.run import PredictSummary
+
+_DATA = ("source", "path_column", "root", "max_pixels")
+"""settings of the source"""
 
 
 def add_predict(commands: Commands, prog: str | None) -> None:
@@ -27,7 +30,7 @@ def add_predict(commands: Commands, prog: str | None) -> None:
     )
     add = parser.add_argument
     add(
-        "source",
+        "images",
         nargs="?",
         type=path,
         metavar="SOURCE",
@@ -84,7 +87,7 @@ def add_predict(commands: Commands, prog: str | None) -> None:
     )
     add("--merge", action="store_true", help="only write FILE, from the parts of its shards")
     add("--overwrite", action="store_true", help="replace FILE, and parts of another table")
-    add_max_pixels_flag(parser)
+    add_flags(parser, _DATA)
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_predict)
 
@@ -98,17 +101,17 @@ def _predict(namespace: argparse.Namespace) -> int:
         if namespace.merge:
             _report(merge(out), as_json=namespace.json)
             return 0
-        if namespace.source is None:
+        if namespace.images is None:
             raise UserError("no source given; pass a folder of images")
         job = PredictJob(
-            Path(namespace.source),
+            Path(namespace.images),
             _choice(namespace),
+            {name: getattr(namespace, name) for name in _DATA if hasattr(namespace, name)},
             namespace.engine,
             namespace.batch_size,
             namespace.topk,
             namespace.probabilities,
             namespace.features,
-            namespace.max_pixels,
         )
         summary = run_job(
             job,

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from effnet.data.decode import BadImageError, tell_decoder
-from effnet.data.loader import Images
+from effnet.data.sources import SourceImages
 from effnet.data.transforms import ValTransform
 from effnet.data.watched import WatchedLoader, reading
 from effnet.inference.predict.answers import Answers
@@ -51,7 +51,7 @@ class _Decoded(NamedTuple):
 class _Batches(Dataset[Any]):
     """Batches by their range of images. A failure is a value: raised, it would come with a worker's traceback."""
 
-    def __init__(self, images: Images, transform: ValTransform) -> None:
+    def __init__(self, images: SourceImages, transform: ValTransform) -> None:
         self.images, self.transform = images, transform
         self.side = transform.preprocessing.image_size
 
@@ -80,9 +80,9 @@ class _Batches(Dataset[Any]):
         return _Decoded(pixels[: len(paths)], paths, bad)
 
 
-def _name(images: Images, index: int) -> str:
-    """Return an image's name, with bytes that are not UTF-8 as escape sequences."""
-    return images.file(index).encode("utf-8", "backslashreplace").decode()
+def _name(images: SourceImages, index: int) -> str:
+    """Return an image's name in the source, with bytes that are not UTF-8 as escape sequences."""
+    return images.name(index).encode("utf-8", "backslashreplace").decode()
 
 
 class _Ranges(Sampler[Any]):
@@ -98,7 +98,7 @@ class _Ranges(Sampler[Any]):
 
 
 def computed(
-    images: Images,
+    images: SourceImages,
     answers: Answers,
     form: OutputFormat,
     numbers: Sequence[int],

@@ -1,17 +1,16 @@
 """Source, model and columns: all that decides the bytes of a table."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effnet.data.limits import MAX_PIXELS
-from effnet.data.loader import Images
+from effnet.data.sources import SourceImages
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, open_engine
 from effnet.inference.predict.answers import Answers
 from effnet.inference.predict.listing import open_source
+from effnet.recipe import Recipe
 from effnet.runtime.files import sha256_of
 
 _PART = 1024
@@ -24,37 +23,37 @@ class PredictJob:
     """A source, a model and the columns wanted. It can be pickled.
 
     Attributes:
-        source: the images; see `effnet.inference.predict.listing.open_source`.
+        source: the images: a folder, a table of paths, or another data source.
+        data: settings of the source by name, such as `path_column`.
         choice: the model.
         engine: as ``--engine``; None for the file's own.
         batch_size: images in a batch.
         topk: classes to name for each image.
         probabilities: write the probabilities of all classes.
         features: write the pooled features.
-        max_pixels: pixels that an image may have; larger ones are bad.
     """
 
     source: Path
     choice: ModelChoice
+    data: Mapping[str, Any] = field(default_factory=dict)
     engine: str | None = None
     batch_size: int = 32
     topk: int = 5
     probabilities: bool = False
     features: bool = False
-    max_pixels: int = MAX_PIXELS
 
     @property
     def part(self) -> int:
         """Images of a part: whole batches, since the bits of an answer may depend on the batch."""
         return -(-_PART // self.batch_size) * self.batch_size
 
-    def images(self) -> Images:
+    def images(self) -> SourceImages:
         """List the source.
 
         Raises:
-            UserError: it can't be read, or holds no images.
+            UserError: a setting, or a source that can't be read or holds no images.
         """
-        return open_source(self.source, max_pixels=self.max_pixels)
+        return open_source(self.source, Recipe().replace(self.data))
 
     def open(self) -> Answers:
         """Open the model.
@@ -65,12 +64,16 @@ class PredictJob:
         engine = open_engine(self.choice, self.engine)
         return Answers(engine, topk=self.topk, probabilities=self.probabilities, features=self.features)
 
-    def header(self, images: Images, answers: Answers) -> dict[str, Any]:
+    def header(self, images: SourceImages, answers: Answers) -> dict[str, Any]:
         """Return what identifies the table: plain values, equal for equal tables."""
         engine = answers.engine
         return {
             "version": _VERSION,
-            "source": {"images": len(images), "sha256": _digest(images), "max_pixels": self.max_pixels},
+            "source": {
+                "images": len(images),
+                "sha256": images.fingerprint(),
+                "max_pixels": images.max_pixels,
+            },
             "model": {
                 "arch": engine.metadata.model,
                 **_weights(self.choice, engine),
@@ -85,13 +88,6 @@ class PredictJob:
             "columns": [asdict(column) for column in answers.columns],
             "classes": list(engine.metadata.class_names()),
         }
-
-
-def _digest(images: Images) -> str:
-    digest = hashlib.sha256()
-    for index in range(len(images)):
-        digest.update(images.file(index).encode("utf-8", "surrogateescape") + b"\n")
-    return digest.hexdigest()
 
 
 def _weights(choice: ModelChoice, engine: Engine) -> Mapping[str, Any]:

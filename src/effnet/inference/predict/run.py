@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -72,6 +72,7 @@ def predict(
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
+    data: Mapping[str, Any] | None = None,
 ) -> PredictSummary:
     """Write a model's predictions for every image of a source to a table, as ``effnet predict`` does.
 
@@ -79,7 +80,8 @@ def predict(
     that can't be decoded are listed in ``OUT.bad.csv``.
 
     Args:
-        source: the images: a folder, whose subfolders are searched.
+        source: the images: a folder, whose subfolders are searched, a table of paths, or another data source of
+            `fit`.
         model: as for `effnet.load`.
         out: file to write: ``.parquet`` (extra ``tables``), ``.csv`` or ``.jsonl``.
         engine: as for `effnet.load`, like the following ones.
@@ -93,6 +95,7 @@ def predict(
         workers: processes that decode images; None for one a core, at most 16.
         shard: number from 0, and count, of the share to compute; whoever ends last writes the table.
         overwrite: replace a table that is complete, or begun with other arguments.
+        data: settings of the source by name, such as ``{"path_column": "file", "root": "photos"}``.
 
     Returns:
         Counts and speed.
@@ -106,7 +109,7 @@ def predict(
         (200000, 2)
     """
     choice = replace(choice_of(model), device=device, image_size=image_size, precision=precision)
-    job = PredictJob(Path(source), choice, engine, batch_size, topk, probabilities, features)
+    job = PredictJob(Path(source), choice, data or {}, engine, batch_size, topk, probabilities, features)
     return run_job(job, Path(out), workers=workers, shard=shard, overwrite=overwrite)
 
 
