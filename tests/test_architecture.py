@@ -18,6 +18,7 @@ OPTIONAL = [
     "openvino",
     "onnxruntime",
     "tensorboard",
+    "huggingface_hub",
     "triton",
     "webdataset",
 ]

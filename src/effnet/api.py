@@ -19,7 +19,8 @@ def create_model(
     Args:
         name: a name of `list_models`, such as ``efficientnet-b0`` or ``efficientnet-quant-b0``.
         weights: None; a publisher (``ngc``, ``torchvision``, ``timm``, ``google``) or one of its sets
-            (``timm/tf_efficientnet_b0.ap_in1k``); or a path (.pth, .pth.tar, .safetensors).
+            (``timm/tf_efficientnet_b0.ap_in1k``); a path (.pth, .pth.tar, .safetensors); or a repository on the hub,
+            ``hf-hub:owner/name``.
         num_classes: number of logits. A classifier with another number of classes is left out, with a warning.
         overrides: fields of `effnet.models.config.ModelConfig`. BatchNorm's epsilon and padding follow the weights
             unless given.

@@ -181,7 +181,7 @@ def test_a_development_kit_that_is_none(tmp_path: Path) -> None:
 
 def test_scipy_is_named_when_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(UserError, match=r"pip install 'effnet\[imagenet\]'"):
+    with pytest.raises(UserError, match=r"install -e '.*\[imagenet\]'"):
         read_devkit(tmp_path / "kit.tar.gz")
 
 

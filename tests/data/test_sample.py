@@ -59,5 +59,5 @@ def test_does_not_touch_a_folder_with_something_else(tmp_path: Path) -> None:
 
 def test_scikit_learn_is_named_when_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'effnet\[sample\]'"):
+    with pytest.raises(UserError, match=r"install -e '.*\[sample\]'"):
         prepare_sample(tmp_path / "sample")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from effnet.cli.arguments import MOST_CLASSES, MOST_DECODED, MOST_PIXELS, integer, path
 from effnet.recipe import DataSettings, settings
 from effnet.recipe.fields import value_type
+from effnet.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from effnet.export.trained import ModelChoice
@@ -21,12 +22,15 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "-a",
         type=path,
         metavar="MODEL",
-        help="model [default: that of the weights, else efficientnet-lite0]",
+        help="model, or hf-hub:OWNER/NAME for one on the hub [default: that of the weights, else efficientnet-lite0]",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--pretrained", action="store_true", help="published weights, the default")
     weights.add_argument(
-        "--pretrained-from-file", type=path, metavar="FILE", help="weights or checkpoint of a training"
+        "--pretrained-from-file",
+        type=path,
+        metavar="FILE",
+        help="weights or checkpoint of a training, or hf-hub:OWNER/NAME",
     )
     add(
         "--pretrained-source",
@@ -106,10 +110,16 @@ def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
 def model_choice(namespace: argparse.Namespace) -> "ModelChoice":
     """Return the model that the flags select."""
     from effnet.export.trained import ModelChoice
+    from effnet.weights.hub import is_hub_name, local_source
 
-    file = namespace.pretrained_from_file
+    arch, file = namespace.arch, namespace.pretrained_from_file
+    if is_hub_name(arch):
+        if file:
+            raise UserError(f"--arch {arch} and --pretrained-from-file contradict each other; give one")
+        arch, file = None, arch
+    file = local_source(file) if file else None
     return ModelChoice(
-        arch=namespace.arch,
+        arch=arch,
         weights=Path(file) if file else None,
         publisher=namespace.pretrained_source,
         ema=namespace.ema,

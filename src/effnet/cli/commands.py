@@ -10,6 +10,7 @@ from effnet.cli.flags import Parser
 from effnet.cli.models import add_models
 from effnet.cli.predict import add_predict
 from effnet.cli.prepare import add_prepare
+from effnet.cli.push import add_push
 from effnet.cli.quantize import add_quantize
 from effnet.cli.train import add_evaluate, add_train
 from effnet.runtime.errors import UserError
@@ -27,6 +28,7 @@ COMMANDS = (
     add_classify,
     add_predict,
     add_export,
+    add_push,
     add_prepare,
     add_models,
     add_benchmark,

@@ -19,6 +19,7 @@ import numpy as np
 
 from effnet.runtime.disk import cannot_write, check_room
 from effnet.runtime.errors import UserError
+from effnet.runtime.extras import install_command
 from effnet.runtime.files import move_into_place
 from effnet.runtime.lock import exclusive
 from effnet.runtime.progress import ProgressBar
@@ -118,7 +119,7 @@ def read_devkit(path: Path) -> list[str]:
         from scipy.io import loadmat
     except ImportError:
         raise UserError(
-            "the development kit is read with SciPy: pip install 'effnet[imagenet]', or give --val-classes"
+            f"the development kit is read with SciPy: {install_command('imagenet')}; or give --val-classes"
         ) from None
     with _opened(path) as kit:
         truth, meta = (_member(kit, name, path) for name in (_GROUND_TRUTH, _META))

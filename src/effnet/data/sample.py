@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.extras import install_command
 from effnet.runtime.files import atomic_folder
 from effnet.runtime.temporary import remove_stale_temporaries
 
@@ -68,7 +69,7 @@ def _images() -> Iterator[tuple[str, Image.Image]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("the sample comes from scikit-learn: pip install 'effnet[sample]'") from None
+        raise UserError(f"the sample comes from scikit-learn: {install_command('sample')}") from None
     digits = load_digits()
     seen = dict.fromkeys(range(10), 0)
     for n, (strokes, digit) in enumerate(zip(digits.images, digits.target.tolist(), strict=True)):

@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import Any
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.extras import install_command
 
 # The extra to install, and the modules to import; a package without a row is installed under its own name.
 _EXTRAS = {
-    "onnx": ("effnet[onnx]", ("onnxscript", "onnx")),
-    "onnxruntime": ("effnet[onnx]", ("onnxruntime",)),
-    "openvino": ("effnet[openvino]", ("openvino",)),
+    "onnx": ("onnx", ("onnxscript", "onnx")),
+    "onnxruntime": ("onnx", ("onnxruntime",)),
+    "openvino": ("openvino", ("openvino",)),
 }
 
 
@@ -22,8 +23,9 @@ def load_package(name: str) -> Any:
     Raises:
         UserError: it is not installed; the message says what to install.
     """
-    needed, modules = _EXTRAS.get(name, (name, (name,)))
+    extra, modules = _EXTRAS.get(name, (None, (name,)))
     try:
         return [import_module(module) for module in modules][-1]
     except ImportError:
-        raise UserError(f"{name} is not installed: pip install '{needed}'") from None
+        command = install_command(extra) if extra else f"pip install {name}"
+        raise UserError(f"{name} is not installed: {command}") from None

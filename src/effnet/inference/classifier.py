@@ -20,6 +20,7 @@ from effnet.models import list_models
 from effnet.runtime.errors import UserError
 from effnet.training.run_weights import averaged_is_better, best_checkpoint
 from effnet.weights import list_weights
+from effnet.weights.hub import WEIGHTS_FILE, local_source
 from effnet.weights.published import metadata_of_tag
 
 
@@ -198,7 +199,8 @@ def load(
 
     Args:
         source: a weight file, a checkpoint or the folder of a run (its best checkpoint), a file of `effnet export`, the
-            name of a model (its published weights), or the tag of published weights, ``publisher/name``.
+            name of a model (its published weights), the tag of published weights, ``publisher/name``, or a repository
+            on the hub, ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``.
         arch: the model; None for the one that the weights name or look like.
         ema: take a checkpoint's averaged weights; None for those that were the better ones in validation.
         engine: as ``effnet classify --engine``; None for the file's own, which is PyTorch for weights.
@@ -238,9 +240,10 @@ def choice_of(source: str | PathLike[str], ema: bool | None = None) -> ModelChoi
 
 def _named(source: str | PathLike[str]) -> ModelChoice:
     name = fspath(source)
-    path = Path(name)
+    path = Path(local_source(source))
     if path.is_dir():
-        return ModelChoice(weights=best_checkpoint(path))
+        pushed = path / WEIGHTS_FILE
+        return ModelChoice(weights=pushed if pushed.is_file() else best_checkpoint(path))
     if path.exists() or not isinstance(source, str):
         return ModelChoice(weights=path)
     if name in list_models():

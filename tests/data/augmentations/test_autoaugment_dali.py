@@ -14,7 +14,7 @@ from effnet.data.augmentations.form import DaliForm
 from tests.data.batches import of
 from tests.data.conftest import Opened, photograph
 
-pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
+pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: extra dali")
 
 from effnet.data.dali.augmentation import augmented
 from effnet.data.dali.library import auto_augment, fn, pipeline_def

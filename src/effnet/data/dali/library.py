@@ -1,6 +1,7 @@
 """DALI itself: the one module that imports it, whose error says what to install."""
 
 from effnet.runtime.errors import UserError
+from effnet.runtime.extras import install_command
 
 try:
     from nvidia.dali import fn, pipeline_def, types
@@ -8,7 +9,7 @@ try:
     from nvidia.dali.auto_aug.core import signed_bin
     from nvidia.dali.plugin.pytorch import DALIClassificationIterator, LastBatchPolicy
 except ImportError:
-    raise UserError("--data-backend dali-cpu and dali-gpu need DALI: pip install 'effnet[dali]'") from None
+    raise UserError(f"--data-backend dali-cpu and dali-gpu need DALI: {install_command('dali')}") from None
 
 __all__ = [
     "INTERPOLATIONS",

@@ -74,7 +74,7 @@ def _ports(nodes: Sequence[Any]) -> list[Port]:
 ENGINE = EngineKind(
     "onnxruntime",
     "onnxruntime on a CPU, or for exported files on a GPU",
-    "`pip install 'effnet[onnx]'`; on a GPU, onnxruntime-gpu",
+    "extra `onnx`; on a GPU, onnxruntime-gpu",
     package="onnxruntime",
     from_weights=by_onnx(OnnxRuntimeNetwork),
     device="cpu",

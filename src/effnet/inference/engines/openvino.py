@@ -89,7 +89,7 @@ def _ports(nodes: Sequence[Any]) -> list[Port]:
 ENGINE = EngineKind(
     "openvino",
     "OpenVINO on the CPU",
-    "`pip install 'effnet[openvino,onnx]'`",
+    "extras `openvino` and `onnx`",
     package="openvino",
     from_weights=by_onnx(OpenVinoNetwork),
     device="cpu",
