@@ -8,7 +8,7 @@ RUN ?= runs/sample
 BENCH ?= runs/bench
 INPUTS ?= 10000
 
-.PHONY: install train test fuzz bench lint format types tables lock clean
+.PHONY: install train test fuzz bench lint format types tables lock dist matrix clean
 
 install: $(VENV)/.installed
 
@@ -68,6 +68,20 @@ lock: install
 	echo "# Versions that are tested together: 'make lock' writes this file from pyproject.toml." > requirements.txt
 	cat requirements.new >> requirements.txt
 	rm requirements.new
+
+# The wheel and the source distribution, checked.
+dist: install
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation .
+	$(BIN)/twine check --strict dist/*
+
+# The wheel with the oldest required packages and with the newest, on each Python that is installed here. Downloads
+# gigabytes and takes an hour; docs/release.md.
+PYTHONS ?= 3.11 3.12 3.13
+VERSIONS ?= lowest-direct highest
+matrix: dist
+	for python in $(PYTHONS); do for versions in $(VERSIONS); do \
+		PATH=$(CURDIR)/$(BIN):$$PATH tools/matrix.sh $$python $$versions || exit 1; done; done
 
 clean:
 	rm -rf $(VENV) build dist data/sample runs/sample

