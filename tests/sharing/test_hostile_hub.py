@@ -1,4 +1,4 @@
-"""What a hub may hold that nobody vouches for: it ends in one line, and nothing is written outside the cache."""
+"""A hub whose content nobody vouches for: it ends in one line, and nothing is written outside the cache."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""What a pushed model tells of the run that it is from."""
+"""A run, as far as a pushed model tells of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
