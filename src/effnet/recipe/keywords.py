@@ -45,7 +45,7 @@ class Settings(TypedDict, total=False):
     """publisher whose weights --pretrained takes, one that `effnet models` lists [default: the first that has
     any]"""
     pretrained_from_file: str | None
-    """start from the weights in this file (.pth, .pth.tar, .safetensors)"""
+    """start from the weights in this file (.pth, .pth.tar, .safetensors), or from hf-hub:OWNER/NAME"""
     freeze: Literal["none", "stem", "1", "2", "3", "4", "5", "6", "7", "backbone"]
     """part of the model that keeps its weights, from the image on: the stem, the stem with this many stages, or all
     but the classifier (`backbone`)"""
