@@ -55,15 +55,13 @@ class FakeHub:
         repositories: by ``owner/name``.
         large: contents that were uploaded beside the commit, by SHA-256.
         requests: method and path of each.
-        headers: sent with each file, in place of those that a hub sends; to be hostile.
-        broken: every request is answered by 500.
+        broken: every request is answered by 501, as 500 would be tried again for half a minute.
     """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
     broken: bool = False
 
     def holding(self, name: str, files: dict[str, bytes], *, private: bool = False) -> Repository:
@@ -85,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.hub.broken:
-            return self._answer(500, {"error": "internal"})
+            return self._answer(501, {"error": "broken"})
         parts = path.strip("/").split("/")
         if parts[0] == "api":
             return self._api(parts[1:], body)
@@ -205,7 +203,6 @@ class _Handler(BaseHTTPRequestHandler):
         sent = {
             "X-Repo-Commit": repository.resolved(revision),
             "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
-            **self.hub.headers,
         }
         self.send_response(200)
         for key, value in {**sent, "Content-Length": str(len(content))}.items():

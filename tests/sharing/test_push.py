@@ -61,7 +61,7 @@ def test_timm_loads_it_with_the_same_logits(
     assert theirs.pretrained_cfg["label_names"] == list(CLASSES)
     data = timm.data.resolve_data_config(pretrained_cfg=theirs.pretrained_cfg)
     transform = timm.data.create_transform(**data).transforms
-    assert [transform[0].size, transform[1].size] == [36, (32, 32)]  # resize and crop
+    assert [transform[0].size, list(transform[1].size)] == [36, [32, 32]]  # resize and crop
 
 
 @pytest.mark.parametrize("name", ["efficientnet-widese-b0", "efficientnet-quant-b0"])
@@ -144,6 +144,8 @@ def test_revisions_and_the_cache(hub: FakeHub, tmp_path: Path, monkeypatch: pyte
         effnet.load(f"{SOURCE}@v2")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there
     assert same_answers(effnet.load(SOURCE), effnet.load(second))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # without further attempts
+    assert same_answers(effnet.load(SOURCE), effnet.load(second))
     with pytest.raises(UserError, match=r"me/other: .*not in the cache"):
         effnet.load("hf-hub:me/other")
 
@@ -216,7 +218,7 @@ def test_pushes_that_are_refused(
     monkeypatch.setenv("HF_TOKEN", READER)
     assert "refuses it (403)" in line(path, NAME)
     monkeypatch.setenv("HF_TOKEN", "hf_unknown")
-    assert "401" in line(path, NAME)
+    assert "refuses it" in line(path, NAME)
     monkeypatch.delenv("HF_TOKEN")
     assert "needs a token" in line(path, NAME)
     assert hub.repositories[NAME].files == {}
