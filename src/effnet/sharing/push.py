@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 
 from effnet.export.trained import ModelChoice, open_trained
-from effnet.inference.classifier import averaged_is_better, best_checkpoint
 from effnet.inference.engines import is_exported
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
@@ -15,6 +14,7 @@ from effnet.runtime.files import atomic_folder, write_text
 from effnet.sharing.card import Card, recipe_yaml
 from effnet.sharing.history import read_history
 from effnet.sharing.pictures import draw_learning_curve
+from effnet.training.run_weights import averaged_is_better, best_checkpoint
 from effnet.weights import LAYOUTS, save_weights
 from effnet.weights.hub import CONFIG_FILE, WEIGHTS_FILE, parse_hub_name, upload
 from effnet.weights.hub_config import timm_name, to_config

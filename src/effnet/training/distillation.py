@@ -14,6 +14,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError
 from effnet.training.run_weights import averaged_is_better, best_checkpoint
 from effnet.weights import list_weights, load_model, published_tag
+from effnet.weights.hub import local_source
 
 _SHOWN = 3
 
@@ -110,8 +111,8 @@ def open_teacher(source: str, classes: Sequence[str], given: Preprocessing, devi
     """Load a teacher.
 
     Args:
-        source: what `effnet.load` takes: a weight file, a checkpoint, the folder of a run, a model's name or the tag of
-            published weights.
+        source: what `effnet.load` takes: a weight file, a checkpoint, the folder of a run, a model's name, the tag of
+            published weights, or a repository on the hub.
         classes: class folders of the training, in the order of its targets.
         given: preprocessing of its images.
         device: where the teacher answers.
@@ -126,7 +127,7 @@ def open_teacher(source: str, classes: Sequence[str], given: Preprocessing, devi
 
 
 def _loaded(source: str) -> EfficientNet:
-    path, averaged = Path(source), False
+    path, averaged = Path(local_source(source)), False
     if path.is_dir():
         path = best_checkpoint(path)
     if path.is_file():
