@@ -34,6 +34,7 @@ REFUSED = [
     ("--pretrained --freeze backbone --layer-decay 0.8", "no effect with --freeze backbone"),
     ("--freeze 3", "--freeze 3 needs weights"),
     ("--bn-statistics weights", "--bn-statistics weights needs weights"),
+    ("--probe", "--probe needs weights"),
     ("--unfreeze-every 1", "--unfreeze-every 1 needs --freeze"),
     ("--adamw-betas 0.8 0.9", "--adamw-betas 0.8 0.9 goes with --optimizer adamw"),
     ("--adamw-eps 0.1", "--adamw-eps 0.1 goes with --optimizer adamw"),

@@ -69,6 +69,9 @@ class DataSource:
     """by split, the labels of all its images; for images whose labels are known without opening them"""
     names: Mapping[str, Callable[[int], str]] = field(default_factory=dict)
     """by split, a function that names an image by its position in the split; for images that have names"""
+    each_once: Callable[[int], Iterator[Batch]] | None = None
+    """reads one of every N training images once, N being its argument, each prepared as for validation and in one of
+    the processes; None where the backend can't"""
     path: DataPlace = Path()
     """where the data lies"""
     made_split: SplitRecord | None = None

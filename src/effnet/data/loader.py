@@ -1,6 +1,7 @@
 """Images of a split through PyTorch's DataLoader, wherever they lie."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -72,7 +73,22 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
         is_train = split == "train"
         work = _Work(of_split, labels[split], transform, of_epoch, recipe.data.on_bad_image, is_train)
         loaders[split] = ImageLoader(work, request.order(split, len(of_split), labels[split]), request)
-    return opened_source(request, classes, loaders, images)
+    source = opened_source(request, classes, loaders, images)
+    if "train" in images:
+        source.each_once = partial(_each_once, request, images["train"], labels["train"])
+    return source
+
+
+def _each_once(request: DataRequest, images: Images, labels: SplitLabels, every: int) -> Iterator[Batch]:
+    """Yield batches as `DataSource.each_once` describes them."""
+    recipe, side = request.recipe, request.preprocessing.image_size
+    transform = ValTransform(request.preprocessing)
+    work = _Work(images, labels, transform, Sizes(side, side, 1), recipe.data.on_bad_image, False)
+    size = recipe.optimizer.batch_size
+    order = ValOrder(len(images), size, request.rank, request.world_size, every=every)
+    loader = ImageLoader(work, order, request)
+    yield from loader
+    loader.close()
 
 
 def opened_source(
@@ -207,6 +223,10 @@ class ImageLoader(Position):
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.stop()
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the present epoch.

@@ -90,11 +90,16 @@ class TrainOrder:
 
 
 class ValOrder:
-    """Every image exactly once over all processes, in order; process r takes images r, r + world_size, ..."""
+    """Every image exactly once over all processes, in order; process r takes images r, r + world_size, ...
 
-    def __init__(self, num_images: int, batch_size: int, rank: int, world_size: int) -> None:
+    With `every` N, of each N images the first alone counts as one.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, rank: int, world_size: int, *, every: int = 1
+    ) -> None:
         self.batch_size = batch_size
-        self.mine = range(rank, num_images, world_size)
+        self.mine = range(rank * every, num_images, world_size * every)
 
     def __len__(self) -> int:
         return -(-len(self.mine) // self.batch_size)

@@ -99,6 +99,7 @@ _IDLE = (
         _FOR_WEIGHTS,
     ),
     _Idle("bn_statistics", lambda v: v["bn_statistics"] == "weights" and _starts_fresh(v), _FOR_WEIGHTS),
+    _Idle("probe", lambda v: v["probe"] and _starts_fresh(v), _FOR_WEIGHTS),
     _Idle("unfreeze_every", lambda v: v["freeze"] == "none", "needs --freeze"),
     _Idle("backbone_lr_factor", _trains_classifier_alone, _FOR_BACKBONE),
     _Idle("layer_decay", _trains_classifier_alone, _FOR_BACKBONE),

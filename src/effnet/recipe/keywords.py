@@ -46,6 +46,9 @@ class Settings(TypedDict, total=False):
     any]"""
     pretrained_from_file: str | None
     """start from the weights in this file (.pth, .pth.tar, .safetensors), or from hf-hub:OWNER/NAME"""
+    probe: bool
+    """before the first step, fit the classifier to the weights' features of the training images, by a regression
+    whose regularisation a fifth of them chooses; each image is read once more"""
     freeze: Literal["none", "stem", "1", "2", "3", "4", "5", "6", "7", "backbone"]
     """part of the model that keeps its weights, from the image on: the stem, the stem with this many stages, or all
     but the classifier (`backbone`)"""

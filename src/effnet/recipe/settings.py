@@ -51,6 +51,9 @@ class ModelSettings:
     """publisher whose weights --pretrained takes, one that `effnet models` lists [default: the first that has any]"""
     pretrained_from_file: str | None = setting(None, metavar="FILE")
     """start from the weights in this file (.pth, .pth.tar, .safetensors), or from hf-hub:OWNER/NAME"""
+    probe: bool = False
+    """before the first step, fit the classifier to the weights' features of the training images, by a regression whose
+    regularisation a fifth of them chooses; each image is read once more"""
     freeze: Literal["none", "stem", "1", "2", "3", "4", "5", "6", "7", "backbone"] = setting("none")
     """part of the model that keeps its weights, from the image on: the stem, the stem with this many stages, or all but
     the classifier (`backbone`)"""

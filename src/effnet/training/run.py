@@ -18,6 +18,7 @@ from effnet.runtime.signals import handled_signals
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.moments import Interval, Moments
 from effnet.training.preflight import check_images
+from effnet.training.probe import probe
 from effnet.training.setup import Opened, open_run
 from effnet.training.state import Progress
 from effnet.training.trainer import Trainer
@@ -77,6 +78,8 @@ def train(
             check_images(opened.recipe, opened.data, processes, log)
             if prepare is not None:
                 prepare(opened, log)
+            elif opened.recipe.model.probe and opened.origin.resume is None:
+                probe(opened, log)
             trainer = Trainer(opened, log, files, Moments(processes, signals, every))
             if opened.origin.checkpoint is not None:
                 trainer.resume(opened.origin.checkpoint)
