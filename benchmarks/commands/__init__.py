@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.commands.checkpoint import add_checkpoint
 from benchmarks.commands.distill import add_distill
 from benchmarks.commands.epoch import add_epoch
+from benchmarks.commands.finetuning import add_finetuning
 from benchmarks.commands.int8_accuracy import add_int8_accuracy
 from benchmarks.commands.kernels import add_kernels
 from benchmarks.commands.quantized_logits import add_quantized_logits
@@ -21,6 +22,7 @@ COMMANDS = {
     "checkpoint": add_checkpoint,
     "distill": add_distill,
     "epoch": add_epoch,
+    "finetuning": add_finetuning,
     "int8-accuracy": add_int8_accuracy,
     "kernels": add_kernels,
     "quantized-logits": add_quantized_logits,
