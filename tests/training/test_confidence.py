@@ -20,7 +20,6 @@ from effnet.training.checkpoint import read_checkpoint
 from effnet.training.confidence import AnswerSample, fit_confidence, fit_temperature
 from effnet.training.run import train
 from effnet.weights import WeightsMetadata, read_weights
-from effnet.weights.confidence import Confidence
 from tests.runs import PREPROCESSING, quick_recipe, records, write_images
 from tests.training.processes import in_processes
 
@@ -83,10 +82,15 @@ def test_images_that_are_not_finite_are_left_out() -> None:
     assert whole.rows == rest.rows
 
 
+def _ask(images: Tensor) -> Tensor:
+    """Logits that depend on the pixels."""
+    return images.float().flatten(1)[:, :8] / 64
+
+
 def observed(
     sample: AnswerSample, logits: Tensor, targets: Tensor, indices: Tensor, batch: int
 ) -> AnswerSample:
-    images = torch.zeros(len(targets), 3, 1, 1, dtype=torch.uint8)
+    images = (indices % 256).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     for rows in torch.arange(len(targets)).split(batch):
         sample(Batch(images[rows], targets[rows], indices[rows]), logits[rows])
     return sample
@@ -97,12 +101,14 @@ def _fitted_on_a_share(images: int) -> Any:
     with joined_processes("cpu") as processes:
         own = torch.arange(processes.rank, images, processes.world_size)
         sample = observed(AnswerSample(images, 8), logits[own], targets[own], own, 16)
-        return fit_confidence(sample, processes)
+        return fit_confidence(sample, _ask, 0.95, processes)
 
 
 def test_three_processes_agree_with_one() -> None:
     logits, targets = answers(3.0, images=500)
-    one = fit_confidence(observed(AnswerSample(500, 8), logits, targets, torch.arange(500), 7), ALONE)
+    one = fit_confidence(
+        observed(AnswerSample(500, 8), logits, targets, torch.arange(500), 7), _ask, 0.95, ALONE
+    )
     assert one is not None
     for each in in_processes(3, _fitted_on_a_share, 500):
         assert each.confidence == one.confidence
@@ -124,7 +130,7 @@ def test_of_a_large_set_evenly_spaced_images_are_kept(monkeypatch: pytest.Monkey
 def test_few_images_fit_nothing() -> None:
     logits, targets = answers(1.0, images=19)
     sample = observed(AnswerSample(19, 8), logits, targets, torch.arange(19), 19)
-    assert fit_confidence(sample, ALONE) is None
+    assert fit_confidence(sample, _ask, 0.95, ALONE) is None
 
 
 LEARNS = {"use_ema": 0.5, "lr": 0.001, "bn_momentum": 0.3, "mixup": 0.0}
@@ -160,7 +166,8 @@ def test_a_run_stores_a_temperature_for_its_weights_and_for_their_average(
         for path, averaged in ((file, False), (best, ema)):
             metadata = read_weights(path, ema=averaged).metadata
             assert metadata is not None
-            assert metadata.confidence == Confidence(temperature)
+            assert metadata.confidence is not None
+            assert metadata.confidence.temperature == temperature
 
 
 def test_the_weights_do_not_depend_on_it(images: Path, workspace: Path, tmp_path: Path) -> None:

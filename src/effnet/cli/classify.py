@@ -49,6 +49,11 @@ def add_classify(commands: Commands, prog: str | None) -> None:
         help="images per batch [default: 16]",
     )
     add_max_pixels_flag(parser)
+    add(
+        "--unknown",
+        action="store_true",
+        help="answer `unknown` for images that look like none of the classes, by the rule that validation has chosen",
+    )
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_classify)
 
@@ -78,5 +83,6 @@ def _classify(namespace: argparse.Namespace) -> int:
         topk=namespace.topk or _TOPK,
         batch_size=namespace.batch_size,
         as_json=namespace.json,
+        unknown=namespace.unknown,
         max_pixels=namespace.max_pixels,
     )

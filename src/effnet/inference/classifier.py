@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from effnet.data.decode import BadImageError, Pixels
 from effnet.data.transforms import ValTransform
@@ -48,10 +49,12 @@ class Answer:
     Attributes:
         image: path of the image; empty for pixels.
         predictions: the most probable first.
+        is_unknown: the image is of none of the classes, by the rule of the weights; False if that was not asked for.
     """
 
     image: str
     predictions: tuple[Prediction, ...]
+    is_unknown: bool = False
 
     @property
     def best(self) -> Prediction:
@@ -65,15 +68,23 @@ class Classifier:
     Args:
         engine: the model.
         batch_size: images in a batch.
+        unknown: tell images of none of the classes, `Answer.is_unknown`.
 
     Attributes:
         engine: the model on its engine.
         batch_size: images in a batch.
+        unknown: as given.
+
+    Raises:
+        UserError: `unknown`, and the weights hold no rule for it.
     """
 
-    def __init__(self, engine: Engine, *, batch_size: int = 16) -> None:
+    def __init__(self, engine: Engine, *, batch_size: int = 16, unknown: bool = False) -> None:
         self.engine = engine
         self.batch_size = batch_size
+        self.unknown = unknown
+        if unknown:
+            engine.known(torch.empty(0, 1))
         self._transform = ValTransform(engine.preprocessing)
         self._names = engine.metadata.class_names()
         self._folders = engine.metadata.class_folders()
@@ -107,9 +118,7 @@ class Classifier:
         Raises:
             UserError: an argument that names no image, or an image that can't be decoded.
         """
-        answers = [
-            Answer(image.name, tuple(self._best(row, topk))) for image, row in self._decoded_rows(images)
-        ]
+        answers = [self._answer(image, row, topk) for image, row in self._decoded_rows(images)]
         return answers[0] if is_single(images) else answers
 
     def probabilities(self, images: ImageLike | Sequence[ImageLike]) -> npt.NDArray[np.float32]:
@@ -121,11 +130,9 @@ class Classifier:
         Raises:
             UserError: as for a call.
         """
-        return np.stack([row for _, row in self._decoded_rows(images)])
+        return np.stack([row.probabilities for _, row in self._decoded_rows(images)])
 
-    def _decoded_rows(
-        self, images: ImageLike | Sequence[ImageLike]
-    ) -> Iterator[tuple[NamedImage, npt.NDArray[np.float32]]]:
+    def _decoded_rows(self, images: ImageLike | Sequence[ImageLike]) -> Iterator[tuple[NamedImage, "_Row"]]:
         """Yield each image with its probabilities; raise `UserError` for one that can't be decoded."""
         for image, row in self._rows(named_images(images)):
             if isinstance(row, BadImageError):
@@ -134,8 +141,8 @@ class Classifier:
 
     def each(
         self, images: Iterable[NamedImage], *, topk: int = 5
-    ) -> Iterator[tuple[NamedImage, list[Prediction] | BadImageError]]:
-        """Yield each image with its predictions or with the reason why it can't be decoded, in order.
+    ) -> Iterator[tuple[NamedImage, Answer | BadImageError]]:
+        """Yield each image with its answer or with the reason why it can't be decoded, in order.
 
         Args:
             images: read batch by batch, so that any number of them needs the memory of one batch.
@@ -145,21 +152,25 @@ class Classifier:
             UserError: the model's answer for an image is not finite.
         """
         for image, row in self._rows(images):
-            yield image, row if isinstance(row, BadImageError) else self._best(row, topk)
+            yield image, row if isinstance(row, BadImageError) else self._answer(image, row, topk)
 
-    def _rows(
-        self, images: Iterable[NamedImage]
-    ) -> Iterator[tuple[NamedImage, npt.NDArray[np.float32] | BadImageError]]:
+    def _rows(self, images: Iterable[NamedImage]) -> Iterator[tuple[NamedImage, "_Row | BadImageError"]]:
         remaining = iter(images)
         while batch := list(islice(remaining, self.batch_size)):
             pixels = [self._pixels(image) for image in batch]
             good = [each for each in pixels if not isinstance(each, BadImageError)]
-            rows = iter(self.engine(np.stack(good)) if good else ())
+            rows = iter(self._computed(np.stack(good)) if good else ())
             for image, each in zip(batch, pixels, strict=True):
                 yield image, each if isinstance(each, BadImageError) else self._finite(image, next(rows))
 
-    def _finite(self, image: NamedImage, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if not np.isfinite(row).all():
+    def _computed(self, images: Pixels) -> list["_Row"]:
+        logits = self.engine.logits(images)
+        probabilities = self.engine.probabilities(logits)
+        known = self.engine.known(logits).tolist() if self.unknown else [True] * len(probabilities)
+        return [_Row(row, not is_known) for row, is_known in zip(probabilities, known, strict=True)]
+
+    def _finite(self, image: NamedImage, row: "_Row") -> "_Row":
+        if not np.isfinite(row.probabilities).all():
             raise UserError(
                 f"{image.name or 'an image'}: the logits of {self.arch} are not finite for it; check the weights "
                 "(were they taken from a training that diverged?), or give --precision fp32"
@@ -171,6 +182,9 @@ class Classifier:
             return self._transform(image.open())
         except BadImageError as error:
             return error
+
+    def _answer(self, image: NamedImage, row: "_Row", topk: int) -> Answer:
+        return Answer(image.name, tuple(self._best(row.probabilities, topk)), row.is_unknown)
 
     def _best(self, probabilities: npt.NDArray[np.float32], topk: int) -> list[Prediction]:
         return [
@@ -184,6 +198,13 @@ class Classifier:
         ]
 
 
+class _Row(NamedTuple):
+    """The classifier's answer for an image, probabilities float32 (classes,)."""
+
+    probabilities: npt.NDArray[np.float32]
+    is_unknown: bool
+
+
 def load(
     source: str | PathLike[str],
     *,
@@ -194,6 +215,7 @@ def load(
     image_size: int | None = None,
     precision: str = "fp32",
     batch_size: int = 16,
+    unknown: bool = False,
 ) -> Classifier:
     """Open a trained classifier.
 
@@ -208,6 +230,7 @@ def load(
         image_size: side of the input in pixels; None for the weights'.
         precision: arithmetic in PyTorch: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``amp``.
         batch_size: images in a batch.
+        unknown: tell images of none of the classes, `Answer.is_unknown`.
 
     Returns:
         A function of images; see `Classifier`.
@@ -223,7 +246,7 @@ def load(
     choice = replace(choice_of(source, ema), device=device, image_size=image_size, precision=precision)
     if arch is not None:
         choice = replace(choice, arch=arch)
-    return Classifier(open_engine(choice, engine), batch_size=batch_size)
+    return Classifier(open_engine(choice, engine), batch_size=batch_size, unknown=unknown)
 
 
 def choice_of(source: str | PathLike[str], ema: bool | None = None) -> ModelChoice:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from effnet.data.decode import BadImageError
 from effnet.data.limits import MAX_PIXELS, most_bytes
-from effnet.inference.classifier import Classifier, Prediction
+from effnet.inference.classifier import Answer, Classifier
 from effnet.inference.engine import Engine
 from effnet.inference.images import NamedImage, named_images
 from effnet.runtime.text import printable, to_json
@@ -30,9 +30,19 @@ def classify(
     topk: int,
     batch_size: int,
     as_json: bool,
+    unknown: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
     """Classify the images that `arguments` name and print the predictions; ``-`` reads one from standard input.
+
+    Args:
+        engine: the model.
+        arguments: files, folders and patterns.
+        topk: predictions for each image.
+        batch_size: images in a batch.
+        as_json: print one JSON object in place of tables.
+        unknown: answer `unknown` for images of none of the classes.
+        max_pixels: pixels above which an image is refused.
 
     Returns:
         Exit code: 0, or 2 if a file could not be decoded; that is said on standard error, the others are classified.
@@ -49,8 +59,8 @@ def classify(
                 max_pixels=max_pixels,
             )
         ]
-        results = Classifier(engine, batch_size=batch_size).each(images, topk=topk)
-        return _print_json(engine, results) if as_json else _print_tables(results)
+        results = Classifier(engine, batch_size=batch_size, unknown=unknown).each(images, topk=topk)
+        return _print_json(engine, results, unknown) if as_json else _print_tables(results)
 
 
 def _standard_input(folder: Path, max_pixels: int) -> Path:
@@ -59,18 +69,20 @@ def _standard_input(folder: Path, max_pixels: int) -> Path:
     return path
 
 
-Results = Iterator[tuple[NamedImage, list[Prediction] | BadImageError]]
+Results = Iterator[tuple[NamedImage, Answer | BadImageError]]
 
 
-def _print_json(engine: Engine, results: Results) -> int:
+def _print_json(engine: Engine, results: Results, unknown: bool) -> int:
     images: list[dict[str, Any]] = []
     failed = False
-    for image, answers in results:
-        if isinstance(answers, BadImageError):
-            images.append({"image": image.name, "error": str(answers)})
+    for image, answer in results:
+        if isinstance(answer, BadImageError):
+            images.append({"image": image.name, "error": str(answer)})
             failed = True
         else:
-            images.append({"image": image.name, "predictions": [asdict(answer) for answer in answers]})
+            rule = {"unknown": answer.is_unknown} if unknown else {}
+            predictions = [asdict(prediction) for prediction in answer.predictions]
+            images.append({"image": image.name, **rule, "predictions": predictions})
     print(to_json({"model": engine.metadata.model, "images": images}))
     return 2 if failed else 0
 
@@ -78,17 +90,19 @@ def _print_json(engine: Engine, results: Results) -> int:
 def _print_tables(results: Results) -> int:
     # Wider than any name, which a narrow terminal would otherwise cut off.
     console, failed = Console(highlight=False, soft_wrap=True, width=_ANY_WIDTH), False
-    for image, answers in results:
-        if isinstance(answers, BadImageError):
-            print(f"error: {printable(answers)}", file=sys.stderr)
+    for image, answer in results:
+        if isinstance(answer, BadImageError):
+            print(f"error: {printable(answer)}", file=sys.stderr)
             failed = True
             continue
         table = Table(title=Text(printable(image.name)), box=None, show_header=False, title_justify="left")
         table.add_column(justify="right")
         table.add_column()
         table.add_column()
-        for answer in answers:
-            bar = "█" * round(20 * answer.probability)
-            table.add_row(f"{100 * answer.probability:.1f} %", Text(printable(answer.name)), bar)
+        if answer.is_unknown:
+            table.add_row("", "unknown", "")
+        for prediction in () if answer.is_unknown else answer.predictions:
+            bar = "█" * round(20 * prediction.probability)
+            table.add_row(f"{100 * prediction.probability:.1f} %", Text(printable(prediction.name)), bar)
         console.print(table)
     return 2 if failed else 0

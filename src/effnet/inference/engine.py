@@ -14,6 +14,7 @@ from effnet.inference.engines.table import ENGINES, EngineKind, fastest, is_expo
 from effnet.runtime.errors import UserError
 from effnet.runtime.processes import choose_device
 from effnet.training.step import Normalise
+from effnet.training.unknown import are_known
 
 AUTO = "auto"
 
@@ -62,6 +63,23 @@ class Engine:
             logits = logits / confidence.temperature
         probabilities: npt.NDArray[np.float32] = logits.softmax(1).cpu().numpy()
         return probabilities
+
+    def known(self, logits: Tensor) -> npt.NDArray[np.bool_]:
+        """Return True for logits of images of one of the classes, bool (N,), by the rule of the metadata.
+
+        Raises:
+            UserError: the metadata hold no rule.
+        """
+        confidence = self.metadata.confidence
+        if confidence is None or confidence.unknown is None:
+            raise UserError(
+                f"--unknown: the weights of {self.metadata.model} say nothing about unknown images; train or quantize "
+                "again with --calibrate-confidence and a validation set of 20 images or more"
+            )
+        known: npt.NDArray[np.bool_] = (
+            are_known(logits, confidence.temperature, confidence.unknown).cpu().numpy()
+        )
+        return known
 
 
 def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:

@@ -309,7 +309,10 @@ class Settings(TypedDict, total=False):
     """validate top-K accuracy beside top-1"""
     calibrate_confidence: bool
     """fit a temperature of the logits at each validation and store it with the weights, so that a probability is
-    the share of right answers (docs/confidence.md); changes no weights"""
+    the share of right answers, with a rule for images of none of the classes (docs/confidence.md); changes no
+    weights"""
+    unknown_keep: float
+    """share of the validation images that `effnet classify --unknown` answers with a class"""
     target: TargetName
     """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
     calib_method: Literal["percentile", "max", "entropy", "mse"]

@@ -349,7 +349,9 @@ class RunSettings:
     """validate top-K accuracy beside top-1"""
     calibrate_confidence: bool = True
     """fit a temperature of the logits at each validation and store it with the weights, so that a probability is the
-    share of right answers (docs/confidence.md); changes no weights"""
+    share of right answers, with a rule for images of none of the classes (docs/confidence.md); changes no weights"""
+    unknown_keep: float = setting(0.95, above=0, below=1, metavar="SHARE")
+    """share of the validation images that `effnet classify --unknown` answers with a class"""
 
 
 @dataclass(frozen=True)

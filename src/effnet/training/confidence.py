@@ -1,4 +1,4 @@
-"""Temperature of a model's logits, fitted on the answers of its validation (arXiv 1706.04599)."""
+"""Confidence of a model, fitted on the answers of its validation: the temperature (arXiv 1706.04599), and more."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from effnet.data import Batch
 from effnet.runtime.processes import Processes
 from effnet.training.bins import ConfidenceBins
+from effnet.training.unknown import Ask, ImageSample, choose_rule
 from effnet.weights.confidence import COLDEST, HOTTEST, Confidence
 
 MOST_LOGITS = 8_000_000
@@ -29,6 +30,9 @@ class AnswerSample:
     Args:
         num_images: images of the set over all processes.
         num_classes: logits of each.
+
+    Attributes:
+        images: some of the images themselves.
     """
 
     def __init__(self, num_images: int, num_classes: int) -> None:
@@ -37,6 +41,7 @@ class AnswerSample:
         self._positions: list[Tensor] = []
         self._logits: list[Tensor] = []
         self._targets: list[Tensor] = []
+        self.images = ImageSample(num_images)
 
     def __call__(self, batch: Batch, logits: Tensor) -> None:
         """Keep a batch's answers; of a model with several labels for an image, none."""
@@ -46,6 +51,7 @@ class AnswerSample:
         if positions is None:
             positions = torch.arange(self._seen, self._seen + len(logits))
         self._seen += len(logits)
+        self.images.add(positions, batch.images)
         kept = (positions % self._spacing == 0).nonzero().flatten()
         rows = kept.to(logits.device)
         self._positions.append(positions[kept] // self._spacing)
@@ -80,11 +86,13 @@ class Fitted:
     metrics: dict[str, float]
 
 
-def fit_confidence(sample: AnswerSample, processes: Processes) -> Fitted | None:
-    """Fit a temperature to the answers of a validation; all processes get the same.
+def fit_confidence(sample: AnswerSample, ask: Ask, keep: float, processes: Processes) -> Fitted | None:
+    """Fit temperature and rule for unknown images to the answers of a validation; all processes get the same.
 
     Args:
         sample: this process's answers.
+        ask: returns the model's logits for images.
+        keep: share of the validation images that the rule lets be known.
         processes: the processes that shared the validation set.
 
     Returns:
@@ -97,8 +105,9 @@ def fit_confidence(sample: AnswerSample, processes: Processes) -> Fitted | None:
     if total < FEWEST_IMAGES or not 0 < odd < total:
         return None
     temperature = fit_temperature(logits, targets, processes)
+    rule = choose_rule(logits, temperature, sample.images, ask, keep, processes)
     return Fitted(
-        Confidence(temperature),
+        Confidence(temperature, rule),
         {
             "temperature": temperature,
             **_cross_fitted(logits, targets, positions.to(logits.device) % 2, processes),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -101,7 +102,8 @@ class Opened:
             return validator(model, watch=watch), None
         sample = AnswerSample(validator.loader.num_images, self.recipe.model.num_classes)
         metrics = validator(model, sample, watch)
-        fitted = fit_confidence(sample, self.processes)
+        ask = partial(validator.answers, model)
+        fitted = fit_confidence(sample, ask, self.recipe.run.unknown_keep, self.processes)
         return (metrics, None) if fitted is None else (metrics | fitted.metrics, fitted.confidence)
 
 

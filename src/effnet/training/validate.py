@@ -82,9 +82,7 @@ class Validator:
         calls = iter([watch] * self._most_batches() if watch else ())
         for batch in rates.over(islice(iter(self.loader), self.max_batches)):
             with rates.compute():
-                with self.precision.autocast():
-                    logits = model(self.prepare(batch.images))
-                logits = logits.float()
+                logits = self._logits(model, batch.images)
             sums.add(Answers(logits, batch.targets, self.topk))
             if observe is not None:
                 observe(batch, logits)
@@ -94,6 +92,20 @@ class Validator:
             call()
         model.train(was_training)
         return {**sums.metrics(self.processes, self.topk), **rates.summary()}
+
+    @torch.no_grad()
+    def answers(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Return a model's logits float32 (N, num_classes) in evaluation mode for images uint8 (N, 3, H, W)."""
+        was_training = model.training
+        model.eval()
+        logits = self._logits(model, images)
+        model.train(was_training)
+        return logits
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        with self.precision.autocast():
+            logits: Tensor = model(self.prepare(images))
+        return logits.float()
 
     def _most_batches(self) -> int:
         """Return the batches of the process with the most images, the first one."""
