@@ -1,7 +1,8 @@
 """Where a run starts from: fresh weights, published ones, a file, or a checkpoint to resume."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from effnet.data.sources import SplitRecord
@@ -10,6 +11,7 @@ from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.resume import resume_path
 from effnet.weights import WeightsMetadata, published_tag, read_metadata
+from effnet.weights.files import read_torch_file
 from effnet.weights.hub import local_source
 
 
@@ -35,9 +37,14 @@ class Origin:
         return str(self.resume or self.weights or "the model")
 
     def stored_split(self) -> SplitRecord | None:
-        """Return the split that the run of the checkpoint made of data without one; None for none."""
-        content = (self.checkpoint or {}).get("split")
-        return None if content is None else SplitRecord.from_dict(content)
+        """Return the split of the run that wrote the checkpoint or the weights, if it made one; None for none."""
+        content: object = self.checkpoint
+        weights = Path(self.weights or "")
+        if content is None and weights.is_file() and weights.suffix != ".safetensors":
+            content = read_torch_file(weights)
+        if not isinstance(content, Mapping) or "split" not in content:
+            return None
+        return replace(SplitRecord.from_dict(content["split"]), is_binding=self.checkpoint is not None)
 
     def classes(self, *, keeps_classifier: bool) -> Sequence[str] | None:
         """Return the class folders in the order of the model's logits; None where the data decides.

@@ -12,6 +12,8 @@ from torch import nn
 
 from effnet.data import BACKENDS, DataPlace, DataRequest, DataSource, find_classes, open_data
 from effnet.data.preprocessing import Preprocessing
+from effnet.data.sources import SplitRecord
+from effnet.data.sources.folder import has_splits
 from effnet.kernels.accelerate import accelerate
 from effnet.kernels.workload import Mode
 from effnet.models.efficientnet import EfficientNet
@@ -158,12 +160,21 @@ def open_run(
     model = _build(recipe, origin, processes, build, trains=trains)
     place = device, processes.rank, processes.world_size
     data = open_data(
-        DataRequest(recipe, path or Path(), preprocessing, *place, splits, classes, origin.stored_split())
+        DataRequest(
+            recipe, path or Path(), preprocessing, *place, splits, classes, _stored_split(given, path, origin)
+        )
     )
     metadata = metadata_of(model, preprocessing, data.classes)
     # Last: the workers' share of the cores has been counted among all cores that this machine offers.
     bind_process(recipe.compute.gpu_affinity, device, processes.local_rank, processes.local_world_size)
     return Opened(given, recipe, origin, model, data, preprocessing, precision, processes, metadata)
+
+
+def _stored_split(recipe: Recipe, path: DataPlace | None, origin: Origin) -> SplitRecord | None:
+    """Return the split of the run that the model comes from, for data that may lack one."""
+    lacks_own = isinstance(path, Path) and not has_splits(path)
+    is_read = lacks_own and BACKENDS[recipe.data.data_backend].reads_sources
+    return origin.stored_split() if is_read else None
 
 
 def distillation_of(opened: Opened) -> Distillation | None:

@@ -128,14 +128,14 @@ def _divided(
 ) -> tuple[dict[str, SourceImages], SplitRecord]:
     """Return the images by split, as an earlier run had them or as a seed divides them, and the record of it."""
     images, where = listing.images[UNSPLIT], request.path
-    if stored is not None:
-        places = stored.find(images, request.splits, where)
-        if places is not None:
-            return {split: images.subset(of_split) for split, of_split in places.items()}, stored
-        if "train" not in request.splits:
-            _log.info("%s: none of its images are of the run's data; all are validated", where)
-            return {"val": images}, SplitRecord.of({"val": images})
-        raise UserError(f"{where}: none of its images are of the run's data; start a new run")
+    places = None if stored is None else stored.find(images, request.splits, where)
+    if stored is not None and places is not None:
+        return {split: images.subset(of_split) for split, of_split in places.items()}, stored
+    if stored is not None and stored.is_binding:
+        if "train" in request.splits:
+            raise UserError(f"{where}: none of its images are of the run's data; start a new run")
+        _log.info("%s: none of its images are of the run's data; all are validated", where)
+        return {"val": images}, SplitRecord.of({"val": images})
     if request.settings.fold is not None:
         raise UserError(f"--fold {request.settings.fold}: {where} has no column of folds; see --fold-column")
     share = request.settings.val_split

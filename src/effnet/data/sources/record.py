@@ -32,6 +32,9 @@ class SplitRecord:
     """by split, uint8: the names, compressed"""
     images: Mapping[str, SourceImages] | None = field(default=None, compare=False, repr=False)
     """the images by split; None for a record that was read"""
+    is_binding: bool = True
+    """the run goes on with exactly these images; False for a split that comes with weights, which holds for a source of
+    the same images and for no other"""
 
     @classmethod
     def of(cls, images: Mapping[str, SourceImages]) -> "SplitRecord":
@@ -71,6 +74,8 @@ class SplitRecord:
         """
         places = {images.name(index): index for index in range(len(images))}
         names = {split: self.names(split) for split in self.packed}
+        if not self.is_binding and set(places) != {name for of_split in names.values() for name in of_split}:
+            return None
         known = {name for of_split in names.values() for name in of_split}
         new = [name for name in places if name not in known]
         if len(new) == len(places):

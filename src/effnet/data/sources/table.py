@@ -3,7 +3,7 @@
 import difflib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -40,14 +40,14 @@ def _assigned(table: Table, settings: DataSettings) -> npt.NDArray[np.int8] | No
     return assigned
 
 
-def _labels_of(table: Table, assigned: npt.NDArray[np.int8] | None, splits: Sequence[str]) -> list[str]:
+def _labels_of(table: Table, assigned: npt.NDArray[np.int8] | None) -> list[str]:
     """Return the class names: those of the training rows, or of validation where it stands alone."""
     if table.ordered:
         return table.labels
     codes = table.codes
     if assigned is not None:
         in_train = assigned == SPLIT_CODES["train"]
-        taken = in_train if in_train.any() or "train" in splits else assigned == SPLIT_CODES["val"]
+        taken = in_train if in_train.any() else assigned == SPLIT_CODES["val"]
         codes = codes[np.repeat(taken, table.counts)]
     return sorted(table.labels[code] for code in np.unique(codes).tolist())
 
@@ -59,8 +59,7 @@ def _find_labels(request: SourceRequest) -> Labels:
 
 def find_table_labels(table: Table, request: SourceRequest) -> Labels:
     """Return the labels of a table."""
-    assigned = _assigned(table, request.settings)
-    return Labels(_labels_of(table, assigned, request.splits), table.several)
+    return Labels(_labels_of(table, _assigned(table, request.settings)), table.several)
 
 
 def _list(request: SourceRequest) -> Listing:
@@ -81,7 +80,7 @@ def list_table(table: Table, request: SourceRequest, build: Build) -> Listing:
         UserError: a label that is no class, or a fold that is not there.
     """
     assigned = _assigned(table, request.settings)
-    classes = list(request.classes or _labels_of(table, assigned, request.splits))
+    classes = list(request.classes or _labels_of(table, assigned))
     if assigned is None:
         order, targets = _ordered_targets(table, classes, np.arange(len(table.names)))
         groups = None if table.groups is None else table.groups[order]
@@ -208,7 +207,7 @@ def _warn_of_leaks(table: Table, by_split: dict[str, npt.NDArray[np.int64]]) -> 
     if both:
         more = f" and {len(both) - 1:,} more" if len(both) > 1 else ""
         _log.warning(
-            "%s: %s%s both for training and for validation, which then measures what was learnt by heart",
+            "%s: %s both for training and for validation, which then measures what was learnt by heart",
             *(table.where(both[0]), os.fsdecode(table.names[both[0]]) + more),
         )
 
