@@ -54,6 +54,6 @@ def test_batches_are_the_same_with_workers(opened: Opened) -> None:
 
 
 def test_dali_refuses_it(opened: Opened) -> None:
-    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: extra dali")
     with pytest.raises(UserError, match="--random-erasing needs --data-backend pytorch or packed"):
         opened(data_backend="dali-cpu", random_erasing=0.5)

@@ -42,3 +42,9 @@ def test_from_a_wheel_and_from_an_index(monkeypatch: pytest.MonkeyPatch, tmp_pat
     extras._source.cache_clear()
     Installed.url = ""
     assert shlex.split(install_command("hub"))[1:] == ["install", "effnet[hub]"]
+
+
+def test_no_message_names_an_index_that_the_package_is_not_on() -> None:
+    source = CHECKOUT / "src/effnet"
+    naming = [path for path in source.rglob("*.py") if "install 'effnet[" in path.read_text(encoding="utf-8")]
+    assert not naming

@@ -78,7 +78,8 @@ def test_networks_that_timm_lacks(name: str, hub: FakeHub, tmp_path: Path) -> No
 
 
 def test_a_run_from_end_to_end(hub: FakeHub, run: Path, tmp_path: Path) -> None:
-    assert push(run, NAME, private=True, message="the first", licence="MIT") == f"{hub.url}/{NAME}"
+    options = {"private": True, "message": "the first", "licence": "MIT"}
+    assert effnet.Run(run).push(NAME, **options) == f"{hub.url}/{NAME}"  # type: ignore[arg-type]
     repository = hub.repositories[NAME]
     assert repository.private
     assert repository.messages == ["the first"]

@@ -18,6 +18,7 @@ from effnet.data.decode import BadImageError, EncodedImage
 from effnet.data.image_files import Targets
 from effnet.data.limits import MAX_PIXELS, most_bytes
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.extras import install_command
 
 _AT_ONCE = 16_384  # rows decoded at a time
 _OF_SEVERAL, _OF_ONE = "dataset_dict.json", ("state.json", "dataset_info.json")
@@ -187,7 +188,7 @@ def open_saved(path: Path) -> dict[str, SavedTable]:
     try:
         import datasets
     except ImportError:
-        raise UserError(f"{path}: such folders need datasets: pip install 'effnet[datasets]'") from None
+        raise UserError(f"{path}: such folders need datasets: {install_command('datasets')}") from None
     datasets.disable_progress_bars()
     try:
         found = datasets.load_from_disk(str(path.absolute()), keep_in_memory=False)

@@ -21,6 +21,7 @@ from effnet.quantization.run import quantize
 from effnet.recipe.keywords import Settings
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import read_records
+from effnet.sharing.push import push
 from effnet.training.resume import inherited_settings
 from effnet.training.run import train
 
@@ -172,6 +173,30 @@ class Run:
         else:
             raise UserError(f"{file}: models are written as .onnx, .xml, .safetensors or .pth")
         return file
+
+    def push(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        message: str | None = None,
+        licence: str | None = None,
+    ) -> str:
+        """Push the best epoch's model to the Hugging Face hub; see `effnet.sharing.push.push`.
+
+        Args:
+            repository: ``owner/name``; made if it does not exist.
+            private: the repository is to be private.
+            message: of the commit.
+            licence: identifier such as ``apache-2.0``, which the model card names.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            UserError: no token, no permission, no network, or huggingface_hub is missing.
+        """
+        return push(self.workspace, repository, private=private, message=message, licence=licence)
 
 
 def fit(data: DataLike | None, *, recipe: str | None = None, **settings: Unpack[Settings]) -> Run:

@@ -35,7 +35,7 @@ def test_strength_one_is_the_form_itself_and_nought_is_none() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["autoaugment", "randaugment"])
 def test_the_dali_form_draws_the_same(name: str) -> None:
-    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: pip install 'effnet[dali]'")
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed: extra dali")
     once = AUGMENTATIONS[name].dali(64)
     assert once is not None
     assert repeated_dali(once, 1.0) is once

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.extras import install_command
 
 try:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 except ImportError:
-    raise UserError("a Parquet file is read by pyarrow: pip install 'effnet[tables]'") from None
+    raise UserError(f"a Parquet file is read by pyarrow: {install_command('tables')}") from None
 
 _AT_ONCE = 16_384  # rows decoded at a time
 

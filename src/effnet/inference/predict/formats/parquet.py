@@ -10,6 +10,7 @@ import numpy as np
 from effnet.inference.predict.columns import Column, Rows
 from effnet.inference.predict.formats.form import Header, OutputFormat
 from effnet.runtime.errors import UserError
+from effnet.runtime.extras import install_command
 
 _KEY = b"effnet"
 _ROW_GROUP_BYTES = 1 << 24
@@ -22,7 +23,7 @@ def _pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise UserError(
-            "pyarrow is not installed: pip install 'effnet[tables]', or write .csv or .jsonl"
+            f"pyarrow is not installed: {install_command('tables')}; or write .csv or .jsonl"
         ) from None
     return pyarrow
 
