@@ -2,8 +2,8 @@
 
 Of a folder with ``train/<class>/`` and ``val/<class>/``, a seeded sample of each class's images is linked into a folder
 of its own. The teacher starts from its ImageNet weights and is fine-tuned on the sample by ``recipes/finetune.yaml``.
-The students have no weights to start from, and differ in the seed and the teacher alone. All are judged on the sample of
-``val/``.
+The students have no weights to start from, and differ in the seed and the teacher alone. All are judged on the sample
+of ``val/``.
 
 ``distill.json`` and ``distill.md`` are written after each run; rows that they already hold are not measured again.
 """

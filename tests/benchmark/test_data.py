@@ -60,6 +60,16 @@ def test_every_pipeline_goes_through_the_same_images(
     json.dumps(result)
 
 
+def test_a_table_s_images_are_taken(folder: Path, tmp_path: Path) -> None:
+    files = sorted(folder.rglob("*.jpg"))
+    rows = [f"{file},{file.parent.name}/x,train" for file in files]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows]))
+    module._repeat(tmp_path / "table.csv", tmp_path / "linked", len(files))
+    linked = list((tmp_path / "linked").rglob("*.jpg"))
+    assert sorted(str(file.resolve()) for file in linked) == sorted(str(file.resolve()) for file in files)
+    assert {file.parent.name for file in linked} == {"cat_x", "dog_x"}
+
+
 def test_images_are_repeated_or_thinned_out_evenly(folder: Path, tmp_path: Path) -> None:
     module._repeat(folder, tmp_path / "more", 36)
     more = list_images(tmp_path / "more", "train")

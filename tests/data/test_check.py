@@ -195,3 +195,19 @@ def test_imagenets_photographs(shared_dir: Path, tmp_path: Path) -> None:
     assert report.problems == []
     assert val.odd["grayscale"]
     assert all(Image.open(file).mode == "L" for file in val.odd["grayscale"])
+
+
+def test_a_table(folder: Path, tmp_path: Path) -> None:
+    """What a training stops at is found: files that are not there, and a class that is in validation alone."""
+    files = sorted((folder / "train").rglob("*.jpg"))[:4]
+    rows = [f"{file},cat,train" for file in files[:3]] + ["absent.jpg,dog,train", f"{files[3]},bird,val"]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows, f"{files[0]},cat,val"]))
+    report = check(tmp_path / "table.csv", workers=0)
+    assert report.splits["train"].images_per_class == {"cat": 3, "dog": 1}
+    assert report.splits["train"].broken == {
+        f"{tmp_path}/absent.jpg": "can't be read: No such file or directory"
+    }
+    assert report.unknown_classes == ["bird"]
+    assert report.classes_without_val == ["dog"]
+    assert len(report.leakage) == 1
+    assert len(report.problems) == 3

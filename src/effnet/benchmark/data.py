@@ -24,9 +24,11 @@ from effnet.benchmark.passes import Pass, Round, interleaved_passes
 from effnet.data import Preprocessing
 from effnet.data.files import LocalFiles
 from effnet.data.folder import list_images
+from effnet.data.image_files import ImageFiles
 from effnet.data.pack import PackSettings, pack
 from effnet.data.packed import is_packed
 from effnet.data.packed_index import PackedIndex
+from effnet.data.sources import SourceImages, open_splits
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.training.facts import facts_of
@@ -39,7 +41,7 @@ class DataBenchmark:
     """Settings of the benchmark.
 
     Attributes:
-        path: folder with ``train/<class>/``, or with class folders only.
+        path: folder with ``train/<class>/``, or with class folders only; or another data source.
         packed: folders of packed sets; if empty, the images are packed, as JPEG and raw, into a temporary folder.
         images: images in a round; the set is repeated or subsampled to about as many.
         image_size, interpolation, batch_size: side of the images in pixels, their interpolation, images in a batch.
@@ -47,6 +49,7 @@ class DataBenchmark:
         repeats: rounds, of which the median is taken.
         only: names of the pipelines to run; None for all.
         device: device that batches are copied to.
+        source: columns of a table and the like; None for the defaults.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class DataBenchmark:
     repeats: int = 5
     only: Sequence[str] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    source: Recipe | None = None
 
 
 def benchmark_data(settings: DataBenchmark) -> dict[str, Any]:
@@ -122,28 +126,49 @@ def _setup(settings: DataBenchmark, scratch: Path) -> Setup:
     )
     recipe = given.resolve(facts_of(given, precision="fp32", num_classes=1000))
     root = scratch / "images"
-    _repeat(settings.path, root, max(settings.images, settings.batch_size))
+    _repeat(settings.path, root, max(settings.images, settings.batch_size), settings.source)
     preprocessing = Preprocessing(settings.image_size, settings.image_size, settings.interpolation)
     return Setup(recipe, root, _packs(settings, root, scratch), preprocessing, settings.device)
 
 
-def _repeat(path: Path, root: Path, wanted: int) -> None:
+def _listed(path: Path, recipe: Recipe | None) -> SourceImages:
+    """Return the training images of a source that is no folder."""
+    return open_splits(recipe or Recipe(), path, ("train",)).images["train"]
+
+
+def _repeat(path: Path, root: Path, wanted: int, recipe: Recipe | None = None) -> None:
     """Make a training set of about `wanted` links to the images of `path`: all equally often, or evenly spaced ones."""
     source, split = (
         (path, SPLIT) if (path / SPLIT).is_dir() else (path.absolute().parent, path.absolute().name)
     )
-    images = list_images(source, split)
+    images: SourceImages
+    images = list_images(source, split) if path.is_dir() else _listed(path, recipe)
     times = max(1, round(wanted / len(images)))
     chosen = np.arange(len(images)) if len(images) <= wanted else np.linspace(0, len(images) - 1, wanted)
-    for name in images.classes:
-        (root / SPLIT / name).mkdir(parents=True)
+    folders = [root / SPLIT / name.replace("/", "_") for name in images.classes]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     for index in np.unique(chosen.astype(int)).tolist():
-        file = images.path(index)
+        name = Path(images.file(index)).name if path.is_dir() else f"{index}.jpg"
         for n in range(times):
-            (root / SPLIT / file.parent.name / f"{n}_{file.name}").symlink_to(file.absolute())
+            _place(images, index, folders[_class_of(images, index)] / f"{n}_{name}")
     for folder in (root / SPLIT).iterdir():
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _class_of(images: SourceImages, index: int) -> int:
+    """Return the position of an image's class, or of the first of its labels."""
+    target = images.targets[index]
+    return int(target if images.targets.ndim == 1 else np.argmax(target))
+
+
+def _place(images: SourceImages, index: int, path: Path) -> None:
+    """Make a link to an image, or a copy of one that is no file."""
+    if isinstance(images, ImageFiles):
+        path.symlink_to(images.path(index).absolute())
+    else:
+        path.write_bytes(images.content(index))
 
 
 def _packs(settings: DataBenchmark, root: Path, scratch: Path) -> dict[str, Path]:

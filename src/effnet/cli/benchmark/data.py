@@ -6,14 +6,13 @@ from pathlib import Path
 from effnet.cli.arguments import MOST_IMAGES, MOST_PIXELS, MOST_WORKERS, integer, path
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands
+from effnet.cli.sources import DATA_HELP, add_source_flags, source_recipe
 
 
 def add_data(forms: Commands) -> None:
     """Add `effnet benchmark data`."""
-    data = forms.add_parser("data", help="input pipelines on a folder of images")
-    data.add_argument(
-        "dir", type=path, metavar="DIR", help="folder with train/<class>/, or with class folders"
-    )
+    data = forms.add_parser("data", help="input pipelines on the images of a data source")
+    data.add_argument("dir", type=path, metavar="DIR", help=DATA_HELP)
     add_result_flags(data)
     data.add_argument(
         "--image-size", type=integer(32, MOST_PIXELS), default=224, metavar="PIXELS", help="[default: 224]"
@@ -55,6 +54,7 @@ def add_data(forms: Commands) -> None:
         metavar="NAME",
         help="a pipeline to run, may be repeated [default: all]",
     )
+    add_source_flags(data)
     data.set_defaults(command=_benchmark_data)
 
 
@@ -70,6 +70,7 @@ def _benchmark_data(namespace: argparse.Namespace) -> int:
         workers=namespace.workers,
         repeats=namespace.repeats,
         only=namespace.only,
+        source=source_recipe(namespace),
     )
     result = benchmark_data(settings)
     return conclude(namespace, result, print_table)

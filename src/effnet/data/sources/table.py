@@ -42,14 +42,18 @@ def _assigned(table: Table, settings: DataSettings) -> npt.NDArray[np.int8] | No
 
 def _labels_of(table: Table, assigned: npt.NDArray[np.int8] | None) -> list[str]:
     """Return the class names: those of the training rows, or of validation where it stands alone."""
+    if assigned is None:
+        return _labels_at(table, np.ones(len(table.names), np.bool_))
+    in_train = assigned == SPLIT_CODES["train"]
+    return _labels_at(table, in_train if in_train.any() else assigned == SPLIT_CODES["val"])
+
+
+def _labels_at(table: Table, rows: npt.NDArray[np.bool_]) -> list[str]:
+    """Return the sorted labels of some rows; those that are columns in the order of the columns."""
     if table.ordered:
         return table.labels
-    codes = table.codes
-    if assigned is not None:
-        in_train = assigned == SPLIT_CODES["train"]
-        taken = in_train if in_train.any() else assigned == SPLIT_CODES["val"]
-        codes = codes[np.repeat(taken, table.counts)]
-    return sorted(table.labels[code] for code in np.unique(codes).tolist())
+    codes = np.unique(table.codes[np.repeat(rows, table.counts)])
+    return sorted(table.labels[code] for code in codes.tolist())
 
 
 def _find_labels(request: SourceRequest) -> Labels:
@@ -89,6 +93,8 @@ def list_table(table: Table, request: SourceRequest, build: Build) -> Listing:
     _warn_of_leaks(table, by_split)
     images = {}
     for split, rows in by_split.items():
+        if request.for_check:
+            classes = _labels_at(table, assigned == SPLIT_CODES[split])
         order, targets = _ordered_targets(table, classes, rows)
         images[split] = build(table, classes, targets, order)
     return Listing(classes, images)
@@ -135,7 +141,8 @@ def _ordered(table: Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]
         order = sorted(range(len(names)), key=names.__getitem__)
     else:
         codes = table.codes[rows].tolist()
-        rank = {table.labels.index(label): number for number, label in enumerate(sorted(table.labels))}
+        by_name = sorted(range(len(table.labels)), key=table.labels.__getitem__)
+        rank = {code: number for number, code in enumerate(by_name)}
         order = sorted(range(len(names)), key=lambda n: (rank[codes[n]], names[n]))
     return rows[np.array(order, np.int64)]
 
