@@ -75,6 +75,6 @@ def forked(arguments: list[str], moment: str) -> int:
 if __name__ == "__main__":
     print(run.__name__, [form.check() for form in FORMATS.values()])  # imported once for all calls
     job._PART = PART
-    for kill in sys.argv[1].split(","):
+    for kill in filter(None, sys.argv[1].split(",")):
         assert forked(sys.argv[2:], kill) == signal.SIGKILL, kill
     sys.exit(main(sys.argv[2:]))

@@ -140,32 +140,37 @@ def test_killed_at_any_moment_it_leaves_the_same_bytes(
 ) -> None:
     expected = predicted(source, weights, tmp_path / f"expected.{suffix}", features=True)
     out = tmp_path / f"killed.{suffix}"
-    arguments = [
-        "predict",
-        str(source),
-        str(weights),
-        "--out",
-        str(out),
-        "-b",
-        str(BATCH),
-        "-j",
-        "0",
-        "--features",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.inference.predicting", moments, *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    script(moments, "predict", source, weights, "--out", out, "-b", BATCH, "-j", 0, "--features")
     assert out.read_bytes() == expected.read_bytes()
     assert Path(f"{out}.bad.csv").read_bytes() == Path(f"{expected}.bad.csv").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         name for table in (out, expected) for name in (table.name, f"{table.name}.bad.csv")
     )
+
+
+@pytest.mark.slow
+def test_ray_leaves_the_same_bytes(source: Path, weights: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray.data", reason="extra ray")
+    expected = predicted(source, weights, tmp_path / "expected.parquet", features=True)
+    out = tmp_path / "ray.parquet"
+    done = script("", "predict", source, weights, "--out", out, "-b", BATCH, "-j", 2, "--features", "--ray")
+    assert "21 images" in done.splitlines()[-2]
+    assert out.read_bytes() == expected.read_bytes()
+    assert Path(f"{out}.bad.csv").read_bytes() == Path(f"{expected}.bad.csv").read_bytes()
+
+
+def script(*arguments: object) -> str:
+    """Run `tests.inference.predicting`, with this process's number of threads; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.inference.predicting", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_what_is_done_is_not_done_again(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _DATA = ("source", "path_column", "root", "max_pixels")
 """settings of the source"""
+_WHOLE = "0/1"
 
 
 def add_predict(commands: Commands, prog: str | None) -> None:
@@ -81,11 +82,19 @@ def add_predict(commands: Commands, prog: str | None) -> None:
     add(
         "--shard",
         type=path,
-        default="0/1",
+        default=_WHOLE,
         metavar="I/N",
         help="compute share I, from 0, of N, for N machines with a common folder; whoever ends last writes FILE",
     )
     add("--merge", action="store_true", help="only write FILE, from the parts of its shards")
+    add(
+        "--ray",
+        nargs="?",
+        const="local",
+        type=path,
+        metavar="ADDRESS",
+        help="compute on a Ray cluster at this address, by --workers processes; on this machine without an address",
+    )
     add("--overwrite", action="store_true", help="replace FILE, and parts of another table")
     add_flags(parser, _DATA)
     add("--json", action="store_true", help="print one JSON object")
@@ -103,6 +112,8 @@ def _predict(namespace: argparse.Namespace) -> int:
             return 0
         if namespace.images is None:
             raise UserError("no source given; pass a folder of images")
+        if namespace.ray is not None and namespace.shard != _WHOLE:
+            raise UserError("--shard: --ray divides the work itself; give one of the two")
         job = PredictJob(
             Path(namespace.images),
             _choice(namespace),
@@ -119,6 +130,7 @@ def _predict(namespace: argparse.Namespace) -> int:
             workers=namespace.workers,
             shard=_shard(namespace.shard),
             overwrite=namespace.overwrite,
+            ray=namespace.ray,
         )
     _report(summary, as_json=namespace.json)
     return 0

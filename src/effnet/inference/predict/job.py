@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from effnet.data.sources import SourceImages
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, open_engine
@@ -31,6 +33,7 @@ class PredictJob:
         topk: classes to name for each image.
         probabilities: write the probabilities of all classes.
         features: write the pooled features.
+        part_images: images of a part at least.
     """
 
     source: Path
@@ -42,10 +45,12 @@ class PredictJob:
     probabilities: bool = False
     features: bool = False
 
+    part_images: int = field(default_factory=lambda: _PART)
+
     @property
     def part(self) -> int:
         """Images of a part: whole batches, since the bits of an answer may depend on the batch."""
-        return -(-_PART // self.batch_size) * self.batch_size
+        return -(-self.part_images // self.batch_size) * self.batch_size
 
     def images(self) -> SourceImages:
         """List the source.
@@ -65,7 +70,7 @@ class PredictJob:
         return Answers(engine, topk=self.topk, probabilities=self.probabilities, features=self.features)
 
     def header(self, images: SourceImages, answers: Answers) -> dict[str, Any]:
-        """Return what identifies the table: plain values, equal for equal tables."""
+        """Return what identifies the table: plain values, which `same_table` compares."""
         engine = answers.engine
         return {
             "version": _VERSION,
@@ -84,10 +89,19 @@ class PredictJob:
             },
             "batch_size": self.batch_size,
             "part": self.part,
+            "threads": torch.get_num_threads(),
             "topk": self.topk,
             "columns": [asdict(column) for column in answers.columns],
             "classes": list(engine.metadata.class_names()),
         }
+
+
+def same_table(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Return True for the headers of the same table.
+
+    The number of threads, on which the last bits of an answer may depend, is that of the call that began it.
+    """
+    return one is not None and other is not None and {**one, "threads": 0} == {**other, "threads": 0}
 
 
 def _weights(choice: ModelChoice, engine: Engine) -> Mapping[str, Any]:

@@ -3,16 +3,23 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from effnet.data.sources import SourceImages
 from effnet.data.workers import worker_count
 from effnet.inference.classifier import choice_of
+from effnet.inference.predict.answers import Answers
 from effnet.inference.predict.computing import Part, computed
 from effnet.inference.predict.formats import format_of
-from effnet.inference.predict.job import PredictJob
+from effnet.inference.predict.formats.form import OutputFormat
+from effnet.inference.predict.job import PredictJob, same_table
+from effnet.inference.predict.on_ray import ray_parts
 from effnet.inference.predict.work import Shard, Work, bad_list, count_bad, folder_of
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
@@ -72,6 +79,7 @@ def predict(
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
+    ray: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> PredictSummary:
     """Write a model's predictions for every image of a source to a table, as ``effnet predict`` does.
@@ -95,6 +103,7 @@ def predict(
         workers: processes that decode images; None for one a core, at most 16.
         shard: number from 0, and count, of the share to compute; whoever ends last writes the table.
         overwrite: replace a table that is complete, or begun with other arguments.
+        ray: address of a Ray cluster that computes the parts (extra ``ray``); ``local`` for Ray on this machine.
         data: settings of the source by name, such as ``{"path_column": "file", "root": "photos"}``.
 
     Returns:
@@ -110,7 +119,7 @@ def predict(
     """
     choice = replace(choice_of(model), device=device, image_size=image_size, precision=precision)
     job = PredictJob(Path(source), choice, data or {}, engine, batch_size, topk, probabilities, features)
-    return run_job(job, Path(out), workers=workers, shard=shard, overwrite=overwrite)
+    return run_job(job, Path(out), workers=workers, shard=shard, overwrite=overwrite, ray=ray)
 
 
 def run_job(
@@ -120,6 +129,7 @@ def run_job(
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
+    ray: str | None = None,
 ) -> PredictSummary:
     """Compute a share of a table; see `predict`.
 
@@ -135,7 +145,7 @@ def run_job(
     images, answers = job.images(), job.open()
     work = Work(out, job.header(images, answers))
     if finished:
-        if header != work.plan:
+        if not same_table(header, work.plan):
             raise UserError(f"--out {out} is another table; name another file, or give --overwrite")
         return _summary(work, True, 0, 0.0)
     work.begin(overwrite=overwrite)
@@ -143,19 +153,52 @@ def run_job(
     done, began = 0, time.monotonic()
     with work.held(f"shard-{share.number}-of-{share.count}") as is_there:
         missing = work.missing(share) if is_there else []
-        parts = computed(
+        if ray is None or not missing:
+            source = _here(images, answers, form, missing, work.plan, worker_count(workers))
+        else:
+            del images  # of no use here
+            source = ray_parts(
+                job,
+                work.plan,
+                form.name,
+                missing,
+                address=ray,
+                workers=worker_count(workers),
+                device=answers.engine.device.type,
+            )
+        with source as parts:
+            began = time.monotonic()
+            done = _written(work, share, missing, parts)
+    seconds = time.monotonic() - began
+    return _summary(work, _finish(work), done, seconds)
+
+
+@contextmanager
+def _here(
+    images: SourceImages,
+    answers: Answers,
+    form: OutputFormat,
+    missing: list[int],
+    plan: Mapping[str, Any],
+    workers: int,
+) -> Iterator[Iterator[Part]]:
+    """Yield an iterator over parts that this process computes, by the threads of the call that began the table."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan["threads"])
+    part, batch_size = plan["part"], plan["batch_size"]
+    useful = len(missing) * part // batch_size
+    try:
+        yield computed(
             images,
             answers,
             form,
             missing,
-            part=job.part,
-            batch_size=job.batch_size,
-            workers=min(worker_count(workers), work.images_of(missing) // job.batch_size),
+            part=part,
+            batch_size=batch_size,
+            workers=min(workers, useful),
         )
-        began = time.monotonic()
-        done = _written(work, share, missing, parts)
-    seconds = time.monotonic() - began
-    return _summary(work, _finish(work), done, seconds)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def merge(out: Path) -> PredictSummary:

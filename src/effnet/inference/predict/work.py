@@ -13,6 +13,7 @@ from effnet.inference.predict.columns import Column
 from effnet.inference.predict.computing import Part
 from effnet.inference.predict.formats import format_of
 from effnet.inference.predict.formats.csv import csv_bytes
+from effnet.inference.predict.job import same_table
 from effnet.runtime.disk import cannot_write
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, atomic_path, move_into_place, write_text
@@ -49,7 +50,8 @@ class Work:
     """
 
     def __init__(self, out: Path, plan: Mapping[str, Any]) -> None:
-        self.out, self.plan = out, plan
+        self.out = out
+        self.plan = plan
         self.folder = folder_of(out)
         self.images = int(plan["source"]["images"])
         self.parts = -(-self.images // int(plan["part"]))
@@ -80,12 +82,14 @@ class Work:
             self.folder.mkdir(exist_ok=True)
             remove_stale_temporaries(self.folder)
             before = _read_plan(self.folder)
-            if before is not None and before != self.plan:
+            if before is not None and same_table(before, self.plan):
+                self.plan = before
+            elif before is not None:
                 if not overwrite:
                     raise UserError(_differing(self.folder, before, self.plan))
                 remove_at_once(self.folder)
                 self.folder.mkdir(exist_ok=True)
-            if before != self.plan:
+            if self.plan is not before:
                 write_text(self.folder / _PLAN, json.dumps(self.plan, indent=1))
         except OSError as error:
             raise cannot_write(error.filename or self.folder, error) from None
@@ -197,7 +201,7 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def _differing(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    names = [name for name in now if before.get(name) != now[name]]
+    names = [name for name in now if name != "threads" and before.get(name) != now[name]]
     return (
         f"{folder} holds parts of a table with another {' and '.join(names) or 'version'}; give the same "
         "arguments, or --overwrite to start again"
