@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from effnet.inference.predict.work import Work, folder_of
 from effnet.runtime.disk import DiskError
 from effnet.runtime.errors import UserError
 from effnet.runtime.signals import Interrupted
-from effnet.weights import WeightsMetadata
+from effnet.weights import WeightsMetadata, save_weights
+from effnet.weights.confidence import Confidence, Unknown
 from tests.inference.predicting import BATCH, IMAGES, PART, write_source, write_weights
 from tests.runs import CLASSES, PREPROCESSING
 from tests.small_disk import before_writing, small_disk
@@ -91,6 +93,22 @@ def test_columns_are_what_the_model_says(source: Path, weights: Path, tmp_path: 
             torch.tensor(row["features"]), *model.get_classifier().parameters()
         )
         np.testing.assert_allclose(logits.detach().softmax(0), expected, atol=1e-5)
+
+
+def test_known_follows_the_rule_of_the_weights(source: Path, weights: Path, tmp_path: Path) -> None:
+    plain = read(predicted(source, weights, tmp_path / "plain.jsonl", probabilities=True))
+    logits = np.log([row["probabilities"] for row in plain])
+    cooled = torch.tensor(logits / 2).softmax(1).amax(1).numpy()
+    threshold = float(np.median(cooled)) + 1e-6
+    model = effnet.create_model("efficientnet-lite0", weights=weights, num_classes=3)
+    ruled = replace(model.metadata, confidence=Confidence(2.0, Unknown("max-probability", threshold)))
+    save_weights(tmp_path / "ruled.safetensors", model.state_dict(), ruled)
+    for suffix in SUFFIXES:
+        rows = read(predicted(source, tmp_path / "ruled.safetensors", tmp_path / f"t.{suffix}"))
+        np.testing.assert_allclose([row["probability"] for row in rows], cooled, atol=1e-5)
+        assert [row["known"] for row in rows] == (cooled >= threshold).tolist()
+        assert {row["known"] for row in rows} == {True, False}
+    assert "known" not in plain[0]
 
 
 def test_the_formats_hold_the_same_rows(source: Path, weights: Path, tmp_path: Path) -> None:

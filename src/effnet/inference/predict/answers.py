@@ -36,6 +36,8 @@ class Answers:
         if features and engine.network.features is None:
             raise UserError(f"--features: {engine.name} returns logits only; give weights and --engine torch")
         self._topk, self._probabilities, self._features = topk, probabilities, features
+        confidence = engine.metadata.confidence
+        self._has_rule = confidence is not None and confidence.unknown is not None
         self._names = engine.metadata.class_names()
         self.columns = self._columns()
 
@@ -48,6 +50,8 @@ class Answers:
             Column("topk_labels", "texts"),
             Column("topk_probabilities", "numbers"),
         ]
+        if self._has_rule:
+            columns.append(Column("known", "flag"))
         if self._probabilities:
             columns.append(Column("probabilities", "numbers"))
         if self._features:
@@ -64,7 +68,8 @@ class Answers:
         Raises:
             UserError: the logits of an image are not finite.
         """
-        probabilities, features = self._computed(pixels)
+        logits, features = self._computed(pixels)
+        probabilities = self.engine.probabilities(logits)
         self._check_finite(probabilities, paths)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._topk]
         highest = np.take_along_axis(probabilities, best, axis=1)
@@ -76,6 +81,8 @@ class Answers:
             "topk_labels": [[self._name(index) for index in row] for row in best],
             "topk_probabilities": highest,
         }
+        if self._has_rule:
+            rows["known"] = self.engine.known(logits)
         if self._probabilities:
             rows["probabilities"] = probabilities
         if features is not None:
@@ -83,14 +90,14 @@ class Answers:
         return rows
 
     @torch.inference_mode()
-    def _computed(self, pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    def _computed(self, pixels: Pixels) -> tuple[torch.Tensor, npt.NDArray[np.float32] | None]:
         engine = self.engine
         if not self._features:
-            return engine(pixels), None
+            return engine.logits(pixels), None
         assert engine.network.features is not None
         with engine.network.features() as taken:
-            probabilities = engine(pixels)
-        return probabilities, taken[0].float().cpu().numpy()
+            logits = engine.logits(pixels)
+        return logits, taken[0].float().cpu().numpy()
 
     def _name(self, index: int) -> str:
         return self._names[index] if self._names else f"class {index}"

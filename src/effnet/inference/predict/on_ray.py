@@ -18,6 +18,7 @@ from effnet.inference.predict.computing import Part, computed
 from effnet.inference.predict.formats import FORMATS
 from effnet.inference.predict.job import PredictJob, same_table
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.extras import install_command
 from effnet.runtime.signals import HANDLED
 
 LOCAL = "local"
@@ -69,13 +70,15 @@ def ray_parts(
 def _connected(address: str, workers: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # the workers' work is this process's, not the background's
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # the workers' work is this process's, not the background's
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
         import ray.data
     except ImportError:
-        raise UserError("--ray: Ray is not installed: pip install 'effnet[ray]'") from None
+        raise UserError(f"--ray: Ray is not installed: {install_command('ray')}") from None
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         options |= {
