@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from effnet.data import Batch
+from effnet.inference.by_class import write_per_class
 from effnet.inference.confusion import NOT_FINITE, ConfusionMatrix
 
 NAMES = ["cat", "dog"]
@@ -26,7 +27,7 @@ def test_an_answer_that_is_not_finite_is_wrong_and_has_a_column(tmp_path: Path, 
         (0, [2.0, 1.0]), (0, [value, 1.0]), (0, [2.0, value]), (1, [value, value]), (1, [1.0, 2.0])
     )
     assert counted.counts.tolist() == [[1, 0], [0, 1]]
-    counted.write_per_class(tmp_path / "classes.csv")
+    write_per_class(tmp_path / "classes.csv", {key: {"images": 0.0} for key in NAMES}, counted)
     counted.write(tmp_path / "matrix.csv")
     per_class, table = (list(csv.reader((tmp_path / name).open())) for name in ("classes.csv", "matrix.csv"))
     assert per_class[1:] == [["cat", "3", "1", "33.33", NOT_FINITE], ["dog", "2", "1", "50.00", NOT_FINITE]]

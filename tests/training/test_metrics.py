@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from effnet.runtime.processes import Processes
+from effnet.training.answers import Answers, Sums
 from effnet.training.best import Best
-from effnet.training.metrics import METRICS, Answers
-from effnet.training.validate import Sums
+from effnet.training.metrics import METRICS, metrics_of
+from effnet.training.ranking import Scores
 
 CPU = torch.device("cpu")
 ALONE = Processes(rank=0, local_rank=0, world_size=1, local_world_size=1, device=CPU)
@@ -33,38 +34,24 @@ def expected(logits: np.ndarray, targets: np.ndarray, k: int) -> dict[str, float
 def test_metrics_of_random_answers(k: int, batch_size: int) -> None:
     random = np.random.default_rng(0)
     logits, targets = random.normal(size=(IMAGES, CLASSES)), random.integers(CLASSES, size=IMAGES)
-    sums = Sums(CPU)
+    sums = Sums(CPU, CLASSES)
     for start in range(0, IMAGES, batch_size):
         part = slice(start, start + batch_size)
         sums.add(Answers(torch.from_numpy(logits[part]).float(), torch.from_numpy(targets[part]), k))
-    measured = sums.metrics(ALONE, k)
+    measured = metrics_of(sums.results(ALONE), k)
     by_hand = expected(logits, targets, k)
     assert {name: measured[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-6)
     assert 0 < measured["top1"] < measured[f"top{k}"] <= 100
 
 
 def test_top_1_is_measured_once_with_a_k_of_1() -> None:
-    sums = Sums(CPU)
+    sums = Sums(CPU, 4)
     sums.add(Answers(torch.eye(4), torch.tensor([0, 1, 0, 0]), 1))
-    assert len(sums.metrics(ALONE, 1)) == len(
-        METRICS
-    )  # the number of images, and "topk" under the name "top1"
-    assert sums.metrics(ALONE, 1)["top1"] == 50.0
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_a_mean_over_images_whatever_the_batches(name: str) -> None:
-    torch.manual_seed(0)
-    logits, targets = torch.randn(IMAGES, CLASSES), torch.randint(CLASSES, (IMAGES,))
-    whole, parts = Sums(CPU), Sums(CPU)
-    whole.add(Answers(logits, targets, 3))
-    for images in torch.arange(IMAGES).split(4):
-        parts.add(Answers(logits[images], targets[images], 3))
-    key = METRICS[name].key(3)
-    measured = whole.metrics(ALONE, 3)[key]
-    assert parts.metrics(ALONE, 3)[key] == pytest.approx(measured, rel=1e-6)
-    one_by_one = [METRICS[name].total(Answers(logits[[i]], targets[[i]], 3)).item() for i in range(IMAGES)]
-    assert measured == pytest.approx(METRICS[name].scale * np.mean(one_by_one), rel=1e-6)
+    measured = metrics_of(sums.results(ALONE), 1)
+    unranked = [metric for metric in METRICS.values() if not metric.ranks]
+    # The number of images, and "topk" under the name "top1".
+    assert len(measured) == len(unranked)
+    assert measured["top1"] == 50.0
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -119,11 +106,13 @@ def test_logits_that_are_not_finite_are_wrong_answers(value: float, place: tuple
     """Wherever they are; every third image has them, and all images are of the first class."""
     logits = torch.tensor([[5.0, 1.0, 0.0]]).repeat(6, 1)
     logits[::3][place] = value
-    sums = Sums(CPU)
+    sums = Sums(CPU, 3, Scores(3, chooses=False))
     sums.add(Answers(logits, torch.zeros(6, dtype=torch.int64), 2))
-    measured = sums.metrics(ALONE, 2)
+    measured = metrics_of(sums.results(ALONE), 2)
     assert measured["top1"] == measured["top2"] == pytest.approx(100 * 4 / 6)
-    assert math.isnan(measured["loss"])
+    assert measured["recall"] == pytest.approx(4 / 6)
+    for name in ("loss", "ece", "average_precision", "auroc"):
+        assert math.isnan(measured[name])
 
 
 @pytest.mark.parametrize("name", METRICS)

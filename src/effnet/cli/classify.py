@@ -15,8 +15,6 @@ from effnet.cli.choice import (
 from effnet.cli.flags import Commands
 from effnet.runtime.errors import UserError
 
-_TOPK = 5
-
 
 def add_classify(commands: Commands, prog: str | None) -> None:
     """Add `effnet classify`."""
@@ -38,7 +36,8 @@ def add_classify(commands: Commands, prog: str | None) -> None:
         "--topk",
         type=integer(1, MOST_CLASSES),
         metavar="K",
-        help=f"classes to show for each image [default: {_TOPK}, or all if there are fewer]",
+        help="classes to show for each image [default: 5, or all if there are fewer; where an image may have several "
+        "labels, all that reach their thresholds]",
     )
     add(
         "--batch-size",
@@ -80,7 +79,7 @@ def _classify(namespace: argparse.Namespace) -> int:
     return classify(
         engine,
         images,
-        topk=namespace.topk or _TOPK,
+        topk=namespace.topk,
         batch_size=namespace.batch_size,
         as_json=namespace.json,
         unknown=namespace.unknown,

@@ -10,6 +10,7 @@ from effnet.weights.metadata import parse_metadata
 
 INPUT, OUTPUT = "images", "logits"
 METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
+THRESHOLDS_KEY = "thresholds"
 
 
 def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:

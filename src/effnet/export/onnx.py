@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECISION_KEY
+from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECISION_KEY, THRESHOLDS_KEY
 from effnet.export.form import inference_form
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
@@ -239,4 +239,6 @@ def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Preci
         CLASSES_KEY: json.dumps(list(metadata.class_names())),
         PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
     }
+    if metadata.several_labels:
+        facts[THRESHOLDS_KEY] = json.dumps(list(metadata.thresholds))
     onnx.helper.set_model_props(proto, facts)

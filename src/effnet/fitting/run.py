@@ -92,7 +92,7 @@ class Run:
         """The best epoch's classifier."""
         return load(self.checkpoint, ema=self.averaged)
 
-    def predict(self, images: ImageLike | Sequence[ImageLike], *, topk: int = 5) -> Any:
+    def predict(self, images: ImageLike | Sequence[ImageLike], *, topk: int | None = None) -> Any:
         """Classify images with the best epoch's weights; see `effnet.inference.classifier.Classifier`."""
         return self.classifier(images, topk=topk)
 

@@ -24,10 +24,12 @@ from effnet.weights import list_weights
 from effnet.weights.hub import WEIGHTS_FILE, local_source
 from effnet.weights.published import metadata_of_tag
 
+_TOPK = 5
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """One predicted class.
+    """One predicted class, or one label of several.
 
     Attributes:
         index: position among the model's classes.
@@ -48,7 +50,8 @@ class Answer:
 
     Attributes:
         image: path of the image; empty for pixels.
-        predictions: the most probable first.
+        predictions: the most probable first. Where an image may have several labels, those that reach their thresholds,
+            which may be none.
         is_unknown: the image is of none of the classes, by the rule of the weights; False if that was not asked for.
     """
 
@@ -58,7 +61,15 @@ class Answer:
 
     @property
     def best(self) -> Prediction:
-        """The most probable class."""
+        """The most probable class.
+
+        Raises:
+            UserError: no label reaches its threshold.
+        """
+        if not self.predictions:
+            raise UserError(
+                f"{self.image or 'the image'} has no label whose probability reaches its threshold"
+            )
         return self.predictions[0]
 
 
@@ -88,6 +99,7 @@ class Classifier:
         self._transform = ValTransform(engine.preprocessing)
         self._names = engine.metadata.class_names()
         self._folders = engine.metadata.class_folders()
+        self._thresholds = np.array(engine.metadata.thresholds, dtype=np.float32)
 
     @property
     def arch(self) -> str:
@@ -105,12 +117,12 @@ class Classifier:
             f"Classifier({self.arch}, {self.engine.preprocessing.image_size} px, {known}, {self.engine.name})"
         )
 
-    def __call__(self, images: ImageLike | Sequence[ImageLike], *, topk: int = 5) -> Any:
+    def __call__(self, images: ImageLike | Sequence[ImageLike], *, topk: int | None = None) -> Any:
         """Classify images.
 
         Args:
             images: see `effnet.inference.images.ImageLike`, or a list of these.
-            topk: predictions for each image.
+            topk: most predictions for each image; None for 5, or for all labels where an image may have several.
 
         Returns:
             An `Answer` for one image; a list of them for a folder, a pattern, a batch or a list.
@@ -140,13 +152,13 @@ class Classifier:
             yield image, row
 
     def each(
-        self, images: Iterable[NamedImage], *, topk: int = 5
+        self, images: Iterable[NamedImage], *, topk: int | None = None
     ) -> Iterator[tuple[NamedImage, Answer | BadImageError]]:
         """Yield each image with its answer or with the reason why it can't be decoded, in order.
 
         Args:
             images: read batch by batch, so that any number of them needs the memory of one batch.
-            topk: predictions for each image.
+            topk: as for a call.
 
         Raises:
             UserError: the model's answer for an image is not finite.
@@ -183,10 +195,15 @@ class Classifier:
         except BadImageError as error:
             return error
 
-    def _answer(self, image: NamedImage, row: "_Row", topk: int) -> Answer:
+    def _answer(self, image: NamedImage, row: "_Row", topk: int | None) -> Answer:
         return Answer(image.name, tuple(self._best(row.probabilities, topk)), row.is_unknown)
 
-    def _best(self, probabilities: npt.NDArray[np.float32], topk: int) -> list[Prediction]:
+    def _best(self, probabilities: npt.NDArray[np.float32], topk: int | None) -> list[Prediction]:
+        order = np.argsort(-probabilities, kind="stable")
+        if len(self._thresholds):
+            order = order[(probabilities >= self._thresholds)[order]]
+        elif topk is None:
+            topk = _TOPK
         return [
             Prediction(
                 index=int(index),
@@ -194,7 +211,7 @@ class Classifier:
                 name=self._names[index] if self._names else f"class {index}",
                 probability=float(probabilities[index]),
             )
-            for index in np.argsort(-probabilities, kind="stable")[:topk]
+            for index in order[:topk]
         ]
 
 

@@ -27,7 +27,7 @@ def classify(
     engine: Engine,
     arguments: Sequence[str],
     *,
-    topk: int,
+    topk: int | None,
     batch_size: int,
     as_json: bool,
     unknown: bool = False,

@@ -54,20 +54,19 @@ class ConfusionMatrix:
     def _table(self) -> Tensor:
         return self._counts.view(len(self.classes), -1).cpu()
 
-    def write_per_class(self, path: Path) -> None:
-        """Write a CSV file with a line per class that has images: images, right ones, accuracy, the usual mistake."""
+    def mistakes(self) -> dict[str, tuple[int, int, str, str]]:
+        """Return by class that has images: images, right ones, accuracy in percent, and the usual mistake."""
         columns = [*self.classes, NOT_FINITE]
-        with atomic_file(path, "w") as file:
-            writer = csv.writer(file)
-            writer.writerow(["class", "images", "right", "top1", "mostly_mistaken_for"])
-            for index, row in enumerate(self._table()):
-                total, right = int(row.sum()), int(row[index])
-                if not total:
-                    continue
-                wrong = row.clone()
-                wrong[index] = 0
-                mistaken = columns[int(wrong.argmax())] if int(wrong.max()) else ""
-                writer.writerow([self.classes[index], total, right, f"{100 * right / total:.2f}", mistaken])
+        found = {}
+        for index, row in enumerate(self._table()):
+            total, right = int(row.sum()), int(row[index])
+            if not total:
+                continue
+            wrong = row.clone()
+            wrong[index] = 0
+            mistaken = columns[int(wrong.argmax())] if int(wrong.max()) else ""
+            found[self.classes[index]] = (total, right, f"{100 * right / total:.2f}", mistaken)
+        return found
 
     def write(self, path: Path) -> None:
         """Write the matrix: as CSV, or as a picture in any format that matplotlib knows by its suffix.

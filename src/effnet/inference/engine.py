@@ -57,11 +57,15 @@ class Engine:
         return logits
 
     def probabilities(self, logits: Tensor) -> npt.NDArray[np.float32]:
-        """Return probabilities float32 (N, classes) for logits, with the temperature of the metadata."""
+        """Return probabilities float32 (N, classes) for logits, with the temperature of the metadata.
+
+        Where an image may have several labels, they are those of each label.
+        """
         confidence = self.metadata.confidence
         if confidence is not None:
             logits = logits / confidence.temperature
-        probabilities: npt.NDArray[np.float32] = logits.softmax(1).cpu().numpy()
+        answers = logits.sigmoid() if self.metadata.several_labels else logits.softmax(1)
+        probabilities: npt.NDArray[np.float32] = answers.cpu().numpy()
         return probabilities
 
     def known(self, logits: Tensor) -> npt.NDArray[np.bool_]:

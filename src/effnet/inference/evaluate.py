@@ -8,6 +8,7 @@ from torch import nn
 
 from effnet.data import DataPlace, DataRequest, DataSource, find_classes, open_data
 from effnet.export.trained import ModelChoice, TrainedModel
+from effnet.inference.by_class import ClassMetrics, class_metrics, write_per_class
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
@@ -27,7 +28,7 @@ from effnet.training.foreign_checkpoint import with_our_names
 from effnet.training.origin import Origin
 from effnet.training.reporter import prefixed
 from effnet.training.setup import Opened, open_run
-from effnet.training.validate import Observer, Validator, together
+from effnet.training.validate import Observer, Validator, settings_of, together
 from effnet.training.workspace import prepare_workspace
 from effnet.weights.confidence import Confidence
 from effnet.weights.files import CONFIDENCE_OF_EMA
@@ -70,18 +71,23 @@ def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -
     workspace = prepare_workspace(recipe.run)
     with joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes:
         opened = _open(recipe, path, processes)
-        matrix = ConfusionMatrix(opened.data.classes, processes.device) if _wants_matrix(recipe) else None
+        several = opened.recipe.task.task == "multi"
+        if several and recipe.run.confusion is not None:
+            raise UserError("--confusion needs images with one label each; --per-class takes several")
+        wanted = _wants_matrix(recipe) and not several
+        matrix = ConfusionMatrix(opened.data.classes, processes.device) if wanted else None
         metrics = _validate(opened, matrix)
+        by_class = _by_class(opened) if recipe.run.per_class is not None else None
         log_path, quiet = workspace / recipe.run.report_file, recipe.run.quiet and not as_json
         with RunLog(log_path, append=True, is_main=processes.is_main, quiet=quiet) as log:
             log.record("parameters", {"recipe": opened.recipe.to_dict()})
             log.record("summary", metrics)
             if opened.data.val is not None and (left_out := processes.merge(opened.data.val.bad_images)):
                 log.bad_images("val", left_out)
-            if matrix is not None:
-                _write_matrix(recipe, matrix, processes)
+            _write(recipe, matrix, by_class, processes)
             if as_json:
-                log.print(to_json({"model": opened.recipe.model.arch, **metrics}))
+                per_class = {} if by_class is None else {"per_class": by_class}
+                log.print(to_json({"model": opened.recipe.model.arch, **metrics, **per_class}))
             else:
                 for name, value in metrics.items():
                     log.print(f"{name} {value:.6g}")
@@ -177,6 +183,7 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
         num_classes=len(classes),
         world_size=processes.world_size,
         metadata=engine.metadata,
+        several_labels=engine.metadata.several_labels,
     )
     resolved = given.resolve(facts)
     preprocessing = replace(
@@ -214,8 +221,7 @@ def _validator(recipe: ResolvedRecipe, data: DataSource, processes: Processes, e
         engine.preprocessing,
         Precision("tf32" if engine.network.precision == "tf32" else "fp32", processes.device),
         processes,
-        topk=recipe.run.topk,
-        max_batches=recipe.run.prof,
+        **settings_of(recipe, data.val.num_images, engine.metadata.thresholds),
         prepare=engine.prepare,
     )
 
@@ -236,14 +242,24 @@ def _validate(opened: Opening, matrix: ConfusionMatrix | None) -> dict[str, floa
     return named
 
 
-def _write_matrix(recipe: Recipe, matrix: ConfusionMatrix, processes: Processes) -> None:
-    matrix.sum_over(processes)
+def _by_class(opened: Opening) -> dict[str, dict[str, float]]:
+    """Return the metrics of each class that has images, of the first weights."""
+    _, validator = next(iter(opened.models.values()))
+    assert validator.results is not None
+    return class_metrics(validator.results, opened.data.classes)
+
+
+def _write(
+    recipe: Recipe, matrix: ConfusionMatrix | None, by_class: ClassMetrics | None, processes: Processes
+) -> None:
+    if matrix is not None:
+        matrix.sum_over(processes)
     if not processes.is_main:
         return
     try:
-        if recipe.run.per_class is not None:
-            matrix.write_per_class(Path(recipe.run.per_class))
-        if recipe.run.confusion is not None:
+        if recipe.run.per_class is not None and by_class is not None:
+            write_per_class(Path(recipe.run.per_class), by_class, matrix)
+        if recipe.run.confusion is not None and matrix is not None:
             matrix.write(Path(recipe.run.confusion))
     except OSError as error:
         raise cannot_write(error.filename, error) from None

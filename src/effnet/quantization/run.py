@@ -3,6 +3,7 @@
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from effnet.data import DataPlace
 from effnet.models import model_config
@@ -23,7 +24,6 @@ from effnet.training.run import announce, train
 from effnet.training.setup import Opened, open_run
 from effnet.training.step import Normalise
 from effnet.training.workspace import prepare_workspace
-from effnet.weights.confidence import Confidence
 
 SENSITIVITY_BATCHES = 1
 
@@ -128,18 +128,19 @@ def _quantize_after_training(recipe: Recipe, path: DataPlace | None) -> dict[str
             log.record("summary", metrics)
             log.print(f"validation top-1: {metrics['val.top1']:.2f} % of {metrics['val.images']:.0f} images")
             if processes.is_main and not recipe.run.no_checkpoints:
-                _save(opened, metrics, confidence, log)
+                known = {} if confidence is None else {"val": confidence}
+                _save(opened, metrics, opened.description(known, validator.thresholds_found()), log)
     return metrics
 
 
-def _save(opened: Opened, metrics: dict[str, float], confidence: Confidence | None, log: RunLog) -> None:
+def _save(opened: Opened, metrics: dict[str, float], description: dict[str, Any], log: RunLog) -> None:
     run = opened.recipe.run
     files = CheckpointFiles(Path(run.workspace), run.checkpoint_filename, 0, run.write_retry)
     content = {
         "epoch": 0,
         "best_prec1": metrics["val.top1"],
         "state_dict": opened.model.state_dict(),
-        **opened.description({} if confidence is None else {"val": confidence}),
+        **description,
     }
     files.save(content, is_best=True)
     files.flush()

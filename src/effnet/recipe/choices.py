@@ -28,7 +28,21 @@ LossName = Literal["cross-entropy", "focal"]
 SamplerName = Literal["none", "balanced", "weighted"]
 """rows of `effnet.data.sampling`"""
 
-MetricName = Literal["loss", "top1", "topk"]
+MetricName = Literal[
+    "loss",
+    "top1",
+    "topk",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "precision_weighted",
+    "recall_weighted",
+    "f1_weighted",
+    "average_precision",
+    "auroc",
+    "ece",
+]
 """rows of `effnet.training.metrics`"""
 
 TargetName = Literal["tensorrt", "onnxruntime", "openvino"]

@@ -77,6 +77,11 @@ _CONTRADICTIONS = (
     _Contradiction(
         "sampler", "logit_adjustment", lambda v: v["sampler"] == "balanced" and v["logit_adjustment"] > 0
     ),
+    _Contradiction(
+        "ranking_metrics",
+        "best_metric",
+        lambda v: v["ranking_metrics"] == "off" and v["best_metric"] in ("average_precision", "auroc"),
+    ),
     _Contradiction("cuda_graphs", "device", lambda v: v["cuda_graphs"] == "on" and v["device"] == "cpu"),
 )
 

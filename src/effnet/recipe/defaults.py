@@ -99,13 +99,14 @@ def complete_optimizer(given: OptimizerSettings, facts: Facts) -> ResolvedOptimi
     )
 
 
-def complete_schedule(given: ScheduleSettings) -> ResolvedSchedule:
-    """Fill in all epochs for this run, and the warm-up of NVIDIA's README, shorter for short trainings."""
+def complete_schedule(given: ScheduleSettings, task: ResolvedTask) -> ResolvedSchedule:
+    """Fill in all epochs for this run, the task's metric, and NVIDIA's warm-up, shorter for short trainings."""
     warmup = min(WARMUP_EPOCHS, WARMUP_SHARE * given.epochs) if given.warmup is None else given.warmup
     return ResolvedSchedule(
         **_kept(given, ResolvedSchedule),
         run_epochs=given.run_epochs or given.epochs,
         warmup=float(warmup),
+        best_metric=given.best_metric or ("average_precision" if task.task == "multi" else "top1"),
     )
 
 

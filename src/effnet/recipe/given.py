@@ -46,12 +46,13 @@ class Recipe(Groups):
         """
         recipe = self.replace(defaults.from_weights(self.model, self.data, facts.weights))
         model = defaults.complete_model(recipe.model, facts)
+        task = defaults.complete_task(recipe.task, facts)
         return ResolvedRecipe(
             model=model,
             data=defaults.complete_data(recipe.data, model.image_size, facts),
-            task=defaults.complete_task(recipe.task, facts),
+            task=task,
             optimizer=defaults.complete_optimizer(recipe.optimizer, facts),
-            schedule=defaults.complete_schedule(recipe.schedule),
+            schedule=defaults.complete_schedule(recipe.schedule, task),
             compute=defaults.complete_compute(recipe.compute, facts),
             run=replace(recipe.run, resume=facts.resume),
             quantization=recipe.quantization,

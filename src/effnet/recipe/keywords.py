@@ -206,9 +206,9 @@ class Settings(TypedDict, total=False):
     """learning rate at the end"""
     early_stopping_patience: int | None
     """stop when --best-metric has not improved for this many epochs [default: never]"""
-    best_metric: MetricName
+    best_metric: MetricName | None
     """validation metric that decides which epoch is the best, for model_best.pth.tar and early stopping; topk is
-    the top-K accuracy of --topk"""
+    the top-K accuracy of --topk [default: top1, or average_precision with several labels]"""
     device: Literal["auto", "cuda", "cpu"]
     """where to run; auto takes a GPU if there is one"""
     precision: Literal["fp32", "tf32", "fp16", "bf16", "amp"] | None

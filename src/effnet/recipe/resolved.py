@@ -6,6 +6,7 @@ Everything below this package takes a `ResolvedRecipe`. It is made once for each
 from dataclasses import dataclass, field
 from typing import Literal
 
+from effnet.recipe.choices import MetricName
 from effnet.recipe.groups import Groups
 from effnet.recipe.settings import (
     ComputeSettings,
@@ -81,6 +82,7 @@ class ResolvedSchedule(ScheduleSettings):
 
     run_epochs: int = field()
     warmup: float = field()
+    best_metric: MetricName = field()
 
 
 @dataclass(frozen=True, kw_only=True)

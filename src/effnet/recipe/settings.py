@@ -234,9 +234,9 @@ class ScheduleSettings:
     """learning rate at the end"""
     early_stopping_patience: int | None = setting(None, low=1, high=1_000_000, metavar="EPOCHS")
     """stop when --best-metric has not improved for this many epochs [default: never]"""
-    best_metric: MetricName = setting("top1")
+    best_metric: MetricName | None = setting(None)
     """validation metric that decides which epoch is the best, for model_best.pth.tar and early stopping; topk is the
-    top-K accuracy of --topk"""
+    top-K accuracy of --topk [default: top1, or average_precision with several labels]"""
 
 
 @dataclass(frozen=True)
@@ -352,6 +352,9 @@ class RunSettings:
     share of right answers, with a rule for images of none of the classes (docs/confidence.md); changes no weights"""
     unknown_keep: float = setting(0.95, above=0, below=1, metavar="SHARE")
     """share of the validation images that `effnet classify --unknown` answers with a class"""
+    ranking_metrics: Literal["auto", "on", "off"] = setting("auto")
+    """validation metrics that sort the answers for each class (average precision, AUROC), for which every probability
+    is kept, 4 bytes each; auto: for up to 20 million of them, images times classes"""
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,19 @@ def workload_of(recipe: ResolvedRecipe) -> Workload:
     )
 
 
-def metadata_of(model: EfficientNet, preprocessing: Preprocessing, classes: Sequence[str]) -> WeightsMetadata:
+def metadata_of(
+    model: EfficientNet,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    thresholds: Sequence[float] = (),
+) -> WeightsMetadata:
     """Return the metadata of a checkpoint or exported model, so that nobody has to repeat it to use the model.
 
     Args:
         model: the network.
         preprocessing: preprocessing of its images.
         classes: class folders in the order of the logits.
+        thresholds: probability of each class from which on an image has the label; empty for images with one label.
     """
     is_imagenet = tuple(classes) == class_list(IMAGENET).wnids
     return WeightsMetadata(
@@ -113,4 +119,5 @@ def metadata_of(model: EfficientNet, preprocessing: Preprocessing, classes: Sequ
         padding=model.config.padding,
         class_list=IMAGENET if is_imagenet else None,
         classes=() if is_imagenet else tuple(classes),
+        thresholds=tuple(thresholds),
     )

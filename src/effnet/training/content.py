@@ -186,6 +186,11 @@ def _check_in_epoch(value: object) -> None:
         raise UserError("loss is not a number")
 
 
+def _check_thresholds(value: object) -> None:
+    if not isinstance(value, list) or not all(is_number(each, 0, 1) for each in value):
+        raise UserError("not a probability for each class")
+
+
 def _check_processes(value: object) -> None:
     if not isinstance(value, list):
         raise UserError(f"a {type(value).__name__}, not a state of each process")
@@ -215,6 +220,7 @@ _CHECKS_OF_OURS: dict[str, Callable[[Any], object]] = {
     "log": _check_plain_mapping,
     "loss_scaler": _check_loss_scaler,
     "split": SplitRecord.from_dict,
+    "thresholds": _check_thresholds,
 }
 
 

@@ -24,11 +24,8 @@ def build_loss(recipe: ResolvedRecipe, labels: SplitLabels | None, classes: Sequ
 
     Raises:
         UserError: class weights that can't be used, or settings that need labels where there are none.
-        UserError: images with several labels for ``--task single``.
     """
     task = recipe.task
-    if labels is not None:
-        check_task(recipe, labels)
     row = LOSSES[task.loss]
     return (row.multi if task.task == "multi" else row.single)(
         smoothing=recipe.optimizer.label_smoothing,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from effnet.data import BACKENDS, DataPlace, DataRequest, DataSource, find_classes, open_data
+from effnet.data import BACKENDS, DataPlace, DataRequest, DataSource, Labels, find_labels, open_data
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.sources import SplitRecord
 from effnet.data.sources.folder import has_splits
@@ -28,10 +28,12 @@ from effnet.training.class_map import read_class_map
 from effnet.training.confidence import AnswerSample, fit_confidence
 from effnet.training.distillation import Distillation, open_teacher
 from effnet.training.facts import check_classes, facts_of
+from effnet.training.objective import check_task
 from effnet.training.origin import Origin, find_origin
+from effnet.training.ranking import DEFAULT_THRESHOLD
 from effnet.training.recompute import recompute_blocks
 from effnet.training.sync_bn import with_sync_batch_norm
-from effnet.training.validate import Validator, Watch
+from effnet.training.validate import Validator, Watch, settings_of
 from effnet.weights import Build, WeightsMetadata
 from effnet.weights.confidence import Confidence
 from effnet.weights.files import CONFIDENCE_OF_EMA
@@ -72,23 +74,28 @@ class Opened:
             self.preprocessing,
             self.precision,
             self.processes,
-            topk=self.recipe.run.topk,
-            max_batches=self.recipe.run.prof,
+            **settings_of(self.recipe, self.data.val.num_images, self.metadata.thresholds),
         )
 
-    def description(self, confidence: Mapping[str, Confidence] = MappingProxyType({})) -> dict[str, Any]:
+    def description(
+        self,
+        confidence: Mapping[str, Confidence] = MappingProxyType({}),
+        thresholds: Sequence[float] = (),
+    ) -> dict[str, Any]:
         """Return the entries of a checkpoint that describe the run, as plain values.
 
         Args:
             confidence: of the weights, `val`, and of their average, `val_ema`, where it is known.
+            thresholds: of several labels; empty for those of the metadata.
         """
         average = confidence.get("val_ema")
+        changes = {"confidence": confidence.get("val"), **({"thresholds": tuple(thresholds)} if thresholds else {})}
         return {
             "arch": self.recipe.model.arch,
             "recipe": self.given.to_dict(),
             "resolved_recipe": self.recipe.to_dict(),
             **({"split": self.data.made_split.to_dict()} if self.data.made_split is not None else {}),
-            "metadata": replace(self.metadata, confidence=confidence.get("val")).to_dict(),
+            "metadata": replace(self.metadata, **changes).to_dict(),
             **({} if average is None else {CONFIDENCE_OF_EMA: asdict(average)}),
         }
 
@@ -100,7 +107,7 @@ class Opened:
         Returns:
             The metrics, with those of `Fitted` where a confidence was fitted, and that confidence.
         """
-        if not self.recipe.run.calibrate_confidence:
+        if not self.recipe.run.calibrate_confidence or self.recipe.task.task == "multi":
             return validator(model, watch=watch), None
         sample = AnswerSample(validator.loader.num_images, self.recipe.model.num_classes)
         metrics = validator(model, sample, watch)
@@ -138,7 +145,8 @@ def open_run(
     # Only training may put a new classifier on the weights.
     trains = "train" in splits
     classes = _known_classes(given, origin, keeps_classifier=not trains)
-    num_classes = len(classes or find_classes(given, path or Path(), splits))
+    labels = _found_labels(given, origin, path, splits, classes)
+    num_classes = len(classes or labels.classes)
     check_classes(given, num_classes, _classes_source(given, origin) if classes else str(path or "the data"))
     recipe = given.resolve(
         facts_of(
@@ -148,6 +156,7 @@ def open_run(
             world_size=processes.world_size,
             metadata=origin.metadata,
             resume=origin.resume,
+            several_labels=labels.several,
         )
     )
     preprocessing = preprocessing_of(recipe, origin)
@@ -164,7 +173,9 @@ def open_run(
             recipe, path or Path(), preprocessing, *place, splits, classes, _stored_split(given, path, origin)
         )
     )
-    metadata = metadata_of(model, preprocessing, data.classes)
+    metadata = metadata_of(model, preprocessing, data.classes, _thresholds(recipe, origin, trains=trains))
+    for of_split in data.labels.values():
+        check_task(recipe, of_split)
     # Last: the workers' share of the cores has been counted among all cores that this machine offers.
     bind_process(recipe.compute.gpu_affinity, device, processes.local_rank, processes.local_world_size)
     return Opened(given, recipe, origin, model, data, preprocessing, precision, processes, metadata)
@@ -195,6 +206,23 @@ def distillation_of(opened: Opened) -> Distillation | None:
         temperature=settings.teacher_temperature,
         several_labels=opened.recipe.task.task == "multi",
     )
+def _found_labels(
+    given: Recipe, origin: Origin, path: DataPlace | None, splits: Sequence[str], classes: Sequence[str] | None
+) -> Labels:
+    """Return the labels that the weights have been trained on, if they are used as they are, or those of the data."""
+    of_weights = origin.metadata if origin.resume or "train" not in splits else None
+    if classes and (of_weights is not None or given.task.task != "auto"):
+        return Labels(list(classes), of_weights is not None and of_weights.several_labels)
+    return find_labels(given, path or Path(), splits)
+
+
+def _thresholds(recipe: ResolvedRecipe, origin: Origin, *, trains: bool) -> Sequence[float]:
+    """Return the thresholds of the weights, or those to start with; none for images with one label."""
+    if recipe.task.task == "single":
+        return ()
+    # A training measures all its epochs alike, before and after a resume, and chooses thresholds at the end of each.
+    known = origin.metadata.thresholds if origin.metadata and not trains else ()
+    return known or [DEFAULT_THRESHOLD] * recipe.model.num_classes
 
 
 def _known_classes(recipe: Recipe, origin: Origin, *, keeps_classifier: bool) -> Sequence[str] | None:

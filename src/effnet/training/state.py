@@ -99,6 +99,8 @@ class TrainingState:
         progress: epochs and steps done, and the best epoch's value.
         in_epoch: progress within the present epoch.
         metrics: metrics of the last finished epoch.
+        thresholds: probability of each class from which on an image has the label, chosen in the last validation; empty
+            for images with one label, and before there was one.
         buffers_differ: BatchNorm's statistics are those of each process's own images, as they are after a step until
             validation averages them.
     """
@@ -114,6 +116,7 @@ class TrainingState:
     progress: Progress = field(init=False)
     in_epoch: InEpoch = field(init=False, default_factory=InEpoch)
     metrics: dict[str, float] = field(init=False, default_factory=dict)
+    thresholds: list[float] = field(init=False, default_factory=list)
     buffers_differ: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +151,7 @@ class TrainingState:
             "layout": dict(self.layout),
             "in_epoch": self.in_epoch.state_dict(),
             "metrics": dict(self.metrics),
+            **({"thresholds": list(self.thresholds)} if self.thresholds else {}),
         }
 
     def _local_state(self) -> dict[str, Any]:
@@ -190,6 +194,7 @@ class TrainingState:
         self.precision.load_state_dict(state["loss_scaler"])
         self.progress = Progress(**self.best.resumed(state["progress"]))
         self.metrics = dict(state.get("metrics", {}))
+        self.thresholds = list(state.get("thresholds", ()))
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
         self._load_local_state(state)

@@ -99,6 +99,7 @@ class Trainer:
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
+        self._thresholds: list[float] = []  # that the last validation has chosen
         held = [] if recipe.model.unfreeze_every is None else held_parts(model, recipe.model)
         optimizer = FlatOptimizer(model, recipe.optimizer, parts_of(model), held)
         if held:
@@ -425,17 +426,22 @@ class Trainer:
         model, ema = self.state.model, self.state.ema
         self.state.average_buffers()
         metrics: dict[str, float] = {}
+        thresholds: list[list[float]] = []
         for prefix, network in (("val", model), *([] if ema is None else [("val_ema", ema.module)])):
             found, confidence = self.opened.validate(self.validator, network, self._checkpoint_if_due)
             metrics |= prefixed(prefix, found)
+            thresholds.append(self.validator.thresholds_found())
             if confidence is not None:
                 self._confidence[prefix] = confidence
+        # Of the better ones, which an export takes.
+        best = self.best.find(metrics)
+        self._thresholds = thresholds[-1 if best is not None and best[1] else 0]
         return metrics
 
     def _finish_epoch(self, metrics: dict[str, float]) -> None:
         state = self.state
         is_best = state.progress.finish_epoch(metrics, self.best)
-        state.metrics, state.in_epoch = metrics, InEpoch()
+        state.metrics, state.in_epoch, state.thresholds = metrics, InEpoch(), self._thresholds
         if self.recipe.data.on_bad_image == "skip":
             validated = {"val": self.validator.loader} if self.validator else {}
             self._report.bad_images({"train": self.loader, **validated}, self.processes, state.progress)
@@ -458,7 +464,8 @@ class Trainer:
         Every process must call this; the main one's is complete.
         """
         log = {"log": self._report.log.position()}
-        return {**self.state.state_dict(), **log, **self.opened.description(self._confidence)}
+        description = self.opened.description(self._confidence, self.state.thresholds)
+        return {**self.state.state_dict(), **log, **description}
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's content, the weights included.

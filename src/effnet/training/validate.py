@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effnet.data import Batch, Loader
+from effnet.data.mixup import multi_hot
 from effnet.data.preprocessing import Preprocessing
+from effnet.recipe import ResolvedRecipe
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
-from effnet.training.metrics import METRICS, Answers
+from effnet.training.answers import Answers, Sums
+from effnet.training.metrics import METRICS, metrics_of
+from effnet.training.ranking import DEFAULT_THRESHOLD, MOST_SCORES, Scores
 from effnet.training.rates import Rates
+from effnet.training.results import Results
 from effnet.training.step import Normalise
 
 Observer = Callable[[Batch, Tensor], None]
@@ -36,10 +42,18 @@ class Validator:
         preprocessing: mean and standard deviation.
         precision: arithmetic of the forward pass.
         processes: the processes that share the set.
+        num_classes: logits of the models.
         topk: k of the second accuracy.
+        thresholds: probability of each class from which on a label is predicted; None for images with one label.
+        ranks: measure what needs a ranking of the answers, see ``--ranking-metrics``.
         max_batches: batches of this process to take; None for all.
         prepare: what the model takes of images uint8 (N, 3, H, W); None to normalise them.
+
+    Attributes:
+        results: of the last validation; None before there was one.
     """
+
+    results: Results | None = None
 
     def __init__(
         self,
@@ -48,14 +62,20 @@ class Validator:
         precision: Precision,
         processes: Processes,
         *,
+        num_classes: int,
         topk: int = 5,
+        thresholds: Sequence[float] | None = None,
+        ranks: bool = True,
         max_batches: int | None = None,
         prepare: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.loader = loader
         self.precision = precision
         self.processes = processes
+        self.num_classes = num_classes
         self.topk = topk
+        self.thresholds = None if thresholds is None else torch.tensor(thresholds, device=processes.device)
+        self.ranks = ranks
         self.max_batches = max_batches
         self.prepare = prepare or Normalise(preprocessing).to(processes.device)
 
@@ -72,18 +92,21 @@ class Validator:
 
         Returns:
             The metrics of `METRICS`, such as `loss`, `top1` and `top5`, the number of `images`, and the metrics of
-            `Rates`.
+            `Rates`. What they follow from is then in `results`.
         """
         was_training = model.training
         model.eval()
         device = self.processes.device
         rates = Rates(device, self.processes.world_size)
-        sums = Sums(device)
+        several = self.thresholds is not None
+        scores = Scores(self.num_classes, chooses=several) if self.ranks else None
+        sums = Sums(device, self.num_classes, scores)
         calls = iter([watch] * self._most_batches() if watch else ())
         for batch in rates.over(islice(iter(self.loader), self.max_batches)):
             with rates.compute():
                 logits = self._logits(model, batch.images)
-            sums.add(Answers(logits, batch.targets, self.topk))
+            targets = multi_hot(batch.targets, self.num_classes) if several else batch.targets
+            sums.add(Answers(logits, targets, self.topk, self.thresholds))
             if observe is not None:
                 observe(batch, logits)
             for call in islice(calls, 1):
@@ -91,7 +114,13 @@ class Validator:
         for call in calls:
             call()
         model.train(was_training)
-        return {**sums.metrics(self.processes, self.topk), **rates.summary()}
+        self.results = sums.results(self.processes, self.thresholds)
+        return {**metrics_of(self.results, self.topk), **rates.summary()}
+
+    def thresholds_found(self) -> list[float]:
+        """Return the thresholds that the last validation has chosen; empty for images with one label."""
+        chosen = None if self.results is None else self.results.chosen_thresholds
+        return [] if chosen is None else [float(value) for value in chosen]
 
     @torch.no_grad()
     def answers(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -114,28 +143,24 @@ class Validator:
         return batches if self.max_batches is None else min(batches, self.max_batches)
 
 
-class Sums:
-    """Sums of the metrics over a validation set; adding to them does not wait for the device.
+def settings_of(
+    recipe: ResolvedRecipe, images: int, thresholds: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `Validator` that follow from a recipe.
 
     Args:
-        device: the device of the answers.
+        recipe: settings.
+        images: images of the validation set.
+        thresholds: those that the weights bring along; None for none.
     """
-
-    def __init__(self, device: torch.device) -> None:
-        self._images = 0
-        self._totals = torch.zeros(len(METRICS), dtype=torch.float64, device=device)
-
-    def add(self, answers: Answers) -> None:
-        """Add a batch."""
-        self._images += len(answers.targets)
-        self._totals += torch.stack([metric.total(answers).double() for metric in METRICS.values()])
-
-    def metrics(self, processes: Processes, topk: int) -> dict[str, float]:
-        """Return the metrics over the images of all processes by their names in the log, and `images`."""
-        count = self._totals.new_tensor([self._images])
-        *totals, images = processes.sum(torch.cat([self._totals, count])).tolist()
-        values = {
-            metric.key(topk): metric.scale * total / images
-            for metric, total in zip(METRICS.values(), totals, strict=True)
-        }
-        return {**values, "images": images}
+    classes, several = recipe.model.num_classes, recipe.task.task == "multi"
+    known = list(thresholds or ()) or [DEFAULT_THRESHOLD] * classes
+    ranks = recipe.run.ranking_metrics
+    needed = several or METRICS[recipe.schedule.best_metric].ranks
+    return {
+        "num_classes": classes,
+        "topk": recipe.run.topk,
+        "thresholds": known if several else None,
+        "ranks": ranks == "on" or (ranks == "auto" and (needed or images * classes <= MOST_SCORES)),
+        "max_batches": recipe.run.prof,
+    }

@@ -50,6 +50,8 @@ class WeightsMetadata:
         padding: padding of strided convolutions, ``symmetric`` or ``same``; the logits depend on it.
         class_list: name of a list that `class_list` knows, ``imagenet-1k``; None for the user's own classes.
         classes: names of the user's own classes, in the order of the logits; empty with `class_list`.
+        thresholds: probability of each class, a sigmoid's, from which on an image has the label; empty for images with
+            one label, whose probabilities are a softmax's.
         confidence: temperature of the logits and rule for images of none of the classes; None if nothing is known.
         format: of the file; see `effnet.weights.history`.
     """
@@ -70,6 +72,7 @@ class WeightsMetadata:
     class_list: str | None = None
     classes: tuple[str, ...] = ()
     confidence: Confidence | None = None
+    thresholds: tuple[float, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -88,14 +91,21 @@ class WeightsMetadata:
         """Return the name of each class's folder in a data set: ImageNet's wnids, or `classes`."""
         return class_list(self.class_list).wnids if self.class_list else self.classes
 
+    @property
+    def several_labels(self) -> bool:
+        """True if an image may have several labels."""
+        return bool(self.thresholds)
+
     def without_classes(self) -> "WeightsMetadata":
-        """Return a copy without class names, accuracy and confidence, for a model with another classifier."""
-        return replace(self, class_list=None, classes=(), top1=None, top5=None, confidence=None)
+        """Return a copy without class names and what belongs to them, for a model with another classifier."""
+        without = {"class_list": None, "classes": (), "thresholds": (), "confidence": None}
+        return replace(self, **without, top1=None, top5=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON (str, int, float, list, dict, None), the inverse of `from_dict`."""
         values = asdict(self)
         values["classes"] = list(self.classes)
+        values["thresholds"] = list(self.thresholds)
         values["preprocessing"] = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in self.preprocessing.items()
@@ -122,8 +132,9 @@ class WeightsMetadata:
         given = {key: value for key, value in values.items() if key in known and key != "format"}
         if missing := {"model", "preprocessing"} - set(given):
             raise UserError(f"metadata of weights: {min(missing)} is missing")
-        if isinstance(given.get("classes"), list):
-            given["classes"] = tuple(given["classes"])
+        for name in ("classes", "thresholds"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])
         if given.get("confidence") is not None:
             given["confidence"] = Confidence.from_dict(given["confidence"])
         return cls(**given)
@@ -189,7 +200,16 @@ def _checks_of_model(metadata: WeightsMetadata) -> dict[str, bool]:
         "padding": metadata.padding in ("symmetric", "same"),
         "class_list": metadata.class_list in (None, IMAGENET),
         "classes": isinstance(metadata.classes, tuple) and are_names(metadata.classes),
+        "thresholds": _are_thresholds(metadata),
     }
+
+
+def _are_thresholds(metadata: WeightsMetadata) -> bool:
+    """Return True for a probability for each class, or none at all."""
+    values, names = metadata.thresholds, metadata.classes
+    if not isinstance(values, tuple) or not all(is_number(value, 0, 1) for value in values):
+        return False
+    return not values or not isinstance(names, tuple) or len(names) in (0, len(values))
 
 
 def _is_rgb(value: object, low: float, high: float) -> bool:

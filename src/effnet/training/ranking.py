@@ -1,0 +1,117 @@
+"""Metrics that sort the answers for each class: average precision, AUROC, and thresholds with the best F1 score.
+
+They need every image's probabilities. Each process keeps its own; at the end the processes exchange some classes at a
+time, so that the memory of one is that of its images and of `_AT_ONCE` probabilities.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from effnet.runtime.processes import Processes
+
+_AT_ONCE = 1 << 24
+"""probabilities of all images that are exchanged at a time"""
+
+MOST_SCORES = 20_000_000
+"""probabilities of a validation set, images times classes, up to which ``--ranking-metrics auto`` ranks"""
+
+DEFAULT_THRESHOLD = 0.5
+"""of a class for which none can be chosen"""
+
+
+class Scores:
+    """This process's probabilities of a validation set.
+
+    Args:
+        num_classes: classes.
+        chooses: choose thresholds, for images with several labels.
+    """
+
+    def __init__(self, num_classes: int, *, chooses: bool) -> None:
+        self._num_classes, self._chooses = num_classes, chooses
+        self._probabilities: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def add(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Add a batch: probabilities float32 (N, C), and bool (N, C) with True for each label of an image."""
+        self._probabilities.append(probabilities)
+        self._labels.append(labels)
+
+    def ranked(self, processes: Processes) -> dict[str, Any]:
+        """Return float64 (C,) each: `average_precision`, `auroc` and, if chosen, `chosen_thresholds`.
+
+        Every process must call this; the result is the same in all.
+        """
+        rows = [
+            (average_precision(p, own), auroc(p, own), best_threshold(p, own) if self._chooses else 0.0)
+            for p, own in self._by_class(processes)
+        ]
+        precision, area, thresholds = np.array(rows, dtype=np.float64).T
+        found = {"average_precision": precision, "auroc": area}
+        return {**found, "chosen_thresholds": thresholds} if self._chooses else found
+
+    def _by_class(self, processes: Processes) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the probabilities and labels of all images for one class after the other, on the CPU."""
+        own = sum(map(len, self._labels))
+        images = max(1, sum(processes.gather(own)))
+        step = max(1, _AT_ONCE // images)
+        for first in range(0, self._num_classes, step):
+            part = slice(first, min(first + step, self._num_classes))
+            mine = _joined(self._probabilities, part), _joined(self._labels, part)
+            every = processes.gather(mine)
+            probabilities, labels = (np.concatenate(each) for each in zip(*every, strict=True))
+            for column in range(part.stop - part.start):
+                yield torch.from_numpy(probabilities[:, column]), torch.from_numpy(labels[:, column])
+
+
+def _joined(batches: list[Tensor], part: slice) -> npt.NDArray[Any]:
+    if not batches:
+        return np.zeros((0, part.stop - part.start))
+    joined: npt.NDArray[Any] = torch.cat([batch[:, part] for batch in batches]).cpu().numpy()
+    return joined
+
+
+def average_precision(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the average precision of a class, (N,) each; NaN without an image of it."""
+    from torchmetrics.functional.classification import binary_average_precision
+
+    if not labels.any():
+        return float("nan")
+    return float(binary_average_precision(probabilities, labels.long(), validate_args=False))
+
+
+def auroc(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the area under the ROC curve of a class, (N,) each; NaN unless there are images of it and others."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    if not labels.any() or labels.all():
+        return float("nan")
+    return float(binary_auroc(probabilities, labels.long(), validate_args=False))
+
+
+def best_threshold(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the probability from which on a label is predicted with the best F1 score.
+
+    It lies halfway between the lowest probability that is predicted and the next one, or 0 below it; of several with
+    the same score the highest is taken.
+
+    Args:
+        probabilities: float32 (N,).
+        labels: bool (N,).
+    """
+    if not labels.any():
+        return DEFAULT_THRESHOLD
+    p, order = probabilities.sort(descending=True, stable=True)
+    found = labels[order].cumsum(0)
+    # Equal probabilities are predicted together.
+    last = torch.cat([p[1:] != p[:-1], torch.tensor([True])])
+    score = 2 * found.double() / (torch.arange(1, len(p) + 1) + found[-1])
+    best = int(score.where(last, -1).argmax())
+    lower = p[best + 1] if best + 1 < len(p) else torch.zeros(())
+    middle = (p[best] + lower) / 2
+    return float(middle if middle > lower else p[best])
