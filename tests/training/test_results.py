@@ -83,11 +83,14 @@ def measured(data: Data, thresholds: Tensor | None, processes: Processes = ALONE
     return sums.results(processes, thresholds)
 
 
-def in_a_process(data: Data, thresholds: Tensor | None) -> dict[str, Any]:
+def in_a_process(cases: list[tuple[Data, Tensor | None]]) -> list[dict[str, Any]]:
     with joined_processes("cpu") as processes:
-        results = measured(data, thresholds, processes)
-        chosen = None if results.chosen_thresholds is None else results.chosen_thresholds.tolist()
-        return {"metrics": metrics_of(results, 2), "chosen": chosen}
+        every = [measured(data, thresholds, processes) for data, thresholds in cases]
+    return [{**metrics_of(each, 2), "chosen": chosen(each)} for each in every]
+
+
+def chosen(results: Results) -> list[float] | None:
+    return None if results.chosen_thresholds is None else results.chosen_thresholds.tolist()
 
 
 def averages(true: Any, predicted: Any) -> dict[str, float]:
@@ -153,12 +156,14 @@ def test_several_labels(make: Any) -> None:
 @pytest.mark.slow
 def test_three_processes_are_one() -> None:
     cases = [(make(), None) for make in SINGLE] + [(make(), THRESHOLDS) for make in MULTI]
-    for data, thresholds in cases:
-        results = measured(data, thresholds)
-        for found in in_processes(3, in_a_process, data, thresholds):
-            assert found["metrics"] == pytest.approx(metrics_of(results, 2), rel=1e-12, nan_ok=True)
-            if thresholds is not None:
-                assert found["chosen"] == results.chosen_thresholds.tolist()
+    for of_process in in_processes(3, in_a_process, cases):
+        for found, (data, thresholds) in zip(of_process, cases, strict=True):
+            results = measured(data, thresholds)
+            expected = metrics_of(results, 2)
+            assert found.pop("chosen") == chosen(results)
+            # The losses of a batch are summed in single precision.
+            assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
+            assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def f1(p: Tensor, own: Tensor, threshold: float) -> float:
@@ -171,13 +176,13 @@ def test_a_threshold_has_the_best_f1_score(make: Any) -> None:
     logits, labels = make()
     p, own = logits.sigmoid(), labels > 0
     for column in range(C):
-        chosen = best_threshold(p[:, column], own[:, column])
+        found = best_threshold(p[:, column], own[:, column])
         if not own[:, column].any():
-            assert chosen == 0.5
+            assert found == 0.5
             continue
         candidates = [0.0, *p[:, column].tolist()]
         best = max(f1(p[:, column], own[:, column], each) for each in candidates)
-        assert f1(p[:, column], own[:, column], chosen) == pytest.approx(best)
+        assert f1(p[:, column], own[:, column], found) == pytest.approx(best)
         assert best > 0
 
 

@@ -206,6 +206,8 @@ def distillation_of(opened: Opened) -> Distillation | None:
         temperature=settings.teacher_temperature,
         several_labels=opened.recipe.task.task == "multi",
     )
+
+
 def _found_labels(
     given: Recipe, origin: Origin, path: DataPlace | None, splits: Sequence[str], classes: Sequence[str] | None
 ) -> Labels:
