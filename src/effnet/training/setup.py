@@ -89,7 +89,9 @@ class Opened:
             thresholds: of several labels; empty for those of the metadata.
         """
         average = confidence.get("val_ema")
-        changes = {"confidence": confidence.get("val"), **({"thresholds": tuple(thresholds)} if thresholds else {})}
+        changes: dict[str, Any] = {"confidence": confidence.get("val")}
+        if thresholds:
+            changes["thresholds"] = tuple(thresholds)
         return {
             "arch": self.recipe.model.arch,
             "recipe": self.given.to_dict(),
@@ -209,7 +211,11 @@ def distillation_of(opened: Opened) -> Distillation | None:
 
 
 def _found_labels(
-    given: Recipe, origin: Origin, path: DataPlace | None, splits: Sequence[str], classes: Sequence[str] | None
+    given: Recipe,
+    origin: Origin,
+    path: DataPlace | None,
+    splits: Sequence[str],
+    classes: Sequence[str] | None,
 ) -> Labels:
     """Return the labels that the weights have been trained on, if they are used as they are, or those of the data."""
     of_weights = origin.metadata if origin.resume or "train" not in splits else None

@@ -430,12 +430,13 @@ class Trainer:
         for prefix, network in (("val", model), *([] if ema is None else [("val_ema", ema.module)])):
             found, confidence = self.opened.validate(self.validator, network, self._checkpoint_if_due)
             metrics |= prefixed(prefix, found)
-            thresholds.append(self.validator.thresholds_found())
+            if self.recipe.task.task == "multi":
+                thresholds.append(self.validator.thresholds_found())
             if confidence is not None:
                 self._confidence[prefix] = confidence
-        # Of the better ones, which an export takes.
-        best = self.best.find(metrics)
-        self._thresholds = thresholds[-1 if best is not None and best[1] else 0]
+        if thresholds:  # those of the better weights, which an export takes
+            best = self.best.find(metrics)
+            self._thresholds = thresholds[-1 if best is not None and best[1] else 0]
         return metrics
 
     def _finish_epoch(self, metrics: dict[str, float]) -> None:

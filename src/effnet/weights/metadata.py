@@ -98,7 +98,7 @@ class WeightsMetadata:
 
     def without_classes(self) -> "WeightsMetadata":
         """Return a copy without class names and what belongs to them, for a model with another classifier."""
-        without = {"class_list": None, "classes": (), "thresholds": (), "confidence": None}
+        without: dict[str, Any] = {"class_list": None, "classes": (), "thresholds": (), "confidence": None}
         return replace(self, **without, top1=None, top5=None)
 
     def to_dict(self) -> dict[str, Any]:
