@@ -26,7 +26,9 @@ def scripted(workspace: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
     """Return a function that makes a trainer which trains nothing; validation is `EPOCHS`, one after the other."""
 
     def make() -> Trainer:
-        recipe = quick_recipe(workspace, num_classes=5, epochs=len(EPOCHS), lr_schedule="linear", **changes)
+        # A scripted validation has no answers from which to calibrate.
+        shared = {"num_classes": 5, "lr_schedule": "linear", "calibrate_confidence": False}
+        recipe = quick_recipe(workspace, epochs=len(EPOCHS), **shared, **changes)
         trainer, _ = synthetic_trainer(recipe, torch.device("cpu"))
         monkeypatch.setattr(trainer, "train_epoch", lambda: {"loss": 1.0})
         monkeypatch.setattr(trainer, "validator", lambda model, watch: EPOCHS[trainer.state.progress.epoch])
