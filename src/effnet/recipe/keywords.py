@@ -313,6 +313,9 @@ class Settings(TypedDict, total=False):
     weights"""
     unknown_keep: float
     """share of the validation images that `effnet classify --unknown` answers with a class"""
+    ranking_metrics: Literal["auto", "on", "off"]
+    """validation metrics that sort the answers for each class (average precision, AUROC), for which every
+    probability is kept, 4 bytes each; auto: for up to 20 million of them, images times classes"""
     target: TargetName
     """engine that the model is for; decides which tensors are quantized and how (docs/quantization.md)"""
     calib_method: Literal["percentile", "max", "entropy", "mse"]
