@@ -7,7 +7,12 @@ python=$1 versions=$2
 place=build/matrix/$python-$versions
 wheels=(dist/effnet-*.whl)
 
-if ! uv python find --quiet "$python"; then
+# pyenv's shims in PATH are no interpreters, so its folder is looked into.
+interpreter=$(uv python find --quiet --no-python-downloads "$python" 2>/dev/null || true)
+for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$python".*/bin/python; do
+    if [[ -z $interpreter && -x $candidate ]]; then interpreter=$candidate; fi
+done
+if [[ -z $interpreter ]]; then
     echo "matrix: no Python $python here, left out"
     exit 0
 fi
@@ -15,7 +20,7 @@ mkdir -p build/matrix
 echo "matrix: Python $python, $versions"
 uv pip compile --quiet --python-version "$python" --resolution "$versions" --only-binary :all: --no-header \
     --no-annotate --no-emit-index-url --output-file "$place.txt" pyproject.toml >/dev/null
-uv venv --quiet --clear --python "$python" "$place"
+uv venv --quiet --clear --python "$interpreter" "$place"
 uv pip install --quiet --python "$place/bin/python" --requirements "$place.txt"
 uv pip install --quiet --python "$place/bin/python" --no-deps "${wheels[0]}"
 uv pip install --quiet --python "$place/bin/python" --constraints "$place.txt" pytest pytest-timeout hypothesis

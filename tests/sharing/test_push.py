@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from effnet.inference.classifier import Classifier
 from effnet.recipe import read_recipe
 from effnet.runtime.errors import UserError
 from effnet.sharing.push import push, write_folder
-from effnet.weights import load_model, read_weights
+from effnet.weights import load_model, read_weights, save_weights
+from effnet.weights.confidence import Confidence, Unknown
 from effnet.weights.files import read_torch_file
+from effnet.weights.hub_config import metadata_beside
 from tests.fake_hub import READER, FakeHub
 from tests.runs import CLASSES
 
@@ -187,6 +190,23 @@ def test_the_command_line(hub: FakeHub, run: Path, tmp_path: Path) -> None:
     answered = effnet_command("classify", "--arch", SOURCE, "--json", str(tmp_path / "photo.ppm"))
     assert answered.returncode == 0, answered.stderr
     assert "circle" in answered.stdout
+
+
+def test_confidence_travels_along(hub: FakeHub, tmp_path: Path) -> None:
+    weights = read_weights(weights_of(tmp_path / "plain.safetensors"))
+    confidence = Confidence(temperature=1.5, unknown=Unknown("energy", 2.25))
+    assert weights.metadata is not None
+    path = tmp_path / "a.safetensors"
+    save_weights(path, weights.state_dict, replace(weights.metadata, confidence=confidence))
+    push(path, NAME)
+    assert effnet.load(SOURCE).engine.metadata.confidence == confidence
+    (tmp_path / "config.json").write_bytes(hub.repositories[NAME].files["config.json"])
+    beside = metadata_beside(tmp_path / "model.safetensors")
+    assert beside is not None
+    assert beside.confidence == confidence
+    assert "divided by 1.5; an image whose energy score is below 2.25" in str(
+        hub.repositories[NAME].files["README.md"]
+    )
 
 
 def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:

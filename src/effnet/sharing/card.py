@@ -46,6 +46,7 @@ class Card:
             self._results(),
             self._use(),
             self._input(),
+            self._confidence(),
             self._classes(),
             self._training(),
             self._licence(),
@@ -124,6 +125,18 @@ class Card:
             f"crop of {values['image_size']} px, mean {_numbers(values['mean'])}, standard deviation "
             f"{_numbers(values['std'])} on the scale of 0 to 1."
         )
+
+    def _confidence(self) -> str:
+        confidence = self.metadata.confidence
+        if confidence is None:
+            return ""
+        text = (
+            f"## Confidence\n\nProbabilities are those of the logits divided by {confidence.temperature:.4g}"
+        )
+        if confidence.unknown is not None:
+            score, threshold = confidence.unknown.score, confidence.unknown.threshold
+            text += f"; an image whose {score} score is below {threshold:.4g} is of none of the classes"
+        return f"{text}. effnet does this, timm returns the logits as they are."
 
     def _classes(self) -> str:
         names = self.metadata.class_names()
