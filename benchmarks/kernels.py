@@ -51,7 +51,7 @@ def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
     precision = Precision(recipe.compute.precision, device)
     dtype = AUTOCAST_DTYPES.get(precision.name)
     config = model_config(recipe.model.arch, image_size=recipe.model.image_size)
-    workload = Workload(recipe.optimizer.batch_size, config.image_size, dtype, recipe.compute.compile)
+    workload = Workload((recipe.optimizer.batch_size or 64), config.image_size, dtype, recipe.compute.compile)
     ceilings = measure_ceilings(device, dtype or torch.float32)
     return {
         "benchmark": "kernels",

@@ -56,20 +56,20 @@ def benchmark_roofline(settings: RooflineBenchmark) -> dict[str, Any]:
         ceilings = measure_ceilings(device, dtype)
         times = measure_stages(recipe.replace({"image_size": config.image_size}), device)
     counted = {
-        training: count_work(config, recipe.optimizer.batch_size, dtype.itemsize, training)
+        training: count_work(config, (recipe.optimizer.batch_size or 64), dtype.itemsize, training)
         for training in (False, True)
     }
     return {
         "benchmark": "roofline",
         "arch": config.name,
         "image_size": config.image_size,
-        "batch_size": recipe.optimizer.batch_size,
+        "batch_size": (recipe.optimizer.batch_size or 64),
         "precision": name,
         "device": str(device) if settings.given is None else "given rates",
         "compiled": recipe.compute.compile,
         "ceilings": asdict(ceilings),
-        "inference": _rows(counted[False], times[False], ceilings, recipe.optimizer.batch_size),
-        "training": _rows(counted[True], times[True], ceilings, recipe.optimizer.batch_size),
+        "inference": _rows(counted[False], times[False], ceilings, (recipe.optimizer.batch_size or 64)),
+        "training": _rows(counted[True], times[True], ceilings, (recipe.optimizer.batch_size or 64)),
         "environment": environment(),
     }
 

@@ -90,7 +90,7 @@ def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, 
     workload = Workload(
         recipe.model.arch,
         namespace.images_per_second,
-        recipe.optimizer.batch_size,
+        (recipe.optimizer.batch_size or 64),
         step_size=recipe.optimizer.optimizer_batch_size or 4096,
         bucket_size=bucket_size,
     )

@@ -63,6 +63,11 @@ def number(high: float, *, low: float | None = None) -> ArgumentType[float]:
     return ArgumentType("number", read)
 
 
+def or_word(of: ArgumentType[T], word: str | None) -> ArgumentType[T | str]:
+    """Return a type that also takes a word as it is; None for no further word."""
+    return ArgumentType(of.kind, lambda text: text if text == word else of.read(text))
+
+
 def _read_path(text: str) -> str:
     numbers.check_text(text)
     return text

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, path
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, ArgumentType, or_word, path
 from effnet.cli.choice import add_trt_flag
 from effnet.recipe import settings
 from effnet.recipe.fields import flag_name, is_list, value_type
@@ -21,7 +21,7 @@ from effnet.runtime.errors import UserError
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # The recipe checks the ranges.
-_TYPES = {int: ANY_INTEGER, float: ANY_NUMBER, str: path}
+_TYPES: dict[Any, ArgumentType[Any]] = {int: ANY_INTEGER, float: ANY_NUMBER, str: path}
 # Arguments that NVIDIA's scripts accept in addition to the recipe's settings.
 _JIT_HELP = "accepted for older scripts; TorchScript is superseded by --compile"
 
@@ -184,7 +184,8 @@ def _add_flag(group: argparse._ActionsContainer, leaf: Field[Any], doc: str) -> 
     elif typing.get_origin(kind) is Literal:
         options["choices"] = typing.get_args(kind)
     else:
-        options |= {"type": _TYPES[kind], "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
+        value_of = or_word(_TYPES[kind], leaf.metadata.get("none_as"))
+        options |= {"type": value_of, "metavar": leaf.metadata.get("metavar") or _METAVARS[kind]}
     group.add_argument(*short_first, **options)
 
 

@@ -88,10 +88,14 @@ def complete_optimizer(given: OptimizerSettings, facts: Facts) -> ResolvedOptimi
     """Fill in the learning rate and weight decay of NVIDIA's README, scaled to the images of a step."""
     base_lr = given.base_lr or (0.16 if facts.model.is_large else 0.08)
     weight_decay = 5e-6 if facts.model.is_large else 1e-5
-    at_once = given.batch_size * facts.world_size
+    # `auto` is a number by the time that a training starts (`effnet.training.batch_size`).
+    batch_size = OptimizerSettings.batch_size if given.batch_size is None else given.batch_size
+    assert batch_size is not None
+    at_once = batch_size * facts.world_size
     step_size = max(1, round((given.optimizer_batch_size or at_once) / at_once)) * at_once
     return ResolvedOptimizer(
         **_kept(given, ResolvedOptimizer),
+        batch_size=batch_size,
         optimizer_batch_size=step_size,
         lr=given.lr or base_lr * step_size / REFERENCE_BATCH_SIZE,
         base_lr=base_lr,

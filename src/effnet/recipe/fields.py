@@ -19,6 +19,7 @@ def setting(
     high: float | None = None,
     below: float | None = None,
     no_limit: int | None = None,
+    none_as: str | None = None,
     metavar: str | None = None,
     file_name: bool = False,
 ) -> T:
@@ -30,6 +31,7 @@ def setting(
         low, high: bounds of the value, allowed themselves.
         above, below: bounds of the value, not allowed themselves.
         no_limit: number outside the range that means None, as -1 does in NVIDIA's scripts.
+        none_as: word that means None.
         metavar: name of the value in the help.
         file_name: the text names a file in a folder that another setting names.
     """
@@ -37,6 +39,7 @@ def setting(
         "flags": flags,
         "metavar": metavar,
         "no_limit": no_limit,
+        "none_as": none_as,
         "file_name": file_name,
         "range": Range(low, above, high, below),
     }
@@ -68,7 +71,7 @@ def checked(leaf: Field[Any], value: Any) -> Any:
         UserError: the value has another type or is out of range; the flag is named.
     """
     kind, optional = value_type(leaf)
-    if optional and (value is None or value == leaf.metadata.get("no_limit")):
+    if optional and (value is None or value in (leaf.metadata.get("no_limit"), leaf.metadata.get("none_as"))):
         return None
     return _converted(leaf, kind, value)
 

@@ -149,8 +149,9 @@ class Settings(TypedDict, total=False):
     """share of an epoch that each training image has; none: every image once"""
     optimizer: OptimizerName
     """update rule"""
-    batch_size: int
-    """images in a batch of one process"""
+    batch_size: int | None
+    """images in a batch of one process; auto: the largest power of two that fits the memory and leaves ten batches
+    in an epoch"""
     optimizer_batch_size: int | None
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""

@@ -66,6 +66,7 @@ class ResolvedTask(TaskSettings):
 class ResolvedOptimizer(OptimizerSettings):
     """Optimizer and loss. None is a value of `teacher` (none), `use_ema` (no average) and `clip_grad` (no clipping)."""
 
+    batch_size: int = field()
     optimizer_batch_size: int = field()
     lr: float = field()
     base_lr: float = field()

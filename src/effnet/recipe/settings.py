@@ -171,8 +171,9 @@ class OptimizerSettings:
 
     optimizer: OptimizerName = setting("rmsprop")
     """update rule"""
-    batch_size: int = setting(64, "-b", low=1, high=65_536, metavar="IMAGES")
-    """images in a batch of one process"""
+    batch_size: int | None = setting(64, "-b", low=1, high=65_536, none_as="auto", metavar="IMAGES")
+    """images in a batch of one process; auto: the largest power of two that fits the memory and leaves ten batches in
+    an epoch"""
     optimizer_batch_size: int | None = setting(None, low=1, high=2**24, metavar="IMAGES")
     """images in a step of the optimizer over all processes, reached by gradient accumulation [default: one batch of
     each]"""

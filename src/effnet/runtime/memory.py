@@ -8,6 +8,7 @@ using huge pages avoids that (`docs/performance.md`).
 import ctypes
 import errno
 import os
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
 _NEVER = 2**31 - 1
@@ -51,3 +52,24 @@ def is_out_of_memory(error: BaseException) -> bool:
         if "MemoryError" in str(error) or any(saying in text for saying in _SAYINGS):
             return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Return the bytes that processes may still take: of the machine, or of the control group if that has fewer.
+
+    Args:
+        root: root of the file system.
+    """
+    meminfo = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
+    kilobytes = next(line.split()[1] for line in meminfo if line.startswith("MemAvailable:"))
+    free = [int(kilobytes) * 1024]
+    groups = root / "sys/fs/cgroup"
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free.append(int((groups / limit).read_text()) - int((groups / used).read_text()))
+        except (OSError, ValueError):  # another version of control groups, or `max`
+            continue
+    return max(0, min(free))

@@ -15,6 +15,7 @@ from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
 from effnet.runtime.signals import handled_signals
+from effnet.training.batch_size import fitting_batch_size
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.moments import Interval, Moments
 from effnet.training.preflight import check_images
@@ -62,6 +63,8 @@ def train(
         joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
         one_writer(workspace, processes),
     ):
+        if recipe.optimizer.batch_size is None:
+            recipe = recipe.replace({"batch_size": fitting_batch_size(recipe, path, processes, build=build)})
         splits = ("train",) if recipe.run.training_only else ("train", "val")
         opened = open_run(recipe, path, processes, splits, build=build)
         _check_same_start(opened)

@@ -60,7 +60,7 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
         result = benchmark_sweep(
             settings,
             namespace.archs or [recipe.model.arch],
-            namespace.batch_sizes or [recipe.optimizer.batch_size],
+            namespace.batch_sizes or [recipe.optimizer.batch_size or 64],
             namespace.precisions or [recipe.compute.precision],
         )
     else:
