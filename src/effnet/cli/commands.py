@@ -7,6 +7,7 @@ from effnet.cli.benchmark import add_benchmark
 from effnet.cli.classify import add_classify
 from effnet.cli.export import add_export
 from effnet.cli.flags import Parser
+from effnet.cli.init import add_init
 from effnet.cli.models import add_models
 from effnet.cli.predict import add_predict
 from effnet.cli.prepare import add_prepare
@@ -22,6 +23,7 @@ Command = Callable[[argparse.Namespace], int]
 _MEMORY_FLAGS = ("--batch-size", "--max-batch-size", "--image-size", "--size", "--workers")
 
 COMMANDS = (
+    add_init,
     add_train,
     add_evaluate,
     add_quantize,

@@ -14,6 +14,8 @@ _CONTENT = (
     *("split_column", "weight_column", "fold_column"),
 )
 _DIVISION = ("val_split", "fold", "group_column", "seed")
+SOURCE_SETTINGS = (*_CONTENT, *_DIVISION)
+"""the settings of these flags"""
 
 
 def add_source_flags(parser: argparse._ActionsContainer, *, divides: bool = True) -> None:
@@ -28,5 +30,5 @@ def add_source_flags(parser: argparse._ActionsContainer, *, divides: bool = True
 
 def source_recipe(namespace: argparse.Namespace) -> Recipe:
     """Return a recipe with the settings that these flags give."""
-    given = {name: value for name, value in vars(namespace).items() if name in (*_CONTENT, *_DIVISION)}
+    given = {name: value for name, value in vars(namespace).items() if name in SOURCE_SETTINGS}
     return Recipe().replace(given)

@@ -26,6 +26,9 @@ from effnet.training.trainer import Trainer
 from effnet.training.workspace import check_room_for, prepare_workspace
 from effnet.weights import Build
 
+FEW_IMAGES = 20_000
+"""training images below which a run from scratch names the command for fine-tuning"""
+
 Prepare = Callable[[Opened, RunLog], object]
 """changes the model of a run before it is trained"""
 
@@ -137,8 +140,24 @@ def announce(opened: Opened, log: RunLog) -> None:
         "torch": torch.__version__,
     }
     log.print(f"run: {', '.join(f'{name} {value}' for name, value in facts.items())}")
+    if (hint := _hint(opened)) is not None:
+        log.print(hint)
     if not log.goes_on:
         log.record("parameters", {"recipe": opened.recipe.to_dict(), **facts})
+
+
+def _hint(opened: Opened) -> str | None:
+    """Return what would be better than training a small set from scratch; None where that is not done."""
+    data = opened.data.train
+    starts_fresh = opened.origin.weights is None and opened.origin.checkpoint is None
+    if data is None or not starts_fresh or not opened.data.names.get("train"):
+        return None
+    if data.num_images >= FEW_IMAGES:
+        return None
+    return (
+        f"note: {data.num_images:,} images are few to train from scratch; to fine-tune instead: effnet train DIR "
+        "--recipe finetune, or effnet init DIR for a recipe that suits them"
+    )
 
 
 def _shown(value: object) -> str:
