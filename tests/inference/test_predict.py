@@ -111,6 +111,26 @@ def test_known_follows_the_rule_of_the_weights(source: Path, weights: Path, tmp_
     assert "known" not in plain[0]
 
 
+def test_labels_reach_their_thresholds(source: Path, weights: Path, tmp_path: Path) -> None:
+    plain = read(predicted(source, weights, tmp_path / "plain.jsonl", features=True))
+    model = effnet.create_model("efficientnet-lite0", weights=weights, num_classes=3)
+    features = torch.tensor([row["features"] for row in plain])
+    expected = (
+        torch.nn.functional.linear(features, *model.get_classifier().parameters()).sigmoid().detach().numpy()
+    )
+    thresholds = np.quantile(expected, 0.5, axis=0) + 1e-6
+    several = replace(model.metadata, thresholds=tuple(thresholds.tolist()))
+    save_weights(tmp_path / "several.safetensors", model.state_dict(), several)
+    for suffix in SUFFIXES:
+        rows = read(predicted(source, tmp_path / "several.safetensors", tmp_path / f"t.{suffix}"))
+        for row, probabilities in zip(rows, expected, strict=True):
+            assert set(row["labels"]) == {CLASSES[i] for i in np.flatnonzero(probabilities >= thresholds)}
+            of_labels = [probabilities[CLASSES.index(name)] for name in row["labels"]]
+            assert of_labels == sorted(of_labels, reverse=True)
+            np.testing.assert_allclose(row["label_probabilities"], of_labels, atol=1e-5)
+        assert len({len(row["labels"]) for row in rows}) > 1
+
+
 def test_the_formats_hold_the_same_rows(source: Path, weights: Path, tmp_path: Path) -> None:
     tables = [predicted(source, weights, tmp_path / f"t.{suffix}", topk=2) for suffix in SUFFIXES]
     first, *others = ([{**row, **_as_float32(row)} for row in read(table)] for table in tables)

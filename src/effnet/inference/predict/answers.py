@@ -38,6 +38,7 @@ class Answers:
         self._topk, self._probabilities, self._features = topk, probabilities, features
         confidence = engine.metadata.confidence
         self._has_rule = confidence is not None and confidence.unknown is not None
+        self._thresholds = np.array(engine.metadata.thresholds, dtype=np.float32)
         self._names = engine.metadata.class_names()
         self.columns = self._columns()
 
@@ -50,6 +51,8 @@ class Answers:
             Column("topk_labels", "texts"),
             Column("topk_probabilities", "numbers"),
         ]
+        if len(self._thresholds):
+            columns += [Column("labels", "texts"), Column("label_probabilities", "numbers")]
         if self._has_rule:
             columns.append(Column("known", "flag"))
         if self._probabilities:
@@ -81,6 +84,8 @@ class Answers:
             "topk_labels": [[self._name(index) for index in row] for row in best],
             "topk_probabilities": highest,
         }
+        if len(self._thresholds):
+            rows |= self._above_thresholds(probabilities)
         if self._has_rule:
             rows["known"] = self.engine.known(logits)
         if self._probabilities:
@@ -88,6 +93,16 @@ class Answers:
         if features is not None:
             rows["features"] = features
         return rows
+
+    def _above_thresholds(self, probabilities: npt.NDArray[np.float32]) -> Rows:
+        """Return the labels of images that may have none or several, the most probable first."""
+        labels, of_labels = [], []
+        for row in probabilities:
+            order = np.argsort(-row, kind="stable")
+            reached = order[(row >= self._thresholds)[order]]
+            labels.append([self._name(index) for index in reached])
+            of_labels.append(row[reached])
+        return {"labels": labels, "label_probabilities": of_labels}
 
     @torch.inference_mode()
     def _computed(self, pixels: Pixels) -> tuple[torch.Tensor, npt.NDArray[np.float32] | None]:
