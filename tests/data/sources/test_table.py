@@ -200,8 +200,8 @@ HEAD = "path,label,split"
         ),
         (
             [HEAD],
-            {"label_column": "lable"},
-            "--label-column lable: .* has no such column; did you mean label?",
+            {"label_column": "labelx"},
+            "--label-column labelx: .* has no such column; did you mean label?",
         ),
         (
             [HEAD],
