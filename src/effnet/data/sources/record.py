@@ -21,7 +21,7 @@ FILE = "split.csv"
 """name in a workspace"""
 _log = logging.getLogger(__name__)
 _SHOWN = 3
-_MOST_BYTES = 1 << 32
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)

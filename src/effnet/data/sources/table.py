@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -137,14 +136,12 @@ def _images(
 def _ordered(table: Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return rows in the order of a folder of classes: by the class's name, then the image's."""
     names = [table.names[row] for row in rows.tolist()]
+    order = rows[np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)]
     if table.several:
-        order = sorted(range(len(names)), key=names.__getitem__)
-    else:
-        codes = table.codes[rows].tolist()
-        by_name = sorted(range(len(table.labels)), key=table.labels.__getitem__)
-        rank = {code: number for number, code in enumerate(by_name)}
-        order = sorted(range(len(names)), key=lambda n: (rank[codes[n]], names[n]))
-    return rows[np.array(order, np.int64)]
+        return order
+    position = {label: number for number, label in enumerate(sorted(table.labels))}
+    rank = np.array([position[label] for label in table.labels], np.int64)
+    return order[np.argsort(rank[table.codes[order]], kind="stable")]
 
 
 def _multi_hot(
@@ -185,9 +182,11 @@ def _check_known(
 def _check_present(table: Table, root: Path, order: npt.NDArray[np.int64], names: list[bytes]) -> None:
     """Refuse a row whose file is not there; folders of many are listed, which asks less of a network file system."""
     base = os.fsencode(root)
-    keyed = sorted((os.path.split(name), row) for name, row in zip(names, order.tolist(), strict=True))
-    for folder, members in groupby(keyed, key=lambda entry: entry[0][0]):
-        files = [(name, row) for (_, name), row in members]
+    folders: dict[bytes, list[tuple[bytes, int]]] = {}
+    for path, row in zip(names, order.tolist(), strict=True):
+        folder, _, name = path.rpartition(b"/")
+        folders.setdefault(folder if folder or not path.startswith(b"/") else b"/", []).append((name, row))
+    for folder, files in folders.items():
         where = os.path.join(base, folder)
         if len(files) <= _FEW:
             missing = [row for name, row in files if not os.path.exists(os.path.join(where, name))]
