@@ -45,7 +45,7 @@ STUDENT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """Settings of the measurement.
 
     Attributes:
         data: folder with ``train/`` and ``val/``.

@@ -198,7 +198,7 @@ def test_imagenets_photographs(shared_dir: Path, tmp_path: Path) -> None:
 
 
 def test_a_table(folder: Path, tmp_path: Path) -> None:
-    """What a training stops at is found: files that are not there, and a class that is in validation alone."""
+    """A check finds what a training stops at: files that are not there, and a class that is in validation alone."""
     files = sorted((folder / "train").rglob("*.jpg"))[:4]
     rows = [f"{file},cat,train" for file in files[:3]] + ["absent.jpg,dog,train", f"{files[3]},bird,val"]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows, f"{files[0]},cat,val"]))
