@@ -39,6 +39,7 @@ from effnet.training.checkpoint import read_checkpoint
 from effnet.training.foreign_checkpoint import training_state
 from effnet.training.resume import inherited_settings
 from effnet.weights import WeightsMetadata, create_model, detect_layout, read_weights
+from effnet.weights.hub_config import metadata_beside
 from effnet.weights.metadata import parse_metadata
 from tests.fuzz.mutations import SHARED_JUNK, TENSOR_JUNK, changed_bytes, changed_value
 from tests.runs import PREPROCESSING
@@ -84,6 +85,42 @@ def _read_metadata(folder: Path) -> object:
     text = (folder / "metadata.json").read_bytes()
     metadata = WeightsMetadata.from_dict(parse_metadata(text.decode("utf-8", "surrogateescape")))
     return Preprocessing.from_dict(metadata.preprocessing), metadata.to_dict(), metadata.class_names()
+
+
+HUB_CONFIGS: list[dict[str, Any]] = [
+    {"architecture": "efficientnet-widese-b0", "effnet": METADATA},
+    {
+        "architecture": "tf_efficientnet_lite0",
+        "num_classes": 2,
+        "label_names": ["cat", "dog"],
+        "model_args": {"bn_eps": 0.001, "pad_type": "same"},
+        "pretrained_cfg": {
+            "input_size": [3, 32, 32],
+            "test_input_size": [3, 64, 64],
+            "crop_pct": 0.9,
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "tag": "in1k",
+        },
+    },
+]
+
+
+def _hub_config(draw: Random, folder: Path) -> None:
+    values = draw.choice(HUB_CONFIGS)
+    if draw.random() < 0.7:
+        text = _dumped(changed_value(draw, values))
+    else:
+        text = changed_bytes(
+            draw, [json.dumps(values).encode()], [b"[" * 5000, b"9" * 5000, b"NaN", b"1e999"]
+        )
+    (folder / "config.json").write_bytes(text)
+
+
+def _read_hub_config(folder: Path) -> object:
+    metadata = metadata_beside(folder / "model.safetensors")
+    return metadata and (Preprocessing.from_dict(metadata.preprocessing), metadata.to_dict())
 
 
 def _dumped(value: object) -> bytes:
@@ -454,6 +491,7 @@ READERS: Sequence[Reader] = (
     Reader("checkpoint", _checkpoint, _read_checkpoint),
     Reader("weights", _weights, _read_weights),
     Reader("metadata", _metadata, _read_metadata),
+    Reader("hub configuration", _hub_config, _read_hub_config),
     Reader("recipe", _recipe, _read_recipe),
     Reader("image", _image, _read_image, (BadImageError,)),
     Reader("packed index", _packed, _read_packed, (UserError, BadImageError)),
