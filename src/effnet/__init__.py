@@ -6,7 +6,7 @@ from effnet.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from effnet.api import create_model, load_weights
-    from effnet.fitting.run import Run, fit
+    from effnet.fitting.run import CrossValidation, Run, fit
     from effnet.inference.classifier import Classifier, load
     from effnet.inference.predict.run import predict
     from effnet.models.registry import list_models
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "CrossValidation",
     "Run",
     "UserError",
     "create_model",
@@ -29,6 +30,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Classifier": "effnet.inference.classifier",
+        "CrossValidation": "effnet.fitting.run",
         "Run": "effnet.fitting.run",
         "UserError": "effnet.runtime.errors",
         "create_model": "effnet.api",

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from effnet.cli.arguments import path
 from effnet.cli.flags import Parser, given_settings
@@ -29,19 +31,22 @@ def add_recipe_source(parser: Parser) -> None:
     )
 
 
-def command_recipe(namespace: argparse.Namespace, command: str = "train") -> tuple[Recipe, dict[str, str]]:
+def command_recipe(
+    namespace: argparse.Namespace, command: str = "train", changes: Mapping[str, Any] | None = None
+) -> tuple[Recipe, dict[str, str]]:
     """Return the recipe of a command: defaults, overridden by a resumed checkpoint, the recipe file and the flags.
 
     Args:
         namespace: parsed flags of a parser with `add_recipe_source` and `add_recipe_flags`.
         command: `train` or `quantize`; a recipe of the other command is refused.
+        changes: settings in place of those given.
 
     Returns:
         The recipe, and the source of each setting that does not have its default.
     """
     from effnet.fitting.compose import compose_recipe
 
-    flags = given_settings(namespace)
+    flags = given_settings(namespace) | dict(changes or {})
     if (model := getattr(namespace, "model", None)) is not None:
         flags["pretrained_from_file"] = model
     return compose_recipe(flags, command=command, recipe=namespace.recipe, cfg_file=namespace.cfg_file)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import path
 from effnet.cli.flags import Commands, Parser, add_recipe_flags
@@ -11,6 +12,9 @@ from effnet.cli.recipe import add_recipe_source, command_recipe, print_recipe
 from effnet.cli.sources import DATA_HELP
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from effnet.data import DataPlace
 
 
 def add_train(commands: Commands, prog: str | None) -> None:
@@ -65,7 +69,7 @@ def _evaluate(namespace: argparse.Namespace) -> int:
 
 
 def run_recipe(
-    namespace: argparse.Namespace, command: str, work: Callable[[Recipe, Path | None], object]
+    namespace: argparse.Namespace, command: str, work: "Callable[[Recipe, DataPlace | None], object]"
 ) -> int:
     """Run a command with a recipe: print the recipe, evaluate, or `work`; return the exit code.
 
@@ -75,6 +79,7 @@ def run_recipe(
         work: called with the recipe and the folder of images, None for synthetic images.
     """
     from effnet.data.backends import BACKENDS
+    from effnet.fitting.folds import cross_validate, runs_folds
     from effnet.inference.evaluate import evaluate
 
     with shown_log():
@@ -89,6 +94,10 @@ def run_recipe(
         path = Path(namespace.dir) if namespace.dir is not None else None
         if recipe.run.evaluate:
             evaluate(recipe, path, as_json=namespace.json)
+        elif runs_folds(recipe):
+            cross_validate(
+                recipe, sources, path, lambda own: command_recipe(namespace, command, own)[0], work
+            )
         else:
             work(recipe, path)
     return 0

@@ -1,5 +1,6 @@
 """`effnet.fit`: a training by the same engine as the command line, and what is done with its result."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
@@ -12,15 +13,17 @@ from effnet.export.openvino import export_openvino
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.export.weights import export_weights
 from effnet.fitting.compose import compose_recipe
+from effnet.fitting.figures import history_of, metrics_of
+from effnet.fitting.folds import cross_validate, read_summary, runs_folds
 from effnet.inference.classifier import Classifier, averaged_is_better, best_checkpoint, load
 from effnet.inference.evaluate import evaluate
 from effnet.inference.images import ImageLike
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.run import quantize
+from effnet.recipe import Recipe
 from effnet.recipe.keywords import Settings
 from effnet.runtime.errors import UserError
-from effnet.runtime.log import read_records
 from effnet.sharing.push import push
 from effnet.training.resume import inherited_settings
 from effnet.training.run import train
@@ -29,7 +32,7 @@ _AVERAGED = "weights-ema.safetensors"
 # settings that say what the run's data is, and how it is divided
 _OF_DATA = (
     *("source", "root", "path_column", "label_column", "label_separator", "split_column", "weight_column"),
-    *("fold_column", "fold", "group_column", "val_split", "seed"),
+    *("fold_column", "folds", "fold", "group_column", "val_split", "seed"),
 )
 
 
@@ -62,14 +65,12 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """Metrics of every epoch, such as `train.loss` and `val.top1`; the first is epoch 0."""
-        return [record["data"] for record in read_records(self._log, "epoch")]
+        return history_of(self._log)
 
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics of the last epoch, and the summary of the run, such as `best_top1` (percent)."""
-        summaries = [record["data"] for record in read_records(self._log, "summary")]
-        of_run = [data for data in summaries if "best_top1" in data] or summaries
-        return {**(self.history or [{}])[-1], **(of_run or [{}])[-1]}
+        return metrics_of(self._log)
 
     @cached_property
     def averaged(self) -> bool:
@@ -199,6 +200,47 @@ class Run:
         return push(self.workspace, repository, private=private, message=message, licence=licence)
 
 
+class CrossValidation(Run):
+    """A cross-validation that has ended (``folds=5``): the run of the best fold, with the figures of all.
+
+    Args:
+        workspace: folder of the runs.
+        data: as in `Run`.
+
+    Attributes:
+        runs: the run of each fold.
+        summary: content of ``folds.json``, as `effnet.fitting.folds.cross_validate` returns it.
+
+    Raises:
+        UserError: the workspace holds no summary, or no checkpoint.
+    """
+
+    def __init__(self, workspace: str | PathLike[str], data: DataLike | None = None) -> None:
+        self.summary = read_summary(Path(workspace))
+        self.runs = [Run(Path(workspace) / run["workspace"], data) for run in self.summary["runs"]]
+        super().__init__(self._best().workspace, data)
+
+    def __repr__(self) -> str:
+        figures = self.summary["metrics"].get("best_top1", {"mean": math.nan, "std": math.nan})
+        return (
+            f"CrossValidation({len(self.runs)} folds, best_top1 {figures['mean']:.2f} ± {figures['std']:.2f})"
+        )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Mean of each metric over the folds."""
+        return {name: figures["mean"] for name, figures in self.summary["metrics"].items()}
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """Standard deviation of each metric over the folds."""
+        return {name: figures["std"] for name, figures in self.summary["metrics"].items()}
+
+    def _best(self) -> Run:
+        """Return the run with the best top-1 accuracy."""
+        return max(self.runs, key=lambda run: run.metrics.get("best_top1", -math.inf))
+
+
 def fit(data: DataLike | None, *, recipe: str | None = None, **settings: Unpack[Settings]) -> Run:
     """Train a classifier, as ``effnet train`` or, for a quantized model, ``effnet quantize`` does.
 
@@ -211,7 +253,7 @@ def fit(data: DataLike | None, *, recipe: str | None = None, **settings: Unpack[
             The workspace is a new folder under ``runs/`` unless given.
 
     Returns:
-        The finished run.
+        The finished run; with ``folds=5`` a `CrossValidation` of five.
 
     Raises:
         UserError: settings, weights or data that can't be used; the message is that of the command line.
@@ -226,9 +268,17 @@ def fit(data: DataLike | None, *, recipe: str | None = None, **settings: Unpack[
     if "workspace" not in given:
         given["workspace"] = str(_new_workspace())
     command = "quantize" if model_config(str(given.get("arch", "efficientnet-b0"))).quantized else "train"
-    composed, _ = compose_recipe(given, command=command, recipe=recipe)
     place = data_place(data)
-    (quantize if model_config(composed.model.arch).quantized else train)(composed, place)
+    composed, sources = compose_recipe(given, command=command, recipe=recipe)
+    work = quantize if model_config(composed.model.arch).quantized else train
+    if runs_folds(composed):
+
+        def compose(changes: dict[str, Any]) -> Recipe:
+            return compose_recipe({**given, **changes}, command=command, recipe=recipe)[0]
+
+        cross_validate(composed, sources, place, compose, work)
+        return CrossValidation(given["workspace"], place)
+    work(composed, place)
     return Run(given["workspace"], place)
 
 

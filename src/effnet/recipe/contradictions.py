@@ -62,6 +62,9 @@ _CONTRADICTIONS = (
     _both("evaluate", "training_only"),
     _both("training_only", "early_stopping_patience"),
     _both("training_only", "best_metric"),
+    _both("training_only", "folds"),
+    _both("evaluate", "folds"),
+    _both("run_epochs", "folds"),
     _both("lr", "base_lr"),
     _both("no_checkpoints", "gather_checkpoints"),
     _both("static_loss_scale", "initial_loss_scale"),
@@ -120,6 +123,7 @@ _IDLE = (
     ),
     _Idle("teacher_weight", lambda v: v["teacher"] is None, "needs --teacher"),
     _Idle("teacher_temperature", lambda v: v["teacher"] is None, "needs --teacher"),
+    _Idle("val_split", lambda v: v["folds"] is not None, "has no effect with --folds; give one"),
     _Idle("warmup", lambda v: v["warmup"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
     _Idle("freeze_bn", lambda v: v["freeze_bn"] > v["epochs"] > 0, "is longer than --epochs {epochs}"),
     _Idle(

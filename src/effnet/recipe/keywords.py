@@ -77,8 +77,12 @@ class Settings(TypedDict, total=False):
     """table: column of the images' weights in the training loss [default: weight, if there is one]"""
     fold_column: str | None
     """table: column of the images' folds, for --fold [default: fold, if there is one]"""
+    folds: int | None
+    """cross-validate: divide the images into K folds, of which classes have their shares in each, and train K times
+    in fold-0, fold-1, ... of the workspace, each time to validate another fold; folds.json sums it up"""
     fold: int | None
-    """validate the images of this fold, and train on the others"""
+    """validate the images of this fold, and train on the others, once: one of the table's column of folds, or from
+    0 of --folds"""
     group_column: str | None
     """table without splits: images with the same text in this column, such as those of a patient, are not
     divided"""

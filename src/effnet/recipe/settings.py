@@ -88,8 +88,12 @@ class DataSettings:
     """table: column of the images' weights in the training loss [default: weight, if there is one]"""
     fold_column: str | None = setting(None, metavar="COLUMN")
     """table: column of the images' folds, for --fold [default: fold, if there is one]"""
+    folds: int | None = setting(None, low=2, high=1000, metavar="K")
+    """cross-validate: divide the images into K folds, of which classes have their shares in each, and train K times in
+    fold-0, fold-1, ... of the workspace, each time to validate another fold; folds.json sums it up"""
     fold: int | None = setting(None, low=0, high=1_000_000, metavar="N")
-    """validate the images of this fold, and train on the others"""
+    """validate the images of this fold, and train on the others, once: one of the table's column of folds, or from 0 of
+    --folds"""
     group_column: str | None = setting(None, metavar="COLUMN")
     """table without splits: images with the same text in this column, such as those of a patient, are not divided"""
     val_split: float = setting(0.2, above=0, high=1, metavar="SHARE")

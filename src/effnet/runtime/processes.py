@@ -161,9 +161,14 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+_joined: Processes | None = None
+
+
 @contextmanager
 def joined_processes(device_name: str, *, timeout: float = COLLECTIVE_TIMEOUT_S) -> Iterator[Processes]:
     """Join the process group that `torchrun` started, if any, and leave it at the end of the block.
+
+    Within another such block this yields the processes of that one, for several runs one after the other.
 
     Args:
         device_name: `auto`, `cuda` or `cpu`.
@@ -173,6 +178,10 @@ def joined_processes(device_name: str, *, timeout: float = COLLECTIVE_TIMEOUT_S)
         UserError: a process has not come to a collective operation in time; it is named.
         ProcessLostError: another process has ended.
     """
+    global _joined
+    if _joined is not None:
+        yield _joined
+        return
     rank, local_rank, world_size, local_world_size = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
@@ -186,12 +195,14 @@ def joined_processes(device_name: str, *, timeout: float = COLLECTIVE_TIMEOUT_S)
         return
     store = _join(device, timeout)
     try:
+        _joined = processes
         yield processes
     except RuntimeError as error:
         if not _is_about_others(error):
             raise
         raise _explained(error, store, processes, timeout) from None
     finally:
+        _joined = None
         if dist.is_initialized():
             dist.destroy_process_group()
 

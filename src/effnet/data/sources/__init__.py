@@ -8,8 +8,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from effnet.data.places import DataPlace, Datasets
 from effnet.data.sources import handed_over
+from effnet.data.sources.folds import fold_numbers
 from effnet.data.sources.form import (
     UNSPLIT,
     Labels,
@@ -20,7 +23,7 @@ from effnet.data.sources.form import (
     Splits,
 )
 from effnet.data.sources.record import SplitRecord
-from effnet.data.sources.splitting import divide
+from effnet.data.sources.splitting import Indices, divide
 from effnet.recipe import DataSettings, Recipe, ResolvedRecipe
 from effnet.recipe.choices import SourceName
 from effnet.runtime.errors import UserError
@@ -107,6 +110,10 @@ def open_splits(
     else:
         listing = find_source(request.path, recipe.data).list_images(request)
     images, made = dict(listing.images), None
+    if recipe.data.folds is not None and UNSPLIT not in images and not listing.by_fold:
+        raise UserError(
+            f"--folds {recipe.data.folds}: {path} is divided already; name images that are not, such as train/"
+        )
     if UNSPLIT in images:
         images, made = _divided(listing, request, recipe.compute.seed, stored)
     for split in splits:
@@ -136,16 +143,31 @@ def _divided(
             raise UserError(f"{where}: none of its images are of the run's data; start a new run")
         _log.info("%s: none of its images are of the run's data; all are validated", where)
         return {"val": images}, SplitRecord.of({"val": images})
-    if request.settings.fold is not None:
-        raise UserError(f"--fold {request.settings.fold}: {where} has no column of folds; see --fold-column")
-    share = request.settings.val_split
-    train, val = divide(images.targets, share, seed, listing.groups)
+    train, val, how = _drawn(listing, request, seed)
     by_split = {"train": images.subset(train), "val": images.subset(val)}
     _log.info(
-        "%s has no split of its own: %s images are for training, %s for validation (--val-split %g, seed %s)",
-        *(where, f"{len(train):,}", f"{len(val):,}", share, seed),
+        "%s has no split of its own: %s images are for training, %s for validation (%s, seed %s)",
+        *(where, f"{len(train):,}", f"{len(val):,}", how, seed),
     )
     return by_split, SplitRecord.of(by_split)
+
+
+def _drawn(listing: Listing, request: SourceRequest, seed: int) -> tuple[Indices, Indices, str]:
+    """Return the positions of the images for training and for validation, and the flags that say so."""
+    targets, settings = listing.images[UNSPLIT].targets, request.settings
+    if settings.fold is None:
+        return *divide(
+            targets, settings.val_split, seed, listing.groups
+        ), f"--val-split {settings.val_split:g}"
+    if settings.folds is None:
+        raise UserError(
+            f"--fold {settings.fold}: {request.path} has no column of folds; see --fold-column, or give --folds"
+        )
+    if settings.fold >= settings.folds:
+        raise UserError(f"--fold {settings.fold}: --folds {settings.folds} are counted from 0")
+    numbers = fold_numbers(targets, settings.folds, seed, listing.groups)
+    train, val = np.flatnonzero(numbers != settings.fold), np.flatnonzero(numbers == settings.fold)
+    return train, val, f"--folds {settings.folds} --fold {settings.fold}"
 
 
 def open_for_check(path: Path | str, settings: DataSettings) -> dict[str, SourceImages]:

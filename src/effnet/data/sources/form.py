@@ -105,6 +105,8 @@ class Listing:
     """the splits asked for; or all images under `UNSPLIT` where the source says nothing about them"""
     groups: npt.NDArray[np.int64] | None = None
     """(N,) group of each unsplit image: images of a group stay together"""
+    by_fold: bool = False
+    """the splits are a fold and the others"""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ def _assigned(table: Table, settings: DataSettings) -> npt.NDArray[np.int8] | No
     if settings.fold is None or table.folds is None:
         return table.splits
     wanted = str(settings.fold)
+    if settings.folds is not None:
+        names = sorted(table.fold_names, key=lambda name: (len(name), name))  # 10 after 9
+        if len(names) != settings.folds or settings.fold >= settings.folds:
+            raise UserError(
+                f"--folds {settings.folds}: {table.path} has {len(names)} folds, {', '.join(names)}; give their "
+                "number, and --fold from 0"
+            )
+        wanted = names[settings.fold]
     if wanted not in table.fold_names:
         raise UserError(f"--fold {wanted}: {table.path} has the folds {', '.join(sorted(table.fold_names))}")
     assigned = (table.folds == table.fold_names.index(wanted)).astype(np.int8)
@@ -96,7 +104,7 @@ def list_table(table: Table, request: SourceRequest, build: Build) -> Listing:
             classes = _labels_at(table, assigned == SPLIT_CODES[split])
         order, targets = _ordered_targets(table, classes, rows)
         images[split] = build(table, classes, targets, order)
-    return Listing(classes, images)
+    return Listing(classes, images, by_fold=request.settings.fold is not None and table.folds is not None)
 
 
 def _ordered_targets(

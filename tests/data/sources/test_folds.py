@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from effnet.data.folds import fold_numbers
+from effnet.data.sources.folds import fold_numbers
 from effnet.runtime.errors import UserError
 
 selection = pytest.importorskip("sklearn.model_selection", reason="extra sample")
