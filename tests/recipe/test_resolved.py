@@ -125,6 +125,7 @@ NONE_IS_A_VALUE = {
     "progressive_sizes",
     "clip_grad",
     "fold",
+    "folds",
     "fold_column",
     "group_column",
     "label_column",
