@@ -46,8 +46,8 @@ class ResolvedModel(ModelSettings):
 class ResolvedData(DataSettings):
     """Data and augmentation.
 
-    None is a value of `class_map` (no file), `progressive_sizes` (one size), `root` (the table's folder), `fold` and `folds`
-    (none), `label_separator` (one label), and of the columns of a table (those with the usual names).
+    None is a value of `class_map` (no file), `progressive_sizes` (one size), `root` (the table's folder), `fold`
+    and `folds` (none), `label_separator` (one label), and of the columns of a table (those with the usual names).
     """
 
     workers: int = field()
