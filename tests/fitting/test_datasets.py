@@ -101,6 +101,10 @@ def test_a_run_on_random_items_resumes_bit_for_bit(tmp_path: Path) -> None:
         Drawn(), workspace=str(tmp_path / "parts"), resume="auto", **{**SETTINGS, "workers": 1}
     )
     assert_equal(parts, straight)
+    other = Drawn()
+    other.fingerprint = "other"  # type: ignore[attr-defined]
+    with pytest.raises(effnet.UserError, match="none of its images are of the run's data"):
+        effnet.fit(other, workspace=str(tmp_path / "parts"), resume="auto", **SETTINGS)
 
 
 class Broken(Drawn):

@@ -42,6 +42,8 @@ class DatasetImages:
     own_targets: Targets
     """the same in the data set's own order of classes, as its items have them"""
     _rows: npt.NDArray[np.int64]
+    identity: str
+    """of the data set, by its fingerprint if it has one, its classes and its targets"""
     seed: int = 0
     """seed of the run"""
     weights: npt.NDArray[np.float32] | None = None
@@ -52,17 +54,15 @@ class DatasetImages:
 
     def file(self, index: int) -> str:
         """See `effnet.data.loader.Images`."""
-        return f"{type(self.dataset).__name__}: {self.name(index)}"
+        return f"{type(self.dataset).__name__}: item {self._rows[index]}"
 
     def name(self, index: int) -> str:
-        """Name of image `index`: its item."""
-        return f"item {self._rows[index]}"
+        """Name of image `index`: its item, and the data set's identity, so that a stored split knows another one."""
+        return f"item {self._rows[index]} of {self.identity}"
 
     def fingerprint(self) -> str:
-        """SHA-256 of the data set's own fingerprint, if it has one, its classes, and each image's item and target."""
-        own = getattr(self.dataset, "fingerprint", "")
-        own = own() if callable(own) else own
-        digest = hashlib.sha256("\0".join([str(own), *self.classes]).encode())
+        """SHA-256 of the data set's identity, and each image's item and target."""
+        digest = hashlib.sha256("\0".join([self.identity, *self.classes]).encode())
         digest.update(np.ascontiguousarray(self.targets).data)
         digest.update(self._rows.data)
         return digest.hexdigest()
@@ -151,7 +151,15 @@ def dataset_images(dataset: Any, *, seed: int = 0) -> DatasetImages:
     classes = [str(each) for each in _attribute(dataset, "classes") or range(found)]
     if len(classes) < found:
         raise UserError(f"{name}: has {len(classes)} classes, but a target is {found - 1}")
-    return DatasetImages(dataset, classes, targets, targets, np.arange(len(targets)), seed)
+    rows = np.arange(len(targets))
+    return DatasetImages(dataset, classes, targets, targets, rows, _identity(dataset, classes, targets), seed)
+
+
+def _identity(dataset: Any, classes: Sequence[str], targets: Targets) -> str:
+    own = getattr(dataset, "fingerprint", getattr(dataset, "_fingerprint", ""))
+    digest = hashlib.sha256("\0".join([str(own() if callable(own) else own), *classes]).encode())
+    digest.update(np.ascontiguousarray(targets).data)
+    return digest.hexdigest()[:12]
 
 
 def _attribute(dataset: Any, name: str) -> Any:

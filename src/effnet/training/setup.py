@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from effnet.data import BACKENDS, DataPlace, DataRequest, DataSource, Labels, find_labels, open_data
+from effnet.data import (
+    BACKENDS,
+    DataPlace,
+    DataRequest,
+    Datasets,
+    DataSource,
+    Labels,
+    find_labels,
+    open_data,
+)
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.sources import SplitRecord
 from effnet.data.sources.folder import has_splits
@@ -185,7 +194,7 @@ def open_run(
 
 def _stored_split(recipe: Recipe, path: DataPlace | None, origin: Origin) -> SplitRecord | None:
     """Return the split of the run that the model comes from, for data that may lack one."""
-    lacks_own = isinstance(path, Path) and not has_splits(path)
+    lacks_own = isinstance(path, Datasets) or (isinstance(path, Path) and not has_splits(path))
     is_read = lacks_own and BACKENDS[recipe.data.data_backend].reads_sources
     return origin.stored_split() if is_read else None
 
