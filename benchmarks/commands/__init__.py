@@ -9,11 +9,13 @@ from benchmarks.commands.epoch import add_epoch
 from benchmarks.commands.finetuning import add_finetuning
 from benchmarks.commands.int8_accuracy import add_int8_accuracy
 from benchmarks.commands.kernels import add_kernels
+from benchmarks.commands.pairs import add_pairs
 from benchmarks.commands.quantized_logits import add_quantized_logits
 from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
 from benchmarks.commands.suite import add_suite
 from benchmarks.commands.survival import add_survival
+from benchmarks.commands.unbalanced import add_unbalanced
 from effnet.cli.flags import Parser
 from effnet.runtime.errors import UserError
 
@@ -25,11 +27,13 @@ COMMANDS = {
     "finetuning": add_finetuning,
     "int8-accuracy": add_int8_accuracy,
     "kernels": add_kernels,
+    "pairs": add_pairs,
     "quantized-logits": add_quantized_logits,
     "roofline": add_roofline,
     "scaling": add_scaling,
     "suite": add_suite,
     "survival": add_survival,
+    "unbalanced": add_unbalanced,
 }
 """name to the function that adds the command's parser"""
 
