@@ -98,14 +98,17 @@ def write_pairs(plan: Plan) -> Path:
     with (folder / "pairs.csv").open("w", newline="") as table:
         writer = csv.writer(table)
         writer.writerow(["path", "labels", "split"])
-        for number in range(plan.pairs):
-            left, right = random.choice(len(photographs), 2, replace=False)
+        drawn = [random.choice(len(photographs), 2, replace=False) for _ in range(plan.pairs)]
+        trained = {int(i) for number, pair in enumerate(drawn) if number % _VAL_EVERY for i in pair}
+        for number, (left, right) in enumerate(drawn):
             image = Image.new("RGB", (_SIDE, _SIDE))
             image.paste(halves[left], (0, 0))
             image.paste(halves[right], (_SIDE // 2, 0))
             image.save(folder / f"{number:05d}.jpg", quality=90)
             labels = "|".join(sorted({photographs[i].parent.name for i in (left, right)}))
-            writer.writerow([f"{number:05d}.jpg", labels, "train" if number % _VAL_EVERY else "val"])
+            # Judged are photographs that other pairs teach.
+            is_val = number % _VAL_EVERY == 0 and {int(left), int(right)} <= trained
+            writer.writerow([f"{number:05d}.jpg", labels, "val" if is_val else "train"])
     return folder / "pairs.csv"
 
 
