@@ -161,9 +161,8 @@ def test_three_processes_are_one() -> None:
             results = measured(data, thresholds)
             expected = metrics_of(results, 2)
             assert found.pop("chosen") == chosen(results)
-            # The losses of a batch are summed in single precision.
-            assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
-            assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+            # Losses and probabilities are computed in single precision, batch by batch.
+            assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 def f1(p: Tensor, own: Tensor, threshold: float) -> float:
