@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.commands.checkpoint import add_checkpoint
+from benchmarks.commands.confidence import add_confidence
 from benchmarks.commands.distill import add_distill
 from benchmarks.commands.epoch import add_epoch
 from benchmarks.commands.finetuning import add_finetuning
@@ -22,6 +23,7 @@ from effnet.runtime.errors import UserError
 PROG = "python -m benchmarks"
 COMMANDS = {
     "checkpoint": add_checkpoint,
+    "confidence": add_confidence,
     "distill": add_distill,
     "epoch": add_epoch,
     "finetuning": add_finetuning,
