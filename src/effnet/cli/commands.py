@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from effnet.cli.benchmark import add_benchmark
 from effnet.cli.classify import add_classify
 from effnet.cli.export import add_export
+from effnet.cli.find_lr import add_find_lr
 from effnet.cli.flags import Parser
 from effnet.cli.init import add_init
 from effnet.cli.models import add_models
@@ -26,6 +27,7 @@ COMMANDS = (
     add_init,
     add_train,
     add_evaluate,
+    add_find_lr,
     add_quantize,
     add_classify,
     add_predict,
