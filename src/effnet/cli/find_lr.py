@@ -2,12 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import integer, number, path
 from effnet.cli.flags import Commands
 from effnet.cli.train import add_data_flags, run_recipe
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from effnet.data import DataPlace
 
 
 def add_find_lr(commands: Commands, prog: str | None) -> None:
@@ -33,9 +37,9 @@ def _find_lr(namespace: argparse.Namespace) -> int:
             f"--from-lr {namespace.from_lr:g} is not below --to-lr {namespace.to_lr:g}; give a lower one"
         )
 
-    def work(recipe: Recipe, folder: Path | None) -> None:
+    def work(recipe: Recipe, place: "DataPlace | None") -> None:
         sweep = find_lr(
-            recipe, folder, lowest=namespace.from_lr, highest=namespace.to_lr, steps=namespace.steps
+            recipe, place, lowest=namespace.from_lr, highest=namespace.to_lr, steps=namespace.steps
         )
         if namespace.csv:
             sweep.write_csv(Path(namespace.csv))
