@@ -273,6 +273,10 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
         *("evaluate", str(images), str(weights), "-j", "0", "--workspace", str(weights.parent)),
         *("--confusion", str(out / "c.png"), "--device", "cpu"),
     ],
+    "evaluate: reliability": lambda out, images, weights: [
+        *("evaluate", str(images), str(weights), "-j", "0", "--workspace", str(weights.parent)),
+        *("--reliability", str(out / "c.png"), "--device", "cpu"),
+    ],
     "export weights": lambda out, images, weights: [
         *("export", "weights", "--checkpoint-path", str(weights), "--weight-path", str(out / "w.safetensors"))
     ],

@@ -17,7 +17,7 @@ NAMES = ["cat", "dog"]
 def matrix(*rows: tuple[int, list[float]]) -> ConfusionMatrix:
     made = ConfusionMatrix(NAMES, torch.device("cpu"))
     targets = torch.tensor([target for target, _ in rows])
-    made.add(Batch(torch.zeros(len(rows), 3, 1, 1), targets), torch.tensor([logits for _, logits in rows]))
+    made(Batch(torch.zeros(len(rows), 3, 1, 1), targets), torch.tensor([logits for _, logits in rows]))
     return made
 
 

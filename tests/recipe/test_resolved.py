@@ -145,6 +145,7 @@ NONE_IS_A_VALUE = {
     "engine",
     "per_class",
     "confusion",
+    "reliability",
     "calib_data",
 }
 

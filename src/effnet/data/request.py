@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from effnet.data.labels import SplitLabels
-from effnet.data.places import DataPlace
+from effnet.data.places import DataPlace, Datasets
 from effnet.data.position import Indices, TrainOrder, ValOrder
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.sampling import SAMPLERS
@@ -46,7 +46,7 @@ class DataRequest:
     @property
     def file_path(self) -> Path:
         """Path of the data, for backends that read no data sets; `effnet.data.open_data` has refused these."""
-        assert isinstance(self.path, Path)
+        assert not isinstance(self.path, Datasets)
         return self.path
 
     @property

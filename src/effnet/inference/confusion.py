@@ -1,7 +1,6 @@
 """The confusion matrix of a validation set."""
 
 import csv
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import torch
 from torch import Tensor
 
 from effnet.data import Batch
-from effnet.runtime.errors import UserError
-from effnet.runtime.files import atomic_file, atomic_path
-from effnet.runtime.plots import new_figure
+from effnet.runtime.files import atomic_file
+from effnet.runtime.plots import new_figure, save_figure
 from effnet.runtime.processes import Processes
 from effnet.runtime.text import printable
 
@@ -36,7 +34,7 @@ class ConfusionMatrix:
         size = len(self.classes) * (len(self.classes) + 1)
         self._counts = torch.zeros(size, dtype=torch.int64, device=device)
 
-    def add(self, batch: Batch, logits: Tensor) -> None:
+    def __call__(self, batch: Batch, logits: Tensor) -> None:
         """Count a batch; does not wait for the device."""
         columns = logits.argmax(1).where(logits.isfinite().all(1), len(self.classes))
         cells = batch.targets * (len(self.classes) + 1) + columns
@@ -104,12 +102,7 @@ class ConfusionMatrix:
             axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
             axes.set_yticks(range(len(names)), names, parse_math=False)
         figure.colorbar(picture, label="share of the true class")
-        with atomic_path(path) as temporary:
-            try:
-                with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
-                    figure.savefig(temporary, dpi=100)
-            except ValueError as error:
-                raise UserError(f"--confusion {path}: {' '.join(str(error).split())}") from None
+        save_figure(figure, path, "--confusion")
 
 
 def _label(name: str) -> str:

@@ -12,6 +12,7 @@ from effnet.inference.by_class import ClassMetrics, class_metrics, write_per_cla
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
+from effnet.inference.reliability import Reliability
 from effnet.quantization.model import build
 from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.disk import cannot_write
@@ -72,11 +73,13 @@ def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -
     with joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes:
         opened = _open(recipe, path, processes)
         several = opened.recipe.task.task == "multi"
-        if several and recipe.run.confusion is not None:
-            raise UserError("--confusion needs images with one label each; --per-class takes several")
+        if several and (recipe.run.confusion or recipe.run.reliability) is not None:
+            flag = "--reliability" if recipe.run.confusion is None else "--confusion"
+            raise UserError(f"{flag} needs images with one label each; --per-class takes several")
         wanted = _wants_matrix(recipe) and not several
         matrix = ConfusionMatrix(opened.data.classes, processes.device) if wanted else None
-        metrics = _validate(opened, matrix)
+        reliability = None if recipe.run.reliability is None else _reliability(opened, processes)
+        metrics = _validate(opened, [each for each in (matrix, reliability) if each is not None])
         by_class = _by_class(opened) if recipe.run.per_class is not None else None
         log_path, quiet = workspace / recipe.run.report_file, recipe.run.quiet and not as_json
         with RunLog(log_path, append=True, is_main=processes.is_main, quiet=quiet) as log:
@@ -84,7 +87,7 @@ def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -
             log.record("summary", metrics)
             if opened.data.val is not None and (left_out := processes.merge(opened.data.val.bad_images)):
                 log.bad_images("val", left_out)
-            _write(recipe, matrix, by_class, processes)
+            _write(recipe, matrix, by_class, reliability, processes)
             if as_json:
                 per_class = {} if by_class is None else {"per_class": by_class}
                 log.print(to_json({"model": opened.recipe.model.arch, **metrics, **per_class}))
@@ -92,6 +95,12 @@ def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -
                 for name, value in metrics.items():
                     log.print(f"{name} {value:.6g}")
     return metrics
+
+
+def _reliability(opened: Opening, processes: Processes) -> Reliability:
+    """Return the observer of the first weights' confidence, with their temperature beside raw logits."""
+    known = opened.confidence.get(next(iter(opened.models)))
+    return Reliability(processes, 1.0 if known is None else known.temperature)
 
 
 def _wants_matrix(recipe: Recipe) -> bool:
@@ -226,11 +235,11 @@ def _validator(recipe: ResolvedRecipe, data: DataSource, processes: Processes, e
     )
 
 
-def _validate(opened: Opening, matrix: ConfusionMatrix | None) -> dict[str, float]:
-    """Return the metrics of all weights; the first ones fill `matrix`."""
+def _validate(opened: Opening, of_first: list[Observer]) -> dict[str, float]:
+    """Return the metrics of all weights; `of_first` observe the first ones."""
     named: dict[str, float] = {}
     for prefix, (model, validator) in opened.models.items():
-        observers: list[Observer] = [matrix.add] if matrix is not None and not named else []
+        observers = [] if named else of_first
         confidence = opened.confidence.get(prefix)
         if confidence is None:
             metrics = validator(model, together(observers))
@@ -250,10 +259,16 @@ def _by_class(opened: Opening) -> dict[str, dict[str, float]]:
 
 
 def _write(
-    recipe: Recipe, matrix: ConfusionMatrix | None, by_class: ClassMetrics | None, processes: Processes
+    recipe: Recipe,
+    matrix: ConfusionMatrix | None,
+    by_class: ClassMetrics | None,
+    reliability: Reliability | None,
+    processes: Processes,
 ) -> None:
     if matrix is not None:
         matrix.sum_over(processes)
+    if reliability is not None:
+        reliability.sum_over()
     if not processes.is_main:
         return
     try:
@@ -261,5 +276,7 @@ def _write(
             write_per_class(Path(recipe.run.per_class), by_class, matrix)
         if recipe.run.confusion is not None and matrix is not None:
             matrix.write(Path(recipe.run.confusion))
+        if recipe.run.reliability is not None and reliability is not None:
+            reliability.write(Path(recipe.run.reliability))
     except OSError as error:
         raise cannot_write(error.filename, error) from None

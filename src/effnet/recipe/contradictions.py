@@ -40,6 +40,11 @@ def _both(first: str, second: str) -> _Contradiction:
     return _Contradiction(first, second, lambda v: bool(v[first]) and bool(v[second]))
 
 
+def _same_file(first: str, second: str) -> _Contradiction:
+    """Return the row of two settings that must not name the same file."""
+    return _Contradiction(first, second, lambda v: v[first] == v[second] is not None)
+
+
 def _names_checkpoint(values: _Values) -> bool:
     """Return True for a checkpoint to resume; ``auto`` may find none, and then needs weights to start from."""
     return values["resume"] not in (None, "auto")
@@ -75,7 +80,9 @@ _CONTRADICTIONS = (
     _Contradiction(
         "check_images", "on_bad_image", lambda v: v["check_images"] and v["on_bad_image"] == "skip"
     ),
-    _Contradiction("per_class", "confusion", lambda v: v["per_class"] == v["confusion"] is not None),
+    _same_file("per_class", "confusion"),
+    _same_file("per_class", "reliability"),
+    _same_file("confusion", "reliability"),
     # Of classes that are shown equally often there is no preference to take away.
     _Contradiction(
         "sampler", "logit_adjustment", lambda v: v["sampler"] == "balanced" and v["logit_adjustment"] > 0
@@ -97,6 +104,7 @@ _IDLE = (
     _Idle("cuda_graphs", lambda v: v["cuda_graphs"] == "on" and not v["compile"], "needs --compile"),
     _Idle("per_class", lambda v: not v["evaluate"], _FOR_EVALUATION),
     _Idle("confusion", lambda v: not v["evaluate"], _FOR_EVALUATION),
+    _Idle("reliability", lambda v: not v["evaluate"], _FOR_EVALUATION),
     _Idle("engine", lambda v: not v["evaluate"], _FOR_EVALUATION),
     _Idle("static_loss_scale", lambda v: v["precision"] not in ("fp16", "amp"), _FOR_FP16),
     _Idle("initial_loss_scale", lambda v: v["precision"] not in ("fp16", "amp"), _FOR_FP16),

@@ -310,6 +310,9 @@ class Settings(TypedDict, total=False):
     """evaluation: write the accuracy of each class to this CSV file"""
     confusion: str | None
     """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
+    reliability: str | None
+    """evaluation: write how often answers of each confidence are right to this file, .csv or a picture such as
+    .png"""
     topk: int
     """validate top-K accuracy beside top-1"""
     calibrate_confidence: bool

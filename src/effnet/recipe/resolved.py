@@ -98,8 +98,8 @@ class ResolvedRecipe(Groups):
     """All settings of a run, complete.
 
     None is a value of some settings, which the groups name. In `run` these are `resume` (no checkpoint), `prof` (no
-    limit), `checkpoint_every` (epochs' ends only), `engine` (the one that the file is for), `per_class` and `confusion`
-    (not written); in `quantization`, `calib_data` (the run's training images).
+    limit), `checkpoint_every` (epochs' ends only), `engine` (the one that the file is for), `per_class`, `confusion`
+    and `reliability` (not written); in `quantization`, `calib_data` (the run's training images).
     """
 
     model: ResolvedModel

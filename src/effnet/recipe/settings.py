@@ -350,6 +350,8 @@ class RunSettings:
     """evaluation: write the accuracy of each class to this CSV file"""
     confusion: str | None = setting(None, metavar="FILE")
     """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
+    reliability: str | None = setting(None, metavar="FILE")
+    """evaluation: write how often answers of each confidence are right to this file, .csv or a picture such as .png"""
     topk: int = setting(5, low=1, high=1_000_000, metavar="K")
     """validate top-K accuracy beside top-1"""
     calibrate_confidence: bool = True

@@ -1,9 +1,12 @@
 """Matplotlib, which draws the pictures: the one module that imports it."""
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.extras import install_command
+from effnet.runtime.files import atomic_path
 
 
 def new_figure(purpose: str, **arguments: Any) -> Any:
@@ -21,3 +24,22 @@ def new_figure(purpose: str, **arguments: Any) -> Any:
     except ImportError:
         raise UserError(f"{purpose} needs matplotlib: {install_command('plots')}") from None
     return Figure(**arguments)
+
+
+def save_figure(figure: Any, path: Path, flag: str) -> None:
+    """Write a figure in the format of the path's suffix, complete or not at all.
+
+    Args:
+        figure: what `new_figure` has returned.
+        path: the picture.
+        flag: the flag that names the path, for the error.
+
+    Raises:
+        UserError: matplotlib does not know the suffix.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
+                figure.savefig(temporary, dpi=100)
+        except ValueError as error:
+            raise UserError(f"{flag} {path}: {' '.join(str(error).split())}") from None

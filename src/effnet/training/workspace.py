@@ -26,7 +26,11 @@ def prepare_workspace(run: RunSettings) -> Path:
     if not (run.evaluate or run.no_checkpoints):
         checkpoint = workspace / run.checkpoint_filename
         check_writable(checkpoint, make_folder=True, flag="--workspace and --checkpoint-filename")
-    for flag, target in (("--per-class", run.per_class), ("--confusion", run.confusion)):
+    for flag, target in (
+        ("--per-class", run.per_class),
+        ("--confusion", run.confusion),
+        ("--reliability", run.reliability),
+    ):
         if target is not None:
             check_writable(Path(target), flag=flag)
     return workspace
