@@ -13,6 +13,7 @@ from effnet.data.augmentations import AUGMENTATIONS
 from effnet.data.backends import BACKENDS
 from effnet.data.sampling import SAMPLERS
 from effnet.data.sources import SOURCES
+from effnet.data.views import VIEWS
 from effnet.inference.engines import ENGINES, EngineKind
 from effnet.inference.predict.formats import FORMATS as OUTPUT_FORMATS
 from effnet.quantization.placement import PLACEMENT, Row
@@ -28,6 +29,7 @@ from effnet.recipe.choices import (
     ScheduleName,
     SourceName,
     TargetName,
+    ViewsName,
 )
 from effnet.runtime.registry import Named
 from effnet.training.losses import LOSSES
@@ -163,6 +165,14 @@ def kinds() -> list[Kind]:
             "The fastest in FP32 first; `auto` takes the first that runs. [deployment.md](deployment.md) has the "
             "figures.",
             {"reads": _files, "needs": lambda engine: engine.needs},
+        ),
+        Kind(
+            "Views of an image",
+            "--tta",
+            list(VIEWS.values()),
+            ViewsName,
+            "tta",
+            "Of `effnet evaluate`, `effnet classify` and `effnet predict`: probabilities are averaged over them.",
         ),
         Kind("Export formats", "effnet export", FORMATS),
         Kind(

@@ -12,7 +12,7 @@ from effnet.cli.choice import (
     add_trt_flag,
     model_choice,
 )
-from effnet.cli.flags import Commands
+from effnet.cli.flags import Commands, add_flags
 from effnet.runtime.errors import UserError
 
 
@@ -30,6 +30,7 @@ def add_classify(commands: Commands, prog: str | None) -> None:
     add("--image", action="append", type=path, default=[], metavar="IMAGE", help="the same, as a flag")
     add_model_flags(parser)
     add_engine_flag(parser)
+    add_flags(parser, ("tta",))
     add_trt_flag(parser, "--engine says what runs the model")
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
     add(
@@ -72,7 +73,7 @@ def _classify(namespace: argparse.Namespace) -> int:
     choice = model_choice(namespace)
     if models:
         choice = replace(choice, weights=Path(models[0]))
-    engine = open_engine(choice, namespace.engine)
+    engine = open_engine(choice, namespace.engine, getattr(namespace, "tta", "none"))
     classes = len(engine.metadata.class_folders())
     if namespace.topk is not None and 0 < classes < namespace.topk:
         raise UserError(f"--topk {namespace.topk}: {engine.metadata.model} has {classes} classes")

@@ -96,7 +96,7 @@ def add_predict(commands: Commands, prog: str | None) -> None:
         help="compute on a Ray cluster at this address, by --workers processes; on this machine without an address",
     )
     add("--overwrite", action="store_true", help="replace FILE, and parts of another table")
-    add_flags(parser, _DATA)
+    add_flags(parser, (*_DATA, "tta"))
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_predict)
 
@@ -123,6 +123,7 @@ def _predict(namespace: argparse.Namespace) -> int:
             namespace.topk,
             namespace.probabilities,
             namespace.features,
+            getattr(namespace, "tta", "none"),
         )
         summary = run_job(
             job,

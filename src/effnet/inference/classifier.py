@@ -233,6 +233,7 @@ def load(
     precision: str = "fp32",
     batch_size: int = 16,
     unknown: bool = False,
+    tta: str = "none",
 ) -> Classifier:
     """Open a trained classifier.
 
@@ -248,6 +249,8 @@ def load(
         precision: arithmetic in PyTorch: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``amp``.
         batch_size: images in a batch.
         unknown: tell images of none of the classes, `Answer.is_unknown`.
+        tta: average the probabilities over views of each image: ``flip``, ``five`` or ``ten``, as ``effnet classify
+            --tta``.
 
     Returns:
         A function of images; see `Classifier`.
@@ -263,7 +266,7 @@ def load(
     choice = replace(choice_of(source, ema), device=device, image_size=image_size, precision=precision)
     if arch is not None:
         choice = replace(choice, arch=arch)
-    return Classifier(open_engine(choice, engine), batch_size=batch_size, unknown=unknown)
+    return Classifier(open_engine(choice, engine, tta), batch_size=batch_size, unknown=unknown)
 
 
 def choice_of(source: str | PathLike[str], ema: bool | None = None) -> ModelChoice:

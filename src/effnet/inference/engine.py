@@ -8,9 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from effnet.data.views import views_of
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engines.network import Network
 from effnet.inference.engines.table import ENGINES, EngineKind, fastest, is_exported, kind_of_file
+from effnet.inference.views import AveragedNetwork
 from effnet.runtime.errors import UserError
 from effnet.runtime.processes import choose_device
 from effnet.training.step import Normalise
@@ -28,7 +30,7 @@ class Engine:
 
     Attributes:
         metadata: the model's classes and preprocessing.
-        preprocessing: the preprocessing of images before they are passed.
+        preprocessing: the preprocessing of images before they are passed; its `image_size` is their side.
         device: the device that images are expected on.
     """
 
@@ -86,18 +88,25 @@ class Engine:
         return known
 
 
-def open_engine(choice: ModelChoice, engine: str | None = None) -> Engine:
+def open_engine(choice: ModelChoice, engine: str | None = None, tta: str = "none") -> Engine:
     """Open the model of a choice on an engine.
 
     Args:
         choice: weights, or a file that `effnet export` wrote.
         engine: a key of `ENGINES`; ``auto`` for the fastest one here; None for the file's own, which is PyTorch for
             weights. Weights for another engine are exported to it first, which takes seconds.
+        tta: views of each image over which probabilities are averaged, a key of `effnet.data.views.VIEWS`.
 
     Raises:
         UserError: weights that can't be found, downloaded or read, or don't fit the model.
         UserError: an engine, device, precision or file that is missing or contradicts the others.
     """
+    views = views_of(tta)
+    opened = _opened(choice, engine)
+    return Engine(opened.name, AveragedNetwork(opened.network, views)) if views.are_several else opened
+
+
+def _opened(choice: ModelChoice, engine: str | None) -> Engine:
     device = choose_device(choice.device)
     if engine not in (None, AUTO, *ENGINES):
         raise UserError(f"--engine must be one of {', '.join((AUTO, *ENGINES))}, not {engine!r}")

@@ -7,12 +7,15 @@ from pathlib import Path
 from torch import nn
 
 from effnet.data import DataPlace, DataRequest, DataSource, find_classes, open_data
+from effnet.data.preprocessing import Preprocessing
+from effnet.data.views import views_of
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.by_class import ClassMetrics, class_metrics, write_per_class
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
 from effnet.inference.reliability import Reliability
+from effnet.inference.views import Averaged
 from effnet.quantization.model import build
 from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.disk import cannot_write
@@ -120,7 +123,26 @@ def _open(recipe: Recipe, path: DataPlace | None, processes: Processes) -> Openi
             prefix: (engine.network, _validator(opened.recipe, opened.data, processes, engine))
             for prefix, engine in on_engine.items()
         }
-    return Opening(opened.recipe, opened.data, models, _confidence(opened.origin))
+    return _with_views(Opening(opened.recipe, opened.data, models, _confidence(opened.origin)))
+
+
+def _with_views(opening: Opening) -> Opening:
+    """Return the models over the views of each image that the recipe asks for."""
+    recipe, views = opening.recipe, views_of(opening.recipe.run.tta)
+    if not views.are_several:
+        return opening
+    models: dict[str, tuple[nn.Module, Validator]] = {}
+    for prefix, (model, validator) in opening.models.items():
+        confidence = opening.confidence.get(prefix, Confidence())
+        averaged = Averaged(
+            model,
+            views,
+            recipe.model.image_size,
+            temperature=confidence.temperature,
+            several_labels=recipe.task.task == "multi",
+        )
+        models[prefix] = averaged, validator
+    return replace(opening, models=models)
 
 
 def _confidence(origin: Origin) -> dict[str, Confidence]:
@@ -185,7 +207,8 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
     classes = _classes(recipe, engine, path)
     check_classes(recipe, len(classes), f"{engine.metadata.model} on {engine.name}")
     own = "tf32" if engine.network.precision == "tf32" else "fp32"
-    given = recipe.replace({"arch": engine.metadata.model, "image_size": engine.preprocessing.image_size})
+    own_preprocessing = Preprocessing.from_dict(engine.metadata.preprocessing)
+    given = recipe.replace({"arch": engine.metadata.model, "image_size": own_preprocessing.image_size})
     facts = facts_of(
         given,
         precision=resolve_precision(recipe.compute.precision or own, processes.device),
@@ -195,17 +218,19 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
         several_labels=engine.metadata.several_labels,
     )
     resolved = given.resolve(facts)
-    preprocessing = replace(
-        engine.preprocessing, resize=resolved.data.resize, interpolation=resolved.data.interpolation
+    preprocessing = views_of(resolved.run.tta).preprocessing(
+        replace(own_preprocessing, resize=resolved.data.resize, interpolation=resolved.data.interpolation)
     )
     place = processes.device, processes.rank, processes.world_size
     data = open_data(DataRequest(resolved, path or Path(), preprocessing, *place, ("val",), classes))
     known = engine.metadata.confidence
-    return Opening(
-        resolved,
-        data,
-        {"val": (engine.network, _validator(resolved, data, processes, engine))},
-        {} if known is None else {"val": known},
+    return _with_views(
+        Opening(
+            resolved,
+            data,
+            {"val": (engine.network, _validator(resolved, data, processes, engine))},
+            {} if known is None else {"val": known},
+        )
     )
 
 

@@ -51,5 +51,8 @@ TargetName = Literal["tensorrt", "onnxruntime", "openvino"]
 EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch"]
 """modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs"""
 
+ViewsName = Literal["none", "flip", "five", "ten"]
+"""rows of `effnet.data.views`"""
+
 OutputFormatName = Literal["parquet", "csv", "jsonl"]
 """modules of `effnet.inference.predict.formats`: suffixes of the file that ``effnet predict`` writes"""

@@ -16,6 +16,7 @@ from effnet.recipe.choices import (
     ScheduleName,
     SourceName,
     TargetName,
+    ViewsName,
 )
 from effnet.recipe.settings import Interpolation
 
@@ -313,6 +314,9 @@ class Settings(TypedDict, total=False):
     reliability: str | None
     """evaluation: write how often answers of each confidence are right to this file, .csv or a picture such as
     .png"""
+    tta: ViewsName
+    """average the probabilities over views of each image (test-time augmentation), which takes so many times as
+    long: flip, it and its mirror image; five, crops of the centre and the corners; ten, these and mirrored"""
     topk: int
     """validate top-K accuracy beside top-1"""
     calibrate_confidence: bool

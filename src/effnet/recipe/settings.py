@@ -19,6 +19,7 @@ from effnet.recipe.choices import (
     ScheduleName,
     SourceName,
     TargetName,
+    ViewsName,
 )
 from effnet.recipe.fields import setting
 
@@ -352,6 +353,9 @@ class RunSettings:
     """evaluation: write the confusion matrix to this file, .csv or a picture such as .png"""
     reliability: str | None = setting(None, metavar="FILE")
     """evaluation: write how often answers of each confidence are right to this file, .csv or a picture such as .png"""
+    tta: ViewsName = setting("none")
+    """average the probabilities over views of each image (test-time augmentation), which takes so many times as long:
+    flip, it and its mirror image; five, crops of the centre and the corners; ten, these and mirrored"""
     topk: int = setting(5, low=1, high=1_000_000, metavar="K")
     """validate top-K accuracy beside top-1"""
     calibrate_confidence: bool = True

@@ -23,6 +23,7 @@ from effnet.data import (
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.sources import SplitRecord
 from effnet.data.sources.folder import has_splits
+from effnet.data.views import views_of
 from effnet.kernels.accelerate import accelerate
 from effnet.kernels.workload import Mode
 from effnet.models.efficientnet import EfficientNet
@@ -179,9 +180,16 @@ def open_run(
     )
     model = _build(recipe, origin, processes, build, trains=trains)
     place = device, processes.rank, processes.world_size
+    views = views_of("none" if trains else recipe.run.tta)
     data = open_data(
         DataRequest(
-            recipe, path or Path(), preprocessing, *place, splits, classes, _stored_split(given, path, origin)
+            recipe,
+            path or Path(),
+            views.preprocessing(preprocessing),
+            *place,
+            splits,
+            classes,
+            _stored_split(given, path, origin),
         )
     )
     metadata = metadata_of(model, preprocessing, data.classes, _thresholds(recipe, origin, trains=trains))

@@ -34,7 +34,9 @@ class Answers:
     def __init__(self, engine: Engine, *, topk: int, probabilities: bool, features: bool) -> None:
         self.engine = engine
         if features and engine.network.features is None:
-            raise UserError(f"--features: {engine.name} returns logits only; give weights and --engine torch")
+            raise UserError(
+                f"--features: {engine.name} returns logits only; give weights and --engine torch, without --tta"
+            )
         self._topk, self._probabilities, self._features = topk, probabilities, features
         confidence = engine.metadata.confidence
         self._has_rule = confidence is not None and confidence.unknown is not None

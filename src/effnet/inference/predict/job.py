@@ -33,6 +33,7 @@ class PredictJob:
         topk: classes to name for each image.
         probabilities: write the probabilities of all classes.
         features: write the pooled features.
+        tta: views of each image, as ``--tta``.
         part_images: images of a part at least.
     """
 
@@ -44,6 +45,7 @@ class PredictJob:
     topk: int = 5
     probabilities: bool = False
     features: bool = False
+    tta: str = "none"
 
     part_images: int = field(default_factory=lambda: _PART)
 
@@ -66,7 +68,7 @@ class PredictJob:
         Raises:
             UserError: see `effnet.inference.engine.open_engine`.
         """
-        engine = open_engine(self.choice, self.engine)
+        engine = open_engine(self.choice, self.engine, self.tta)
         return Answers(engine, topk=self.topk, probabilities=self.probabilities, features=self.features)
 
     def header(self, images: SourceImages, answers: Answers) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class PredictJob:
                 "device": engine.device.type,
                 "precision": engine.network.precision,
                 "preprocessing": engine.preprocessing.to_dict(),
+                **({} if self.tta == "none" else {"tta": self.tta}),
             },
             "batch_size": self.batch_size,
             "part": self.part,

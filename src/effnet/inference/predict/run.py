@@ -76,6 +76,7 @@ def predict(
     topk: int = 5,
     probabilities: bool = False,
     features: bool = False,
+    tta: str = "none",
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
@@ -100,6 +101,7 @@ def predict(
         topk: classes to name for each image.
         probabilities: add a column with the probabilities of all classes.
         features: add a column with the pooled features, float32; for weights in PyTorch.
+        tta: average the probabilities over views of each image, as for `effnet.load`; not with `features`.
         workers: processes that decode images; None for one a core, at most 16.
         shard: number from 0, and count, of the share to compute; whoever ends last writes the table.
         overwrite: replace a table that is complete, or begun with other arguments.
@@ -118,7 +120,7 @@ def predict(
         (200000, 2)
     """
     choice = replace(choice_of(model), device=device, image_size=image_size, precision=precision)
-    job = PredictJob(Path(source), choice, data or {}, engine, batch_size, topk, probabilities, features)
+    job = PredictJob(Path(source), choice, data or {}, engine, batch_size, topk, probabilities, features, tta)
     return run_job(job, Path(out), workers=workers, shard=shard, overwrite=overwrite, ray=ray)
 
 
