@@ -1,6 +1,7 @@
 """Distillation: the blended loss, what the teacher sees, and whole runs."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from effnet.training.distillation import Distillation, Teacher, open_teacher
 from effnet.training.losses import CrossEntropy
 from effnet.training.run import train
 from effnet.training.step import TrainStep
+from effnet.weights import hub
 from tests.runs import CLASSES, quick_recipe
 from tests.training.resumed import assert_same, interrupted
 
@@ -124,6 +126,24 @@ def test_weight_nought_is_a_run_without(images: Path, teacher: Path, tmp_path: P
     train(recipe(tmp_path / "one", teacher=str(teacher), teacher_weight=0.0), images)
     train(recipe(tmp_path / "other"), images)
     assert_same(tmp_path / "one", tmp_path / "other")
+
+
+def test_a_teacher_is_loaded_once_however_often_parts_are_freed(
+    images: Path, teacher: Path, tmp_path: Path
+) -> None:
+    best = teacher / "checkpoint.pth.tar"
+    frozen = {"pretrained_from_file": str(best), "freeze": "backbone", "unfreeze_every": 1}
+    settings = recipe(tmp_path, teacher=str(teacher), **frozen).replace({"epochs": 2})
+    with mock.patch("effnet.training.setup.open_teacher", wraps=open_teacher) as opened:
+        train(settings, images)
+    assert opened.call_count == 1
+
+
+def test_a_teacher_on_the_hub(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda source: asked.append(source) or teacher / "checkpoint.pth.tar")
+    assert open_teacher("hf-hub:me/birds", CLASSES, GIVEN, CPU).order.tolist() == [0, 1, 2]
+    assert asked == ["hf-hub:me/birds"]
 
 
 def test_classes_are_matched_by_name(teacher: Path) -> None:

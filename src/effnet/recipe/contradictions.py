@@ -66,6 +66,7 @@ _CONTRADICTIONS = (
     _both("pretrained", "pretrained_from_file"),
     _both("evaluate", "training_only"),
     _both("training_only", "early_stopping_patience"),
+    _both("average_last", "early_stopping_patience"),
     _both("training_only", "best_metric"),
     _both("training_only", "folds"),
     _both("evaluate", "folds"),

@@ -192,8 +192,9 @@ class Settings(TypedDict, total=False):
     label_smoothing: float
     """share of the target spread evenly over all classes, or with several labels over yes and no"""
     teacher: str | None
-    """follow the answers of this trained model too: a weight file, a checkpoint, the folder of a run, or a model
-    that `effnet models` lists, which knows the same classes (distillation, arXiv 1503.02531)"""
+    """follow the answers of this trained model too: a weight file, a checkpoint, the folder of a run, hf-
+    hub:OWNER/NAME, or a model that `effnet models` lists, which knows the same classes (distillation, arXiv
+    1503.02531)"""
     teacher_weight: float
     """share of the teacher's answers in the loss; the rest is the targets'"""
     teacher_temperature: float
@@ -210,6 +211,9 @@ class Settings(TypedDict, total=False):
     """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
     end_lr: float
     """learning rate at the end"""
+    average_last: int
+    """average the weights of the last N epochs' ends, validate the mean after the last one, and write it to
+    model_averaged.safetensors; 0 for none"""
     early_stopping_patience: int | None
     """stop when --best-metric has not improved for this many epochs [default: never]"""
     best_metric: MetricName | None

@@ -214,8 +214,9 @@ class OptimizerSettings:
     label_smoothing: float = setting(0.1, low=0, below=1)
     """share of the target spread evenly over all classes, or with several labels over yes and no"""
     teacher: str | None = setting(None, metavar="MODEL")
-    """follow the answers of this trained model too: a weight file, a checkpoint, the folder of a run, or a model that
-    `effnet models` lists, which knows the same classes (distillation, arXiv 1503.02531)"""
+    """follow the answers of this trained model too: a weight file, a checkpoint, the folder of a run,
+    hf-hub:OWNER/NAME, or a model that `effnet models` lists, which knows the same classes (distillation, arXiv
+    1503.02531)"""
     teacher_weight: float = setting(0.9, low=0, high=1, metavar="SHARE")
     """share of the teacher's answers in the loss; the rest is the targets'"""
     teacher_temperature: float = setting(4.0, above=0, high=1000, metavar="T")
@@ -238,6 +239,9 @@ class ScheduleSettings:
     """epochs of linear warm-up [default: 16, or a tenth of --epochs if that is less]"""
     end_lr: float = setting(0.0, low=0, high=1e38)
     """learning rate at the end"""
+    average_last: int = setting(0, low=0, high=1_000_000, metavar="N")
+    """average the weights of the last N epochs' ends, validate the mean after the last one, and write it to
+    model_averaged.safetensors; 0 for none"""
     early_stopping_patience: int | None = setting(None, low=1, high=1_000_000, metavar="EPOCHS")
     """stop when --best-metric has not improved for this many epochs [default: never]"""
     best_metric: MetricName | None = setting(None)

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from effnet.runtime.disk import retrying
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path, atomic_paths
 from effnet.training.content import check_content
 from effnet.training.copies import Copied, Copies
+from effnet.weights import WeightsMetadata
 from effnet.weights.digest import with_digest
-from effnet.weights.files import read_torch_file
+from effnet.weights.files import read_torch_file, save_weights
 from effnet.weights.history import with_todays_quantizers
 
 _WEIGHTS = ("state_dict", "state_dict_ema")
@@ -45,15 +47,17 @@ class CheckpointFiles:
         latest: path of the latest checkpoint.
         previous: path of the one before.
         best: path of the best epoch's.
+        averaged: path of the mean of the last epochs' weights.
     """
 
-    BEST = "model_best.pth.tar"
+    BEST, AVERAGED = "model_best.pth.tar", "model_averaged.safetensors"
 
     def __init__(self, workspace: Path, filename: str, keep: int, retry_minutes: float = 0.0) -> None:
         self.workspace = workspace
         self.latest = workspace / filename
         self.previous = previous_of(self.latest)
         self.best = workspace / self.BEST
+        self.averaged = workspace / self.AVERAGED
         self.keep = keep
         self._copies = Copies()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -80,6 +84,14 @@ class CheckpointFiles:
         self._writing = self._writer.submit(
             self._write, copied, is_best=is_best, gathered=gathered and self.keep != 0
         )
+
+    def save_averaged(self, state_dict: Mapping[str, Tensor], metadata: WeightsMetadata) -> None:
+        """Write the mean of the last epochs' weights.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        retrying(lambda: save_weights(self.averaged, state_dict, metadata), self._retry_minutes)
 
     def flush(self) -> None:
         """Wait until all that was saved is on the disk.

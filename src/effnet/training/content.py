@@ -186,6 +186,14 @@ def _check_in_epoch(value: object) -> None:
         raise UserError("loss is not a number")
 
 
+def _check_last_average(value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise UserError(f"a {type(value).__name__}, not named values")
+    if not all(is_count(value.get(name), 0, _MOST_STEPS) for name in ("epochs", "next")):
+        raise UserError("holds no number of epochs")
+    check_tensors(value.get("state_dict"), "the mean")
+
+
 def _check_thresholds(value: object) -> None:
     if not isinstance(value, list) or not all(is_number(each, 0, 1) for each in value):
         raise UserError("not a probability for each class")
@@ -221,6 +229,7 @@ _CHECKS_OF_OURS: dict[str, Callable[[Any], object]] = {
     "loss_scaler": _check_loss_scaler,
     "split": SplitRecord.from_dict,
     "thresholds": _check_thresholds,
+    "average_last": _check_last_average,
 }
 
 

@@ -17,6 +17,7 @@ _EPOCH_LINE = {
     "val.top1": "top-1 {:.2f} %",
     "val.top5": "top-5 {:.2f} %",
     "val_ema.top1": "EMA top-1 {:.2f} %",
+    "val_avg.top1": "mean of the last epochs top-1 {:.2f} %",
     "train.total_ips": "{:.0f} images/s",
 }
 

@@ -16,6 +16,7 @@ from effnet.training.best import Best
 from effnet.training.divergence import is_sound
 from effnet.training.ema import ModelEMA
 from effnet.training.in_epoch import InEpoch
+from effnet.training.last_average import LastAverage
 from effnet.training.optimizer import FlatOptimizer
 
 
@@ -90,6 +91,7 @@ class TrainingState:
     Attributes:
         model: the network.
         ema: average of its weights; None without one.
+        last: mean of its weights at the ends of the last epochs; None without one.
         optimizer: holds the momenta.
         precision: holds the loss scale.
         loader: holds the position in the training set.
@@ -107,6 +109,7 @@ class TrainingState:
 
     model: EfficientNet
     ema: ModelEMA | None
+    last: LastAverage | None
     optimizer: FlatOptimizer
     precision: Precision
     loader: Loader
@@ -144,6 +147,9 @@ class TrainingState:
             "best_prec1": self.progress.best_top1,
             "state_dict": self.model.state_dict(),
             **({"state_dict_ema": self.ema.module.state_dict()} if self.ema is not None else {}),
+            **(
+                {"average_last": self.last.state_dict()} if self.last is not None and self.last.epochs else {}
+            ),
             "optimizer": self.optimizer.state_dict(),
             "loss_scaler": self.precision.scaler.state_dict(),
             "progress": asdict(self.progress),
@@ -197,6 +203,8 @@ class TrainingState:
         self.thresholds = list(state.get("thresholds", ()))
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
+        if self.last is not None:
+            self.last.load_state_dict(state.get("average_last"))
         self._load_local_state(state)
         if self.ema is not None:
             skipped = self.progress.skipped_steps + self.in_epoch.unreported_skips()

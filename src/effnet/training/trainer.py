@@ -1,6 +1,7 @@
 """The training loop."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from effnet.training.foreign_checkpoint import describe, is_foreign, training_st
 from effnet.training.freezing import freeze, frozen_parts, held_parts, parts_of, set_modes
 from effnet.training.generators import StepGenerators
 from effnet.training.in_epoch import InEpoch
+from effnet.training.last_average import LastAverage
 from effnet.training.moments import Moments
 from effnet.training.objective import build_loss, loss_of_a_guess
 from effnet.training.optimizer import FlatOptimizer
@@ -99,7 +101,8 @@ class Trainer:
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
-        self._thresholds: list[float] = []  # that the last validation has chosen
+        self._thresholds: dict[str, list[float]] = {}  # that the last validation has chosen
+        self._distillation = distillation_of(opened)
         held = [] if recipe.model.unfreeze_every is None else held_parts(model, recipe.model)
         optimizer = FlatOptimizer(model, recipe.optimizer, parts_of(model), held)
         if held:
@@ -109,9 +112,11 @@ class Trainer:
         self._buffers = StepBuffers(model)
         # The average starts after the processes have taken over the first one's weights.
         ema = None if recipe.optimizer.use_ema is None else ModelEMA(model, recipe.optimizer.use_ema)
+        last = recipe.schedule.average_last
+        mean = LastAverage(model, max(0, recipe.schedule.epochs - last)) if last else None
         self.best = Best.of(recipe.schedule.best_metric, recipe.run.topk)
         self.state = TrainingState(
-            model, ema, optimizer, self.precision, loader, self.best, self.processes, self._layout()
+            model, ema, mean, optimizer, self.precision, loader, self.best, self.processes, self._layout()
         )
 
         self._settle_buckets()
@@ -153,7 +158,7 @@ class Trainer:
             loss=self.loss,
             precision=self.precision,
             mixes=recipe.data.mixup > 0 or recipe.data.cutmix > 0,
-            distillation=distillation_of(self.opened),
+            distillation=self._distillation,
         ).to(self.processes.device)
         if self.processes.world_size > 1:
             step = self._parallel = data_parallel(
@@ -198,6 +203,7 @@ class Trainer:
         metrics = prefixed("train", self.state.in_epoch.metrics or self.train_epoch())
         progress = self.state.progress
         check_weights(self.state.floating_tensors(), self.processes, progress.epoch)
+        self._add_to_mean()
         if self.validator is not None:
             metrics |= self.validate()
         progress.bad_validations = self._divergence.validated(
@@ -207,6 +213,25 @@ class Trainer:
         if self._rollback is not None and progress.divergence == 0 == progress.bad_validations:
             self._rollback.remember(self.state)
         return metrics
+
+    def _add_to_mean(self) -> None:
+        """Add the weights to the mean of the last epochs', if this is one of them."""
+        last, epoch = self.state.last, self.state.progress.epoch
+        if last is not None and last.takes(epoch):
+            self.state.average_buffers()
+            last.add(epoch)
+
+    def _mean_is_complete(self) -> bool:
+        return self.state.last is not None and self.state.progress.epoch + 1 == self.recipe.schedule.epochs
+
+    def _write_mean(self) -> None:
+        if not self._mean_is_complete() or self.files is None or not self.processes.is_main:
+            return
+        assert self.state.last is not None
+        changes: dict[str, Any] = {"confidence": self._confidence.get("val_avg")}
+        if thresholds := self._thresholds.get("val_avg"):
+            changes["thresholds"] = tuple(thresholds)
+        self.files.save_averaged(self.state.last.weights, replace(self.opened.metadata, **changes))
 
     def _roll_back(self, reason: DivergedError) -> None:
         """Go back to the last good state with a lower learning rate, or raise the error again."""
@@ -421,28 +446,44 @@ class Trainer:
         raise Interrupted(signal, f"{place}; checkpoint: {self.files.latest}; go on with --resume auto")
 
     def validate(self) -> dict[str, float]:
-        """Validate, and return metrics `val.*` and, with an average of the weights, `val_ema.*`."""
+        """Validate, and return metrics `val.*`.
+
+        With an average of the weights also `val_ema.*`, and after the last epoch of a training with a mean of the last
+        epochs' weights `val_avg.*`.
+        """
         assert self.validator is not None, "the validation set is not open"
-        model, ema = self.state.model, self.state.ema
         self.state.average_buffers()
         metrics: dict[str, float] = {}
-        thresholds: list[list[float]] = []
-        for prefix, network in (("val", model), *([] if ema is None else [("val_ema", ema.module)])):
+        self._thresholds = {}
+        for prefix, network in self._validated():
             found, confidence = self.opened.validate(self.validator, network, self._checkpoint_if_due)
             metrics |= prefixed(prefix, found)
             if self.recipe.task.task == "multi":
-                thresholds.append(self.validator.thresholds_found())
+                self._thresholds[prefix] = self.validator.thresholds_found()
             if confidence is not None:
                 self._confidence[prefix] = confidence
-        if thresholds:  # those of the better weights, which an export takes
-            best = self.best.find(metrics)
-            self._thresholds = thresholds[-1 if best is not None and best[1] else 0]
         return metrics
+
+    def _validated(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the models to validate, by the prefix of their metrics."""
+        yield "val", self.state.model
+        if self.state.ema is not None:
+            yield "val_ema", self.state.ema.module
+        if self._mean_is_complete():
+            assert self.state.last is not None
+            yield "val_avg", self.state.last.module()
+
+    def _better_thresholds(self, metrics: dict[str, float]) -> list[float]:
+        """Return the thresholds of the better weights, which an export takes; empty for images with one label."""
+        best = self.best.find(metrics)
+        return self._thresholds.get("val_ema" if best is not None and best[1] else "val", [])
 
     def _finish_epoch(self, metrics: dict[str, float]) -> None:
         state = self.state
+        self._write_mean()
         is_best = state.progress.finish_epoch(metrics, self.best)
-        state.metrics, state.in_epoch, state.thresholds = metrics, InEpoch(), self._thresholds
+        state.metrics, state.in_epoch = metrics, InEpoch()
+        state.thresholds = self._better_thresholds(metrics)
         if self.recipe.data.on_bad_image == "skip":
             validated = {"val": self.validator.loader} if self.validator else {}
             self._report.bad_images({"train": self.loader, **validated}, self.processes, state.progress)
