@@ -13,7 +13,7 @@ from effnet.recipe import Recipe
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.run import train
 from effnet.weights.files import read_weights
-from tests.runs import quick_recipe, records
+from tests.runs import quick_recipe, records, write_images
 from tests.training.processes import in_processes
 from tests.training.resumed import assert_equal, assert_same, interrupted
 
@@ -70,6 +70,17 @@ def test_it_is_validated_once_and_used_as_any_weights(whole: Path, images: Path,
     assert len(classifier(images / "val")) == 15
 
 
+def test_the_mean_of_one_epoch_is_its_checkpoint_with_its_confidence(tmp_path: Path) -> None:
+    write_images(tmp_path / "images" / "train", {"circle": 12, "square": 12}, coloured=True)
+    write_images(tmp_path / "images" / "val", {"circle": 12, "square": 12}, coloured=True)
+    train(recipe(tmp_path, epochs=1, average_last=1), tmp_path / "images")
+    mean, own = read_weights(tmp_path / FILE), read_weights(tmp_path / "checkpoint.pth.tar")
+    assert_equal(mean.state_dict, own.state_dict)
+    assert mean.metadata == own.metadata
+    assert mean.metadata is not None
+    assert mean.metadata.confidence is not None
+
+
 def test_a_training_is_the_same_with_and_without(whole: Path, images: Path, tmp_path: Path) -> None:
     train(recipe(tmp_path, average_last=0), images)
     one, other = (dict(read_checkpoint(path / "checkpoint.pth.tar")) for path in (whole, tmp_path))
@@ -86,7 +97,10 @@ def test_an_interrupted_run_has_the_same_mean(look: int, whole: Path, images: Pa
     assert interrupted(recipe(tmp_path), images, look)
     train(recipe(tmp_path, resume="auto"), images)
     assert_same(tmp_path, whole)
-    assert (tmp_path / FILE).read_bytes() == (whole / FILE).read_bytes()
+    one, other = read_weights(tmp_path / FILE), read_weights(whole / FILE)
+    assert_equal(one.state_dict, other.state_dict)
+    assert one.metadata == other.metadata
+    assert one.metadata is not None
 
 
 @pytest.mark.slow
