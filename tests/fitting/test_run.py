@@ -95,15 +95,16 @@ def test_a_run_is_quantized_and_exported(run: effnet.Run, images: Path, tmp_path
     pytest.importorskip("onnxruntime", reason="extra onnx")
     quantized = run.quantize(target="onnxruntime", calib_batches=2, workers=0, batch_size=8)
     assert quantized.model.config.quantized
-    path = images / "val" / CLASSES[1] / "1.jpg"
-    probabilities = run.classifier.probabilities(path)
-    for one, name in ((run, "float.onnx"), (quantized, "int8.onnx")):
+    paths = images / "val"
+    probabilities = run.classifier.probabilities(paths)
+    # The steps of a network that has learnt this little differ with the machine that rounds them.
+    for one, name, limit in ((run, "float.onnx", 1e-4), (quantized, "int8.onnx", 0.1)):
         written = one.export(tmp_path / name)
-        of_file = effnet.load(written).probabilities(path)
-        assert np.abs(of_file - one.classifier.probabilities(path)).max() < 0.02
-        assert np.abs(of_file - probabilities).max() < 0.3
+        of_file = effnet.load(written).probabilities(paths)
+        assert np.abs(of_file - one.classifier.probabilities(paths)).mean() < limit
+        assert np.abs(of_file - probabilities).mean() < 0.2
     again = effnet.load(run.export(tmp_path / "weights.safetensors"))
-    assert np.array_equal(again.probabilities(path), probabilities)
+    assert np.array_equal(again.probabilities(paths), probabilities)
 
 
 def test_what_fit_refuses(images: Path, tmp_path: Path) -> None:
