@@ -20,6 +20,8 @@ from effnet.training.step import Normalise
 # L2 regularisation from strong to weak; each fit starts from the one before.
 _STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _DEFAULT_STRENGTH = 0.1
+# Of the features' size. Images that differ less than this do not make a classifier that multiplies their differences.
+_LEAST_SPREAD = 0.1
 # Of five images of a class the last one is held out.
 _HELD_OUT = 5
 _MOST_IMAGES = 50_000
@@ -81,7 +83,8 @@ def fit(
     """Return the linear classifier with the lowest loss plus ``strength / 2`` times its squared weights.
 
     Args:
-        examples: features and targets. For the regularisation the features are centred and scaled by one number.
+        examples: features and targets. For the regularisation the features are centred and scaled by one number, their
+            spread, or a tenth of their size where images hardly differ.
         loss: of logits, targets and weights.
         strength: of the regularisation; the bias has none.
         num_classes: number of logits.
@@ -90,7 +93,8 @@ def fit(
     views = examples.features.shape[1]
     rows = examples.features.flatten(0, 1)
     centre = rows.mean(0)
-    scale = (rows - centre).square().mean().sqrt() + torch.finfo(rows.dtype).tiny
+    spread, size = (rows - centre).square().mean().sqrt(), rows.square().mean().sqrt()
+    scale = spread.maximum(_LEAST_SPREAD * size) + torch.finfo(rows.dtype).tiny
     rows = (rows - centre) / scale
     targets = examples.targets.repeat_interleave(views, 0)
     weights = None if examples.weights is None else examples.weights.repeat_interleave(views)
