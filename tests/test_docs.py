@@ -35,6 +35,8 @@ LABORATORY = ["python", "-m", "benchmarks"]
 MOVED = re.compile("effnet benchmark (?=epoch|kernels|roofline|scaling|suite)")
 # What a page leaves open, and what stands here for it.
 PLACES = {"N": "1", "NAME": "finetune"}
+# Recipes that `effnet init` writes where a reader calls it.
+WRITTEN = re.findall(r"effnet init \S+ --out (\S+)", "\n".join(page.read_text("utf-8") for page in PAGES))
 
 
 def parse(argv: Sequence[str], prog: str | None = None) -> int:
@@ -46,7 +48,7 @@ def check(namespace: argparse.Namespace) -> int:
     """Resolve the settings and the recipe of parsed arguments."""
     if hasattr(namespace, "recipe"):
         Recipe().replace(given_settings(namespace))
-        if namespace.recipe is not None:
+        if namespace.recipe is not None and namespace.recipe not in WRITTEN:
             find_recipe(namespace.recipe)
     return 0
 

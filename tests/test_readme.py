@@ -17,6 +17,7 @@ COMMANDS = bash_commands(README)
 # What the README leaves to the reader's machine and patience; later flags win.
 QUICK = "--epochs 1 --image-size 32 --resize 32 --batch-size 4 --workers 0 --device cpu"
 QUICKER = {
+    "effnet train my-images --recipe recipe.yaml": "--epochs 1 --workers 0 --device cpu",
     "effnet train": QUICK,
     "python ./multiproc.py": f"{QUICK} --gpu-affinity none",
     "effnet quantize my-images --arch": "--image-size 32 --resize 32 --batch-size 4 --workers 0 --calib-batches 1",

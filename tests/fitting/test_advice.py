@@ -36,6 +36,11 @@ def test_a_small_set_is_fine_tuned_and_a_large_one_trained_from_scratch_on_a_gpu
     assert (advised(SMALL, GPU)["precision"], advised(SMALL).get("precision")) == ("amp", None)
 
 
+@pytest.mark.parametrize("images", [2, 3, 12, 31])
+def test_a_handful_of_images_fills_more_than_one_batch(images: int) -> None:
+    assert 1 <= advised(replace(SMALL, train_images=images))["batch_size"] <= images / 2
+
+
 @pytest.mark.parametrize(("side", "expected"), [(28, 96), (100, 128), (500, 224), (0, 224)])
 def test_the_image_size_follows_the_images_up_to_the_model_s(side: int, expected: int) -> None:
     assert advised(replace(SMALL, side=side))["image_size"] == expected

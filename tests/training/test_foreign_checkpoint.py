@@ -100,7 +100,13 @@ def test_evaluating_gives_the_accuracy_of_the_weights(
 
 
 def settings(**changes: Any) -> ResolvedOptimizer:
-    complete = {"lr": 0.01, "base_lr": 0.01, "optimizer_batch_size": 64, "weight_decay": 1e-5}
+    complete = {
+        "batch_size": 64,
+        "lr": 0.01,
+        "base_lr": 0.01,
+        "optimizer_batch_size": 64,
+        "weight_decay": 1e-5,
+    }
     return ResolvedOptimizer(**{**complete, **changes})
 
 

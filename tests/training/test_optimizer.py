@@ -32,6 +32,7 @@ def settings(**changes: object) -> ResolvedOptimizer:
     values = {
         "lr": LR,
         "base_lr": LR,
+        "batch_size": 64,
         "optimizer_batch_size": 64,
         "weight_decay": DECAY,
         "rmsprop_eps": EPS,

@@ -103,7 +103,8 @@ def pack(
         UserError: no such folder, an image that can't be decoded, or an `out` that holds something else, such as a
             packing of other images or with other settings.
     """
-    images = _opened(path, (recipe or Recipe()).replace({"max_pixels": max_pixels}))
+    given = recipe or Recipe()
+    images = _opened(path, given.replace({"max_pixels": max_pixels}))
     plans = {split: _Plan(of_split, out / split, split, settings) for split, of_split in images.items()}
     try:
         with exclusive(out):

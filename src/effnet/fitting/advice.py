@@ -69,6 +69,8 @@ def _fine_tuning(data: DataFacts, machine: MachineFacts) -> list[Advised]:
     images = data.train_images
     arch, weights = _weights(machine)
     batch = 16 if images < 2_000 else 32 if images < 20_000 else 64
+    while batch > max(1, images // 2):  # of a handful of images, two steps an epoch
+        batch //= 2
     few, reason_of_few = images < 20_000, f"{images:,} images: fine-tuned, not trained from scratch"
     return [
         Advised("arch", arch, weights),
