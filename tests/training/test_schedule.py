@@ -10,7 +10,7 @@ from effnet.training.schedule import SCHEDULES, learning_rate
 
 
 def at(epoch: float, **settings: object) -> float:
-    values = {"epochs": 400, "run_epochs": 400, "warmup": 16.0, **settings}
+    values = {"epochs": 400, "run_epochs": 400, "warmup": 16.0, "best_metric": "top1", **settings}
     return learning_rate(ResolvedSchedule(**values), 0.08, epoch)  # type: ignore[arg-type]
 
 
