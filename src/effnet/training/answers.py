@@ -10,11 +10,9 @@ from torch import Tensor
 
 from effnet.data.mixup import multi_hot
 from effnet.runtime.processes import Processes
+from effnet.training.bins import SLOTS, in_bins
 from effnet.training.ranking import Scores
 from effnet.training.results import Results
-
-ECE_BINS = 15
-_SLOTS = ECE_BINS + 1  # as torchmetrics has it, a probability of exactly 1 has a bin of its own
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,7 @@ class Answers:
             right = chosen == self.targets
         else:
             sure, right = self.probabilities.flatten(), self.targets.flatten() > 0
-        edges = torch.linspace(0, 1, ECE_BINS + 1, device=sure.device)
-        slots = torch.bucketize(sure, edges, right=True) - 1
-        # No sum by index, which a GPU would add up in any order.
-        in_slot = (slots[:, None] == torch.arange(_SLOTS, device=sure.device)).double()
-        return torch.stack([sure.double(), right.double()]) @ in_slot
+        return in_bins(sure, right)[1:]
 
 
 class Sums:
@@ -102,7 +96,7 @@ class Sums:
     def __init__(self, device: torch.device, num_classes: int, scores: Scores | None = None) -> None:
         self._images = 0
         self._totals = torch.zeros(4, dtype=torch.float64, device=device)
-        self._bins = torch.zeros((2, _SLOTS), dtype=torch.float64, device=device)
+        self._bins = torch.zeros((2, SLOTS), dtype=torch.float64, device=device)
         self._counts = torch.zeros((3, num_classes), dtype=torch.int64, device=device)
         self._scores = scores
 
@@ -129,8 +123,8 @@ class Sums:
         parts = [self._totals, count, self._bins.flatten(), self._counts.flatten().double()]
         total = processes.sum(torch.cat(parts)).cpu()
         loss, top1, topk, bad, images = total[:5].tolist()
-        sure, right = total[5 : 5 + 2 * _SLOTS].view(2, _SLOTS)
-        counts = total[5 + 2 * _SLOTS :].view(3, -1).numpy()
+        sure, right = total[5 : 5 + 2 * SLOTS].view(2, SLOTS)
+        counts = total[5 + 2 * SLOTS :].view(3, -1).numpy()
         answers = images * (counts.shape[1] if several_labels else 1)
         ranked = self._scores.ranked(processes) if self._scores is not None else {}
         if bad:  # there is no order among what is not finite

@@ -6,20 +6,38 @@ from torch import Tensor
 from effnet.runtime.processes import Processes
 
 BINS = 15
+SLOTS = BINS + 1
+"""bins as torchmetrics has them: `BINS` of equal width over [0, 1), and one for a probability of exactly 1"""
+
+
+def in_bins(confidences: Tensor, right: Tensor) -> Tensor:
+    """Return answers counted by their confidence; does not wait for the device.
+
+    Args:
+        confidences: float32 (N,), in [0, 1]. An answer whose confidence is not finite is left out.
+        right: bool (N,), True for an answer that is right.
+
+    Returns:
+        float64 (3, SLOTS): answers, sum of their confidences, and right answers of each bin.
+    """
+    is_finite = confidences.isfinite()
+    edges = torch.linspace(0, 1, BINS + 1, device=confidences.device)
+    slots = torch.bucketize(confidences, edges, right=True) - 1
+    # No sum by index, which a GPU would add up in any order.
+    is_in = (slots[:, None] == torch.arange(SLOTS, device=slots.device)) & is_finite[:, None]
+    values = [is_finite.double(), confidences.double().where(is_finite, 0.0), right.double()]
+    return torch.stack(values) @ is_in.double()
 
 
 class ConfidenceBins:
-    """Images in bins of the probability of their predicted class (arXiv 1706.04599).
-
-    The bins are those of torchmetrics: `BINS` of equal width over [0, 1), and one for a probability of exactly 1.
+    """Images in bins of the probability of their predicted class (arXiv 1706.04599); see `in_bins`.
 
     Args:
         device: device of the answers.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.edges = torch.linspace(0, 1, BINS + 1, device=device)
-        self._sums = torch.zeros(3, BINS + 1, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(3, SLOTS, dtype=torch.float64, device=device)
 
     def add(self, probabilities: Tensor, targets: Tensor) -> None:
         """Count images; does not wait for the device. One whose probabilities are not finite is left out.
@@ -29,12 +47,7 @@ class ConfidenceBins:
             targets: int64 (N,).
         """
         confidences, predicted = probabilities.max(1)
-        is_finite = confidences.isfinite()
-        bins = torch.bucketize(confidences, self.edges, right=True).sub(1).clamp(0, BINS)
-        values = torch.stack(
-            [is_finite.double(), confidences.double().where(is_finite, 0.0), (predicted == targets).double()]
-        )
-        self._sums.index_add_(1, bins, values * is_finite)
+        self._sums += in_bins(confidences, predicted == targets)
 
     def sum_over(self, processes: Processes) -> "ConfidenceBins":
         """Sum the counts over all processes, and return self."""

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from effnet.data import DataPlace
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
-from effnet.runtime.files import atomic_path, write_text
+from effnet.runtime.files import write_text
 from effnet.runtime.log import RunLog
-from effnet.runtime.plots import new_figure
+from effnet.runtime.plots import new_figure, save_figure
 from effnet.runtime.processes import joined_processes
 from effnet.training.setup import open_run
 from effnet.training.trainer import Trainer
@@ -140,8 +140,4 @@ def draw(sweep: Sweep, path: Path) -> None:
     axes.axvline(sweep.suggestion, linestyle="--", color="C1")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axes.set_title(f"steepest at {sweep.suggestion:.2g}")
-    kind = path.suffix.removeprefix(".")
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"--plot {path}: no picture of that kind; take .png or .svg")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=kind)
+    save_figure(figure, path, "--plot")

@@ -87,6 +87,11 @@ class Opened:
             **settings_of(self.recipe, self.data.val.num_images, self.metadata.thresholds),
         )
 
+    def metadata_with(self, confidence: Confidence | None, thresholds: Sequence[float]) -> WeightsMetadata:
+        """Return the metadata of weights with their confidence and, unless they are empty, their thresholds."""
+        known = tuple(thresholds) or self.metadata.thresholds
+        return replace(self.metadata, confidence=confidence, thresholds=known)
+
     def description(
         self,
         confidence: Mapping[str, Confidence] = MappingProxyType({}),
@@ -99,15 +104,12 @@ class Opened:
             thresholds: of several labels; empty for those of the metadata.
         """
         average = confidence.get("val_ema")
-        changes: dict[str, Any] = {"confidence": confidence.get("val")}
-        if thresholds:
-            changes["thresholds"] = tuple(thresholds)
         return {
             "arch": self.recipe.model.arch,
             "recipe": self.given.to_dict(),
             "resolved_recipe": self.recipe.to_dict(),
             **({"split": self.data.made_split.to_dict()} if self.data.made_split is not None else {}),
-            "metadata": replace(self.metadata, **changes).to_dict(),
+            "metadata": self.metadata_with(confidence.get("val"), thresholds).to_dict(),
             **({} if average is None else {CONFIDENCE_OF_EMA: asdict(average)}),
         }
 

@@ -1,7 +1,6 @@
 """The training loop."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -228,10 +227,10 @@ class Trainer:
         if not self._mean_is_complete() or self.files is None or not self.processes.is_main:
             return
         assert self.state.last is not None
-        changes: dict[str, Any] = {"confidence": self._confidence.get("val_avg")}
-        if thresholds := self._thresholds.get("val_avg"):
-            changes["thresholds"] = tuple(thresholds)
-        self.files.save_averaged(self.state.last.weights, replace(self.opened.metadata, **changes))
+        metadata = self.opened.metadata_with(
+            self._confidence.get("val_avg"), self._thresholds.get("val_avg", ())
+        )
+        self.files.save_averaged(self.state.last.weights, metadata)
 
     def _roll_back(self, reason: DivergedError) -> None:
         """Go back to the last good state with a lower learning rate, or raise the error again."""
