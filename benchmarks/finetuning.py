@@ -2,7 +2,8 @@
 
 Both start from the same weights: the logits of timm's model with ours carried over are compared first. A run is a
 process, timed from its start to its end, without validation; the last weights are judged on images of their own
-afterwards. timm gets the time that ours took, for each of several learning rates, of which the best one counts.
+afterwards. timm gets the time that ours took from the start of its process, without paying for its own start, for each
+of several learning rates, of which the best one counts.
 """
 
 import json
@@ -131,7 +132,7 @@ def _run(
         command = [*("-m", "benchmarks.timm_finetuning", str(images), "--weights", str(carried))]
         command += ["--normalisation", *(str(metadata.preprocessing[name][0]) for name in ("mean", "std"))]
         command += ["--image-size", str(settings.image_size), "--lr", str(lr), "--seed", str(seed)]
-        command += ["--started", str(time.time()), "--seconds", str(seconds), "--out", str(out)]
+        command += ["--seconds", str(seconds), "--out", str(out)]
         _process(command)
         theirs[f"{lr:g}"] = json.loads(out.read_text())
     return {"per_class": per_class, "seed": seed, "seconds": seconds, "top1": top1, "timm": theirs}

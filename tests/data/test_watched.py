@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import Dataset
 
 from effnet.data.feed import Feed
@@ -123,6 +124,19 @@ def test_a_killed_worker_is_told() -> None:
     words = "a loader worker was killed by SIGKILL, possibly out of memory; lower --workers"
     with pytest.raises(UserError, match=re.escape(words)):
         list(loader(killed, workers=2))
+
+
+def test_a_worker_killed_with_its_results_waiting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = loader(lambda number: torch.zeros(1000), workers=1, prefetch_factor=4)
+    results = iter(watched)
+    next(results)
+    (worker,) = watched._processes
+    time.sleep(1)
+    os.kill(worker.pid, signal.SIGKILL)
+    # Its sockets are closed before the kernel counts it as ended.
+    monkeypatch.setattr(worker, "is_alive", lambda: True)
+    with pytest.raises(UserError, match="a loader worker was killed by SIGKILL"):
+        list(results)
 
 
 def test_an_error_of_the_work_is_no_killed_worker() -> None:

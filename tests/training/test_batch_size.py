@@ -37,7 +37,16 @@ def test_it_fits_and_twice_as_many_images_would_not(
     budget = 0.8 * 170 * 2**20 - 8 * batch_size._weights(opened.model)
     assert batch_size._peak(opened, found) < budget
     assert batch_size._peak(opened, 2 * found) > 0.9 * budget
-    assert found >= (16 if recompute else 4)
+    assert found >= 4
+
+
+@pytest.mark.slow
+def test_recomputing_is_counted(synthetic: Recipe) -> None:
+    def peak(recompute: bool) -> int:
+        settings = synthetic.replace({"recompute": recompute, "batch_size": 8})
+        return batch_size._peak(open_run(settings, None, ONE, ("train",)), 8)
+
+    assert peak(True) < 0.75 * peak(False)
 
 
 def test_bytes_are_counted_while_they_are_held() -> None:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import active_children
+from multiprocessing import active_children, connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -26,6 +26,8 @@ DATA_TIMEOUT_S = 300.0
 """seconds without a result after which a worker counts as stuck, where the settings do not say"""
 POLL_S = 5.0
 """seconds between two looks at what the workers do"""
+_END_S = 5.0
+"""seconds within which a killed process has ended"""
 _IDLE = -1
 
 Places = npt.NDArray[np.int64]
@@ -144,6 +146,15 @@ class WatchedLoader:
             except RuntimeError as error:
                 if not _is_late(error) or self._stuck() or (self._idle() and time.monotonic() > end):
                     raise self._failure(error) from None
+            except (OSError, EOFError):
+                # A result's memory is fetched from its worker.
+                if not self._has_lost_one():
+                    raise
+                raise self._ended() from None
+
+    def _has_lost_one(self) -> bool:
+        """Return whether a worker ends within a moment: its sockets are closed before it counts as ended."""
+        return bool(connection.wait([process.sentinel for process in self._processes], timeout=_END_S))
 
     def _next_here(self, results: Iterator[Any]) -> Any:
         with _called_every(min(POLL_S, self._timeout), self._raise_if_stuck):
@@ -169,18 +180,19 @@ class WatchedLoader:
         """Return what to raise for an error of the DataLoader, after the end of the workers."""
         if _is_late(error):
             message = self._told()
-        elif "DataLoader worker (" in str(error):
-            message = self._killed()
-        else:
-            return error  # of the work itself, with the worker's traceback
-        self.stop()
-        return UserError(message)
+            self.stop()
+            return UserError(message)
+        if "DataLoader worker (" in str(error):
+            return self._ended()
+        return error  # of the work itself, with the worker's traceback
 
-    def _killed(self) -> str:
+    def _ended(self) -> UserError:
+        """Return what to raise for a worker that has ended, after the end of the others."""
         codes = (process.exitcode for process in self._processes)
         numbers = [-code for code in codes if code is not None and code < 0]
         how = f"was killed by {signal.Signals(numbers[0]).name}" if numbers else "has ended"
-        return f"a loader worker {how}, possibly out of memory; lower --workers"
+        self.stop()
+        return UserError(f"a loader worker {how}, possibly out of memory; lower --workers")
 
     def _told(self) -> str:
         stuck = [
