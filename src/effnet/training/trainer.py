@@ -38,7 +38,7 @@ from effnet.training.setup import Opened, distillation_of
 from effnet.training.skipped import SkippedSteps, Trained, read_back
 from effnet.training.state import TrainingState
 from effnet.training.step import TrainStep, empty_batch
-from effnet.weights.confidence import Confidence
+from effnet.training.validations import Validations
 
 # Of a static graph it learns the order of the gradients in the second step.
 _UNSETTLED_STEPS = 2
@@ -61,6 +61,7 @@ class Trainer:
         steps_per_epoch: batches of each process in an epoch.
         best: metric that decides which epoch is the best.
         files: where checkpoints go.
+        validations: what is validated after an epoch.
     """
 
     def __init__(
@@ -76,12 +77,11 @@ class Trainer:
         self.recipe = recipe
         self.processes = opened.processes
         self.precision = opened.precision
-        self.validator = opened.validator()
+        self.validations = Validations(opened)
         self.loader = loader
         self.accumulation = recipe.optimizer.accumulation(self.processes.world_size)
         self.steps_per_epoch = min(len(loader), recipe.run.prof or len(loader))
         self.files = files
-        self._confidence: dict[str, Confidence] = {}  # of the weights as they are
         self._sizes = training_sizes(recipe)
         self._moments = moments or Moments(self.processes, Signals(), None)
         self._generators = StepGenerators(self.processes.device, recipe.compute.seed, self.processes.rank)
@@ -100,7 +100,6 @@ class Trainer:
             recipe.compute, self.processes.device, self.processes.world_size
         )
         self._parallel: DistributedDataParallel | None = None
-        self._thresholds: dict[str, list[float]] = {}  # that the last validation has chosen
         self._distillation = distillation_of(opened)
         held = [] if recipe.model.unfreeze_every is None else held_parts(model, recipe.model)
         optimizer = FlatOptimizer(model, recipe.optimizer, parts_of(model), held)
@@ -203,8 +202,8 @@ class Trainer:
         progress = self.state.progress
         check_weights(self.state.floating_tensors(), self.processes, progress.epoch)
         self._add_to_mean()
-        if self.validator is not None:
-            metrics |= self.validate()
+        if self.validations.validator is not None:
+            metrics |= self.validations.run(self.state, self._checkpoint_if_due)
         progress.bad_validations = self._divergence.validated(
             metrics, progress.bad_validations, epoch=progress.epoch
         )
@@ -220,17 +219,11 @@ class Trainer:
             self.state.average_buffers()
             last.add(epoch)
 
-    def _mean_is_complete(self) -> bool:
-        return self.state.last is not None and self.state.progress.epoch + 1 == self.recipe.schedule.epochs
-
     def _write_mean(self) -> None:
-        if not self._mean_is_complete() or self.files is None or not self.processes.is_main:
+        if self.files is None or not self.processes.is_main or not self.validations.mean_is_complete(self.state):
             return
         assert self.state.last is not None
-        metadata = self.opened.metadata_with(
-            self._confidence.get("val_avg"), self._thresholds.get("val_avg", ())
-        )
-        self.files.save_averaged(self.state.last.weights, metadata)
+        self.files.save_averaged(self.state.last.weights, self.validations.metadata_of_mean())
 
     def _roll_back(self, reason: DivergedError) -> None:
         """Go back to the last good state with a lower learning rate, or raise the error again."""
@@ -239,7 +232,7 @@ class Trainer:
         if self._rollback is None:
             raise reason
         self._rollback.go_back(self.state, reason)
-        self._confidence.clear()
+        self.validations.confidence.clear()
         # Of a step that was under way.
         self.step.zero_grad(set_to_none=True)
         self._buffers.forget()
@@ -253,7 +246,7 @@ class Trainer:
             `grad_scale`, the loss scale at the end (with loss scaling only), and the metrics of `Rates`.
         """
         self._train_mode()
-        self._confidence.clear()
+        self.validations.confidence.clear()
         state, epoch = self.state, self.state.progress.epoch
         if state.in_epoch.metrics:
             state.in_epoch = InEpoch()
@@ -444,47 +437,15 @@ class Trainer:
             raise Interrupted(signal, f"{place}; no checkpoint, as asked for")
         raise Interrupted(signal, f"{place}; checkpoint: {self.files.latest}; go on with --resume auto")
 
-    def validate(self) -> dict[str, float]:
-        """Validate, and return metrics `val.*`.
-
-        With an average of the weights also `val_ema.*`, and after the last epoch of a training with a mean of the last
-        epochs' weights `val_avg.*`.
-        """
-        assert self.validator is not None, "the validation set is not open"
-        self.state.average_buffers()
-        metrics: dict[str, float] = {}
-        self._thresholds = {}
-        for prefix, network in self._validated():
-            found, confidence = self.opened.validate(self.validator, network, self._checkpoint_if_due)
-            metrics |= prefixed(prefix, found)
-            if self.recipe.task.task == "multi":
-                self._thresholds[prefix] = self.validator.thresholds_found()
-            if confidence is not None:
-                self._confidence[prefix] = confidence
-        return metrics
-
-    def _validated(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the models to validate, by the prefix of their metrics."""
-        yield "val", self.state.model
-        if self.state.ema is not None:
-            yield "val_ema", self.state.ema.module
-        if self._mean_is_complete():
-            assert self.state.last is not None
-            yield "val_avg", self.state.last.module()
-
-    def _better_thresholds(self, metrics: dict[str, float]) -> list[float]:
-        """Return the thresholds of the better weights, which an export takes; empty for images with one label."""
-        best = self.best.find(metrics)
-        return self._thresholds.get("val_ema" if best is not None and best[1] else "val", [])
-
     def _finish_epoch(self, metrics: dict[str, float]) -> None:
         state = self.state
         self._write_mean()
         is_best = state.progress.finish_epoch(metrics, self.best)
         state.metrics, state.in_epoch = metrics, InEpoch()
-        state.thresholds = self._better_thresholds(metrics)
+        state.thresholds = self.validations.better_thresholds(metrics, self.best)
         if self.recipe.data.on_bad_image == "skip":
-            validated = {"val": self.validator.loader} if self.validator else {}
+            validator = self.validations.validator
+            validated = {"val": validator.loader} if validator else {}
             self._report.bad_images({"train": self.loader, **validated}, self.processes, state.progress)
         self._report.epoch(metrics, state.progress)
         self._save(is_best=is_best, ends_epoch=True)
@@ -505,7 +466,7 @@ class Trainer:
         Every process must call this; the main one's is complete.
         """
         log = {"log": self._report.log.position()}
-        description = self.opened.description(self._confidence, self.state.thresholds)
+        description = self.opened.description(self.validations.confidence, self.state.thresholds)
         return {**self.state.state_dict(), **log, **description}
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
