@@ -43,8 +43,8 @@ def test_it_fits_and_twice_as_many_images_would_not(
 @pytest.mark.slow
 def test_recomputing_is_counted(synthetic: Recipe) -> None:
     def peak(recompute: bool) -> int:
-        settings = synthetic.replace({"recompute": recompute, "batch_size": 8})
-        return batch_size._peak(open_run(settings, None, ONE, ("train",)), 8)
+        settings = synthetic.replace({"recompute": recompute, "batch_size": 64})
+        return batch_size._peak(open_run(settings, None, ONE, ("train",)), 64)
 
     assert peak(True) < 0.75 * peak(False)
 

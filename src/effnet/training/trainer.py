@@ -220,7 +220,11 @@ class Trainer:
             last.add(epoch)
 
     def _write_mean(self) -> None:
-        if self.files is None or not self.processes.is_main or not self.validations.mean_is_complete(self.state):
+        if (
+            self.files is None
+            or not self.processes.is_main
+            or not self.validations.mean_is_complete(self.state)
+        ):
             return
         assert self.state.last is not None
         self.files.save_averaged(self.state.last.weights, self.validations.metadata_of_mean())

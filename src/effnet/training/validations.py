@@ -38,7 +38,7 @@ class Validations:
             watch: called between batches.
 
         Returns:
-            Metrics `val.*`; with an average of the weights also `val_ema.*`, and after the last epoch of a training with
+            Metrics `val.*`; with an average of the weights also `val_ema.*`; after the last epoch of a training with
             a mean of the last epochs' weights `val_avg.*`.
         """
         assert self.validator is not None, "the validation set is not open"
