@@ -19,7 +19,7 @@ def add_finetuning(commands: Commands) -> None:
     parser.add_argument("--image-size", type=int, default=96, help="side in pixels [default: 96]")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds [default: 3]")
     parser.add_argument(
-        "--lrs", nargs="+", type=float, default=(3e-4, 1e-3, 3e-3), help="for timm [default: 3e-4 1e-3 3e-3]"
+        "--lrs", nargs="+", type=float, default=(1e-3, 3e-3, 1e-2), help="for timm [default: 1e-3 3e-3 1e-2]"
     )
     parser.add_argument("--flags", default="", help="further flags of `effnet train`, in one argument")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for finetuning.json and .md")
