@@ -50,7 +50,7 @@ class FinetuningBenchmark:
     per_class: Sequence[int] = (100, 10)
     image_size: int = 96
     seeds: int = 3
-    lrs: Sequence[float] = (3e-4, 1e-3, 3e-3)
+    lrs: Sequence[float] = (1e-3, 3e-3, 1e-2)
     flags: Sequence[str] = ()
 
 
