@@ -1,4 +1,4 @@
-"""What a training validates after an epoch, and what it learns about its weights there."""
+"""Validation after the epochs of a training, and what it finds out about the weights."""
 
 from collections.abc import Iterator
 
