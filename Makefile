@@ -8,7 +8,7 @@ RUN ?= runs/sample
 BENCH ?= runs/bench
 INPUTS ?= 10000
 
-.PHONY: install train test fuzz bench lint format types tables lock dist matrix clean
+.PHONY: install train test fuzz bench lint format types tables docs links lock dist matrix clean
 
 install: $(VENV)/.installed
 
@@ -58,6 +58,15 @@ tables: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation site, in build/site; a warning is an error. `make links` fetches the links to other hosts as well.
+SITE = $(BIN)/python -m sphinx -E -q -W --keep-going -c docs -d build/doctrees .
+docs: install
+	rm -rf build/site
+	$(SITE) build/site
+
+links: install
+	$(SITE) -b linkcheck build/links
 
 # Versions stay as they are where they still fit; UPGRADE=--upgrade takes the newest.
 UPGRADE ?=

@@ -1,0 +1,26 @@
+"""Commands and examples of README and docs that no test runs as they stand: patterns, each with the reason.
+
+Everything else in their blocks is run: the README's by test_readme.py and test_wheel.py, the tutorial's by
+test_tutorial.py, docs/python.md's by test_python_page.py, the rest by test_shown.py. Commands of effnet that stand here
+are parsed by test_docs.py, with their settings and recipes checked.
+"""
+
+import re
+
+NOT_RUN = {
+    r"^make (test|dist|matrix|install)\b": "these run the tests, or install gigabytes; .ci/run calls the first two",
+    r"^\. \.venv/bin/activate$": "activates what make install has made",
+    r"^(pip|\.venv/bin/pip|uvx) ": "installs from an index; test_wheel.py does with what is here",
+    r"hf-hub:OWNER|--private|timm\.create_model": "OWNER stands for a reader's account; tests/sharing has a hub of its own",
+    r"^effnet export tensorrt ": "needs TensorRT and a GPU; tests/export runs it to the ONNX file",
+    r"^effnet benchmark ": "measures for minutes; test_readme.py runs its forms with few steps",
+    r"^python -m benchmarks ": "the laboratory measures for minutes to hours; tests/benchmarks_lab runs it small",
+    r"^python \./multiproc\.py .*/imagenet": "needs ImageNet on 8 GPUs or two machines; test_launchers.py starts processes",
+    r"^effnet predict .*(--ray|--shard|--merge)": "several calls, machines or a Ray cluster; test_predict.py has them here",
+    r"effnet\.fit\(dataset,": "the data sets are the reader's; tests/fitting/test_datasets.py has some",
+}
+
+
+def reason(shown: str) -> str | None:
+    """Return the reason why a command or an example is not run; None if it is."""
+    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, shown, re.MULTILINE)), None)
