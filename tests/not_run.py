@@ -17,6 +17,12 @@ NOT_RUN = {
     r"^python -m benchmarks ": "the laboratory measures for minutes to hours; tests/benchmarks_lab runs it small",
     r"^python \./multiproc\.py .*/imagenet": "needs ImageNet on 8 GPUs or two machines; test_launchers.py starts processes",
     r"^effnet predict .*(--ray|--shard|--merge)": "several calls, machines or a Ray cluster; test_predict.py has them here",
+    r"^effnet serve\b": "answers until it is stopped; tests/serve starts it and test_tutorial.py asks it",
+    r"^effnet (report|watch) ": "tests/report draws and serves pages of runs of its own",
+    r"^effnet compare |--explain-class": "the classes are the reader's; tests/inference has models of its own",
+    r"^effnet doctor\b": "ends with 1 where something is missing; tests/doctor runs it in such places",
+    r"--track ": "trackers take ten seconds to be imported; their tests read back what each has written",
+    r"^python examples/": "tests/test_examples.py runs them",
     r"effnet\.fit\(dataset,": "the data sets are the reader's; tests/fitting/test_datasets.py has some",
 }
 
