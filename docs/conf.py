@@ -19,7 +19,19 @@ root_doc = "docs/index"
 include_patterns = ["docs/*.md", "recipes/README.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 # Folders that are not searched.
 exclude_patterns = [
-    *(".*", "benchmarks", "build", "cluster", "data", "dist", "efficientnet", "runs", "src", "tests", "tools"),
+    *(
+        ".*",
+        "benchmarks",
+        "build",
+        "cluster",
+        "data",
+        "dist",
+        "efficientnet",
+        "runs",
+        "src",
+        "tests",
+        "tools",
+    ),
     *("docs/pictures", "docs/templates", "recipes/m*", "recipes/p*"),
 ]
 

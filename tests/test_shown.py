@@ -81,7 +81,9 @@ def test_every_block_is_run_or_has_a_reason() -> None:
         for command in run_here(page)[0]:
             # Others would be run by no test: name them in NOT_RUN.
             assert command.startswith("effnet "), f"{name_of(page)}: {command}"
-        languages = set(re.findall(r"^ *```(\w*)\n.*?^ *```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+        languages = set(
+            re.findall(r"^ *```(\w*)\n.*?^ *```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        )
         assert languages <= {"bash", "python"} | OUTPUT, name_of(page)
     assert sum(len(run_here(page)[0]) for page in PAGES) > 40
 
@@ -115,7 +117,9 @@ def write_tables(images: Path, root: Path) -> None:
     from pyarrow import parquet
 
     named = [str(file.relative_to(images)) for file in files]
-    parquet.write_table(table({"file": named, "species": [row["label"] for row in rows]}), root / "labels.parquet")
+    parquet.write_table(
+        table({"file": named, "species": [row["label"] for row in rows]}), root / "labels.parquet"
+    )
     datasets = pytest.importorskip("datasets", reason="extra datasets")
     columns = {"image": [row["path"] for row in rows], "fine_label": [row["label"] for row in rows]}
     saved = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
@@ -135,7 +139,10 @@ def prepare(root: Path, page: Path, images: Path, trained: Path) -> None:
     for run in set(re.findall(r"runs/\w+", shown)) - made:
         shutil.copytree(trained, root / run, copy_function=os.link)
     if "images.zip" in shown:
-        with tarfile.open(root / "images.tar", "w") as archive, zipfile.ZipFile(root / "images.zip", "w") as zipped:
+        with (
+            tarfile.open(root / "images.tar", "w") as archive,
+            zipfile.ZipFile(root / "images.zip", "w") as zipped,
+        ):
             for file in sorted(images.rglob("*.jpg")):
                 archive.add(file, file.relative_to(images))
                 zipped.write(file, file.relative_to(images))

@@ -84,14 +84,18 @@ def flags() -> str:
     commands = dict(leaves(command_parser()))
     parts = [_command(name, summary, parser, groups) for name, (summary, parser) in commands.items()]
     _, complete = commands["effnet quantize"]
-    parts.append("## Settings of a run\n\nEach is also a key of a recipe, under its name without the hyphens.\n")
+    parts.append(
+        "## Settings of a run\n\nEach is also a key of a recipe, under its name without the hyphens.\n"
+    )
     for group in complete._action_groups:
         if group.title in groups:
             parts.append(f"### {group.title}\n\n{_table(complete, group)}")
     return "\n".join(parts)
 
 
-def leaves(parser: Parser, name: str = "effnet", summary: str = "") -> Iterator[tuple[str, tuple[str, Parser]]]:
+def leaves(
+    parser: Parser, name: str = "effnet", summary: str = ""
+) -> Iterator[tuple[str, tuple[str, Parser]]]:
     """Yield each command that has no subcommands: its name, its summary and its parser."""
     commands = parser.commands()
     if not commands:
@@ -161,6 +165,8 @@ def _prose(text: str) -> str:
     """Return help as Markdown: flags as code, and no character that means something else there."""
     pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
     return "".join(
-        piece.replace("|", r"\|") if piece.startswith("`") else _FLAG.sub(r"`\1`", _SPECIAL.sub(r"\\\1", piece))
+        piece.replace("|", r"\|")
+        if piece.startswith("`")
+        else _FLAG.sub(r"`\1`", _SPECIAL.sub(r"\\\1", piece))
         for piece in pieces
     )

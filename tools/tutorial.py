@@ -1,6 +1,6 @@
 """Run the commands of docs/tutorial.md as they stand there, in a fresh folder or in a fresh clone of this repository.
 
-python tools/tutorial.py [FOLDER]          with the effnet of this environment; the first block, which installs, is left out
+python tools/tutorial.py [FOLDER]          with the effnet of this environment, all but the first block
 python tools/tutorial.py --clone [FOLDER]  everything, in a clone
 """
 
