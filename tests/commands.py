@@ -18,6 +18,12 @@ def bash_commands(text: str) -> list[str]:
     return [line.strip() for block in blocks(text, "bash") for line in block.splitlines() if line.strip()]
 
 
+def indented_commands(text: str) -> list[str]:
+    """Commands of this project in indented blocks."""
+    lines = re.findall(r"^ {4,}.*", _FENCED.sub("", text), re.MULTILINE)
+    return [line.strip() for line in lines if _OURS.match(line.strip())]
+
+
 def shown_commands(text: str) -> list[str]:
     """Every command of this project that is written out: in blocks, indented, and with flags in a sentence or table."""
     text = re.sub(r"\\\n *", "", text)
