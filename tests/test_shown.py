@@ -37,6 +37,7 @@ def test_what_no_test_runs_has_a_reason(page: Path) -> None:
 def test_an_unknown_command_has_no_reason() -> None:
     assert reason("effnet fly") is None
     assert reason("rm -rf images") is None
+    assert reason("OMP_NUM_THREADS=1 taskset -c 0 effnet train DIR") == reason("effnet train DIR")
     assert reason("effnet export tensorrt --arch efficientnet-b0") == NOT_RUN[r"^effnet export tensorrt "]
     assert sum(len(shown_on(page)) for page in PAGES) > 60
 

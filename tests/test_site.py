@@ -19,7 +19,7 @@ PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "re
 _CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^) ]+)\)")
 # Other hosts that pages link to. No test fetches them; `make links` does, where there is a network.
-HOSTS = {"arxiv.org"}
+HOSTS = {"arxiv.org", "doi.org", "github.com", "vega.github.io"}
 
 
 def links(page: Path) -> list[str]:
