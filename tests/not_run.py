@@ -18,7 +18,7 @@ NOT_RUN = {
     r"^python -m benchmarks ": "measures for minutes to hours; tests/benchmarks_lab runs the same for a few steps",
     r"^python \./multiproc\.py ": "needs ImageNet and 8 GPUs; test_launchers.py starts processes",
     r"^effnet train .*--print-recipe": "tests/recipe compares what is resolved with NVIDIA's",
-    r"^(OMP_NUM_THREADS=\d+ taskset -c \d+ )?effnet train ": "trains for minutes to days; tests/training and tests/data train for a few steps",
+    r"^(OMP_NUM_THREADS=\d+ taskset -c \d+ )?effnet train ": "tests/training and tests/data train for a few steps",
     r"^effnet find-lr ": "trains a hundred steps; tests/training sweeps fewer",
     r"^effnet quantize ": "calibrates for minutes; tests/quantization and test_readme.py do on small images",
     r"^effnet (evaluate|classify) ": "needs the run that stands above it; tests/inference has runs of its own",
