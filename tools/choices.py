@@ -15,6 +15,7 @@ from effnet.data.sampling import SAMPLERS
 from effnet.data.sources import SOURCES
 from effnet.data.views import VIEWS
 from effnet.inference.engines import ENGINES, EngineKind
+from effnet.inference.heat_maps import METHODS
 from effnet.inference.predict.formats import FORMATS as OUTPUT_FORMATS
 from effnet.quantization.placement import PLACEMENT, Row
 from effnet.quantization.targets import TARGETS
@@ -173,6 +174,12 @@ def kinds() -> list[Kind]:
             ViewsName,
             "tta",
             "Of `effnet evaluate`, `effnet classify` and `effnet predict`: probabilities are averaged over them.",
+        ),
+        Kind(
+            "Heat maps",
+            "--explain-method",
+            list(METHODS.values()),
+            note="Of `effnet classify --explain`; [explain.md](explain.md) says how to read them.",
         ),
         Kind("Export formats", "effnet export", FORMATS),
         Kind(

@@ -327,7 +327,7 @@ def test_a_killed_worker_is_one_line(
         assert os.getpid() != this
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("effnet.inference.predict.computing.ValTransform.__call__", killed)
+    monkeypatch.setattr("effnet.inference.decoded.ValTransform.__call__", killed)
     with pytest.raises(UserError, match="a loader worker was killed by SIGKILL, possibly out of memory"):
         predicted(source, weights, tmp_path / "t.csv", workers=1)
 

@@ -1,8 +1,10 @@
 """`effnet classify`."""
 
 import argparse
+import typing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, integer, path
 from effnet.cli.choice import (
@@ -12,8 +14,12 @@ from effnet.cli.choice import (
     add_trt_flag,
     model_choice,
 )
-from effnet.cli.flags import Commands, add_flags
+from effnet.cli.flags import Commands, Parser, add_flags
+from effnet.recipe.choices import HeatMapName
 from effnet.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from effnet.inference.classify import HeatMapSettings
 
 
 def add_classify(commands: Commands, prog: str | None) -> None:
@@ -54,8 +60,56 @@ def add_classify(commands: Commands, prog: str | None) -> None:
         action="store_true",
         help="answer `unknown` for images that look like none of the classes, by the rule that validation has chosen",
     )
+    _add_explain_flags(parser)
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_classify)
+
+
+def _add_explain_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("Heat maps, for weights in PyTorch")
+    add = group.add_argument
+    add(
+        "--explain",
+        type=path,
+        metavar="DIR",
+        help="write a heat map over each image to DIR: the parts that speak for its class",
+    )
+    add(
+        "--explain-method",
+        choices=typing.get_args(HeatMapName),
+        help="how outputs and gradients become a map [default: grad-cam]",
+    )
+    add(
+        "--explain-layer",
+        type=path,
+        metavar="LAYER",
+        help="features, the head; or stem, layer1, layer2, ..., the stages, whose grids are finer [default: features]",
+    )
+    add(
+        "--explain-class",
+        type=path,
+        metavar="CLASS",
+        help="class to explain: a name, a folder's name or an index [default: the most probable one of each image]",
+    )
+
+
+def _heat_maps(namespace: argparse.Namespace) -> "HeatMapSettings | None":
+    """Return the heat maps that the flags ask for.
+
+    Raises:
+        UserError: a flag about heat maps without `--explain`.
+    """
+    from effnet.inference.classify import HeatMapSettings
+
+    given = {name: getattr(namespace, f"explain_{name}") for name in ("method", "layer", "class")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if namespace.explain is None:
+        if given:
+            raise UserError(f"--explain-{next(iter(given))} needs --explain DIR")
+        return None
+    if "class" in given:
+        given["label"] = given.pop("class")
+    return HeatMapSettings(Path(namespace.explain), **given)
 
 
 def _classify(namespace: argparse.Namespace) -> int:
@@ -70,6 +124,7 @@ def _classify(namespace: argparse.Namespace) -> int:
         raise UserError(f"{models[-1]}: more than one model given; pass exactly one")
     if not images:
         raise UserError("no image given; pass a file, a folder or a pattern, or - for standard input")
+    explain = _heat_maps(namespace)
     choice = model_choice(namespace)
     if models:
         choice = replace(choice, weights=Path(models[0]))
@@ -85,4 +140,5 @@ def _classify(namespace: argparse.Namespace) -> int:
         as_json=namespace.json,
         unknown=namespace.unknown,
         max_pixels=namespace.max_pixels,
+        explain=explain,
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from effnet.cli.benchmark import add_benchmark
 from effnet.cli.classify import add_classify
+from effnet.cli.compare import add_compare
 from effnet.cli.export import add_export
 from effnet.cli.find_lr import add_find_lr
 from effnet.cli.flags import Parser
@@ -31,6 +32,7 @@ COMMANDS = (
     add_quantize,
     add_classify,
     add_predict,
+    add_compare,
     add_export,
     add_push,
     add_prepare,

@@ -85,6 +85,17 @@ class ValTransform:
         return _centre(resized(pixels, height, width, self.preprocessing.interpolation), side, side)
 
 
+def seen_region(height: int, width: int, preprocessing: Preprocessing) -> Region:
+    """Return the part of an image that `ValTransform` leaves of it, to the nearest pixel.
+
+    Args:
+        height, width: size of the image.
+        preprocessing: of the model.
+    """
+    side = max(1, round(min(height, width) * preprocessing.image_size / preprocessing.resize))
+    return Region((height - side) // 2, (width - side) // 2, side, side)
+
+
 def crop_box(
     height: int,
     width: int,

@@ -16,6 +16,7 @@ from effnet.data.transforms import ValTransform
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, open_engine
 from effnet.inference.engines import is_exported
+from effnet.inference.heat_maps import DEFAULT_LAYER, DEFAULT_METHOD
 from effnet.inference.images import ImageLike, NamedImage, is_single, named_images
 from effnet.models import list_models
 from effnet.runtime.errors import UserError
@@ -144,6 +145,47 @@ class Classifier:
         """
         return np.stack([row.probabilities for _, row in self._decoded_rows(images)])
 
+    def explain(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        label: str | int | None = None,
+        method: str = DEFAULT_METHOD,
+        layer: str = DEFAULT_LAYER,
+    ) -> Any:
+        """Return heat maps: the parts of images that speak for a class.
+
+        Args:
+            images: as for a call.
+            label: the class: its name, its folder's name or its index; None for each image's most probable one.
+            method: ``grad-cam`` or ``layer-cam``.
+            layer: ``features``, the head, or an earlier part with a finer grid: ``stem``, ``layer1``, ``layer2``, ...
+
+        Returns:
+            An `effnet.inference.explain.Explanation` for one image; a list of them for a folder, a pattern, a batch or
+            a list.
+
+        Raises:
+            UserError: as for a call; an engine other than PyTorch; no such class, method or layer.
+        """
+        from effnet.inference.explain import Explainer  # which needs this module
+
+        explanations = []
+        for found in Explainer(self, label=label, method=method, layer=layer).each(named_images(images)):
+            if isinstance(found, BadImageError):
+                raise UserError(str(found))
+            explanations.append(found)
+        return explanations[0] if is_single(images) else explanations
+
+    def prediction(self, index: int, probability: float) -> Prediction:
+        """Return the prediction of a class by its position among the logits."""
+        return Prediction(
+            index=index,
+            folder=self._folders[index] if self._folders else "",
+            name=self._names[index] if self._names else f"class {index}",
+            probability=probability,
+        )
+
     def _decoded_rows(self, images: ImageLike | Sequence[ImageLike]) -> Iterator[tuple[NamedImage, "_Row"]]:
         """Yield each image with its probabilities; raise `UserError` for one that can't be decoded."""
         for image, row in self._rows(named_images(images)):
@@ -204,15 +246,7 @@ class Classifier:
             order = order[(probabilities >= self._thresholds)[order]]
         elif topk is None:
             topk = _TOPK
-        return [
-            Prediction(
-                index=int(index),
-                folder=self._folders[index] if self._folders else "",
-                name=self._names[index] if self._names else f"class {index}",
-                probability=float(probabilities[index]),
-            )
-            for index in order[:topk]
-        ]
+        return [self.prediction(int(index), float(probabilities[index])) for index in order[:topk]]
 
 
 class _Row(NamedTuple):

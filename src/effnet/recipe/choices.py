@@ -56,3 +56,6 @@ ViewsName = Literal["none", "flip", "five", "ten"]
 
 OutputFormatName = Literal["parquet", "csv", "jsonl"]
 """modules of `effnet.inference.predict.formats`: suffixes of the file that ``effnet predict`` writes"""
+
+HeatMapName = Literal["grad-cam", "layer-cam"]
+"""rows of `effnet.inference.heat_maps`"""

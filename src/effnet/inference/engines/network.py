@@ -50,6 +50,10 @@ class Network(nn.Module):
         """Preprocessing of images before the network."""
         return Preprocessing.from_dict(self.metadata.preprocessing)
 
+    def differentiable(self) -> nn.Module | None:
+        """Return the model as a PyTorch module whose outputs have gradients; None where only logits can be had."""
+        return None
+
 
 def as_array(images: Tensor) -> npt.NDArray[np.generic]:
     """Return images as engines outside PyTorch take them: a contiguous array."""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effnet.export.form import inference_form
 from effnet.export.trained import TrainedModel
@@ -34,6 +34,7 @@ class TorchNetwork(Network):
         self.dtype = AUTOCAST_DTYPES.get(precision.name, torch.float32)
         model = inference_form(trained.model).requires_grad_(False)
         model = model.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.plain = model
         self.network: Callable[[Tensor], Tensor] = model
         if isinstance(model, EfficientNet) and not compiles:
             self.features = partial(_pooled_features, model)
@@ -46,6 +47,10 @@ class TorchNetwork(Network):
         """Return the logits of normalised images."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         return self.network(images).float()
+
+    def differentiable(self) -> nn.Module:
+        """Return the model as it runs, before any compilation."""
+        return self.plain
 
 
 @contextmanager

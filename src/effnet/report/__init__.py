@@ -1,0 +1,1 @@
+"""Pages and pictures of training runs, made from their logs."""
