@@ -1,4 +1,4 @@
-"""What all pages share: templates, pictures in the page, and the policy that keeps it to itself."""
+"""Parts that all pages share: templates, pictures in the page, and the policy that keeps it to itself."""
 
 import base64
 import functools
