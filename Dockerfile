@@ -18,6 +18,7 @@ RUN PIP_CONSTRAINT="" pip install --no-cache-dir \
         onnx==1.23.2 \
         onnxruntime==1.32.0 \
         onnxscript==0.7.2 \
+        packaging==26.3 \
         pillow==13.0.0 \
         pyyaml==6.0.3 \
         rich==15.0.0 \

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from effnet.runtime.processor import cpu_model
+
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -34,7 +36,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": " ".join(sys.argv),
         "commit": _commit(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "peak_memory": _peak_memory(),
@@ -64,13 +66,3 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from effnet.benchmark.power import PowerMeter
+from effnet.runtime.progress import ProgressBar
 
 Name = TypeVar("Name", bound=Hashable)
 Step = Callable[[], object]
@@ -98,14 +99,18 @@ def interleaved(
     """
     power = PowerMeter(device)
     records = {}
-    for name, step in implementations.items():
-        _, each = _run(step, max(warmup, 1), device)
-        records[name] = _Record(
-            steps if seconds is None else max(1, min(steps, math.ceil(seconds / each[-1])))
-        )
-    for _ in range(rounds):
+    with ProgressBar("warming up", len(implementations) * (1 + rounds), still=True) as progress:
         for name, step in implementations.items():
-            _measure(records[name], step, images, device, settle, power)
+            _, each = _run(step, max(warmup, 1), device)
+            records[name] = _Record(
+                steps if seconds is None else max(1, min(steps, math.ceil(seconds / each[-1])))
+            )
+            progress.advance(1)
+        progress.update(description="measuring")
+        for _ in range(rounds):
+            for name, step in implementations.items():
+                _measure(records[name], step, images, device, settle, power)
+                progress.advance(1)
     return {name: _timing(record, device) for name, record in records.items()}
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from effnet.runtime.progress import ProgressBar
+
 _AT_REST = 0.02  # processor seconds in a tenth of a second; the system counts in hundredths
 
 
@@ -40,12 +42,18 @@ def interleaved_passes(
         Rounds by name and augmentation.
     """
     # The first pass starts the workers and fills the page cache.
-    quarters = {key: sum(go()) // 4 for key, go in passes.items()}
     rounds: dict[tuple[str, str], list[Round]] = {key: [] for key in passes}
-    for _ in range(repeats):
+    quarters = {}
+    with ProgressBar("warming up", len(passes) * (1 + repeats), still=True) as progress:
         for key, go in passes.items():
-            _settle()
-            rounds[key].append(_timed(go(), quarters[key]))
+            quarters[key] = sum(go()) // 4
+            progress.advance(1)
+        progress.update(description="measuring")
+        for _ in range(repeats):
+            for key, go in passes.items():
+                _settle()
+                rounds[key].append(_timed(go(), quarters[key]))
+                progress.advance(1)
     return rounds
 
 

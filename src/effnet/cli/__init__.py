@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from effnet.cli.messages import say_end, take_any_character
 from effnet.runtime.children import exit_within, kill_children
 from effnet.runtime.disk import DISK_ERRORS, cannot_write
-from effnet.runtime.errors import ProcessLostError, UserError
+from effnet.runtime.errors import ProcessLostError, UserError, one_line
 from effnet.runtime.launcher import Ending, Launcher
 from effnet.runtime.memory import use_huge_pages
 from effnet.runtime.signals import HANDLED, Interrupted, Signals, handled_signals
@@ -73,6 +73,9 @@ def _ending(error: BaseException, signals: Signals) -> Ending | None:
         return Ending(BAD_INPUT, f"error: {cannot_write(error.filename or 'a file', error)}")
     if isinstance(error, ProcessLostError):
         return Ending(PROCESS_LOST, f"error: {error}")
+    if isinstance(error, ImportError) and not (error.name or "").startswith("effnet"):
+        doctor = f"{sys.executable} -m effnet.doctor says what is missing and what to do"
+        return Ending(BAD_INPUT, f"error: {one_line(error)}; the installation is broken: {doctor}")
     if isinstance(error, KeyboardInterrupt):
         return Ending(128 + signal.SIGINT, str(Interrupted(signal.SIGINT)))
     return None

@@ -8,7 +8,7 @@ import inspect
 import sys
 import textwrap
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -34,11 +34,16 @@ class Parser(argparse.ArgumentParser):
     """Parser whose errors are `UserError`s of one line.
 
     Long flags may be written with `_` or `-` and may stand anywhere among the other arguments.
+
+    Args:
+        groups: names of commands by the heading under which the help lists them; others come last.
+        options: of `argparse.ArgumentParser`.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, groups: Mapping[str, Sequence[str]] | None = None, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
         self._mixes = False
+        self.groups = groups or {}
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse as the base class does, after replacing `_` in flag names by `-`."""
@@ -59,6 +64,23 @@ class Parser(argparse.ArgumentParser):
             return {}
         (action,) = self._subparsers._group_actions
         return dict(typing.cast("Commands", action).choices)
+
+    def format_help(self) -> str:
+        """Return the help; that of a parser with `groups` lists its commands by them."""
+        if not self.groups or self._subparsers is None:
+            return super().format_help()
+        (action,) = self._subparsers._group_actions
+        rows = {row.dest: row for row in typing.cast("Commands", action)._choices_actions}
+        others = [name for name in rows if not any(name in names for names in self.groups.values())]
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, [], [])
+        formatter.add_text(self.description)
+        for title, names in {**self.groups, "further": others}.items():
+            formatter.start_section(title)
+            formatter.add_arguments([rows[name] for name in names if name in rows])
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
@@ -129,6 +151,11 @@ def add_recipe_flags(parser: argparse.ArgumentParser, without: Sequence[str] = (
         help=_JIT_HELP,
     )
     add_trt_flag(groups["compute"], "only model2onnx.py, effnet export onnx, writes for TensorRT")
+
+
+def add_quiet_flag(parser: argparse._ActionsContainer) -> None:
+    """Add `--quiet`, for commands without the recipe's."""
+    parser.add_argument("--quiet", action="store_true", help="draw no progress on the terminal")
 
 
 def add_flags(parser: argparse._ActionsContainer, names: Sequence[str]) -> None:

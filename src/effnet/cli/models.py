@@ -24,7 +24,7 @@ def add_models(commands: Commands, prog: str | None) -> None:
         "activations for one image of the given side in pixels, and who publishes weights.",
     )
     parser.add_argument("--json", action="store_true", help="print exact counts, as one JSON object")
-    parser.set_defaults(command=_models)
+    parser.set_defaults(command=_models, needs_pytorch=False)
 
 
 def _models(namespace: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from effnet.cli.choice import add_max_pixels_flag
 from effnet.cli.flags import Commands, Parser
 from effnet.cli.messages import say
 from effnet.cli.sources import DATA_HELP, add_source_flags, source_recipe
+from effnet.runtime.progress import working
 
 
 def add_prepare(commands: Commands, prog: str | None) -> None:
@@ -25,7 +26,8 @@ def add_prepare(commands: Commands, prog: str | None) -> None:
 def _prepare_sample(namespace: argparse.Namespace) -> int:
     from effnet.data.sample import prepare_sample
 
-    prepare_sample(Path(namespace.dir))
+    with working("writing the sample"):
+        prepare_sample(Path(namespace.dir))
     return 0
 
 
@@ -88,7 +90,7 @@ def _prepare_pack(namespace: argparse.Namespace) -> int:
     )
     say(f"{out}: {', '.join(f'{count} images in {split}' for split, count in counts.items())}")
     if namespace.verify:
-        verify(out)
+        verify(out, show_progress=True)
         say(f"{out}: every file has its checksum")
     return 0
 

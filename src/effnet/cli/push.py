@@ -6,6 +6,7 @@ from pathlib import Path
 from effnet.cli.arguments import path
 from effnet.cli.flags import Commands
 from effnet.cli.messages import say
+from effnet.runtime.progress import working
 
 
 def add_push(commands: Commands, prog: str | None) -> None:
@@ -43,16 +44,18 @@ def _push(namespace: argparse.Namespace) -> int:
     options = {"licence": namespace.licence, "ema": namespace.ema}
     if namespace.dry_run:
         folder = Path(namespace.dry_run)
-        write_folder(namespace.source, namespace.repository, folder, **options)
+        with working("writing the files"):
+            write_folder(namespace.source, namespace.repository, folder, **options)
         for file in sorted(folder.iterdir()):
             say(f"{file}: {file.stat().st_size / 2**20:.2f} MiB")
     else:
-        pushed = push(
-            namespace.source,
-            namespace.repository,
-            private=namespace.private,
-            message=namespace.message,
-            **options,
-        )
+        with working("pushing"):
+            pushed = push(
+                namespace.source,
+                namespace.repository,
+                private=namespace.private,
+                message=namespace.message,
+                **options,
+            )
         say(pushed)
     return 0

@@ -1,6 +1,7 @@
 """`effnet train` and `effnet evaluate`."""
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +83,8 @@ def run_recipe(
     from effnet.fitting.folds import cross_validate, runs_folds
     from effnet.inference.evaluate import evaluate
 
-    with shown_log():
+    quiet = getattr(namespace, "quiet", False)
+    with shown_log(logging.WARNING if quiet else logging.INFO):
         recipe, sources = command_recipe(namespace, command)
         if namespace.json and not recipe.run.evaluate:
             raise UserError("--json is for evaluation; give --evaluate, or `effnet evaluate`")

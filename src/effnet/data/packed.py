@@ -24,6 +24,7 @@ from effnet.data.limits import MAX_PIXELS
 from effnet.data.packed_index import INDEX, PackedIndex
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import sha256_of
+from effnet.runtime.progress import ProgressBar
 
 
 def is_packed(path: Path | str, split: str) -> bool:
@@ -157,8 +158,12 @@ class RawImage:
         return self._pixels[top : top + height, left : left + width].copy()
 
 
-def verify(path: Path) -> dict[str, int]:
+def verify(path: Path, *, show_progress: bool = False) -> dict[str, int]:
     """Compare every shard of a packed data set on a local disk with its checksum.
+
+    Args:
+        path: folder of the set.
+        show_progress: draw a progress bar.
 
     Returns:
         Number of images by split.
@@ -170,9 +175,12 @@ def verify(path: Path) -> dict[str, int]:
     for split in sorted(entry.parent.name for entry in path.glob(f"*/{INDEX}")):
         files = LocalFiles(path / split)
         counts[split] = len(PackedImages.open(files))
-        for shard in PackedIndex.read(files).shards:
-            if sha256_of(files.root / shard.name) != shard.sha256:
-                raise UserError(f"{files.where(shard.name)} is damaged; pack or copy it again")
+        shards = PackedIndex.read(files).shards
+        with ProgressBar(f"verifying {split}", len(shards), show=show_progress) as progress:
+            for shard in shards:
+                if sha256_of(files.root / shard.name) != shard.sha256:
+                    raise UserError(f"{files.where(shard.name)} is damaged; pack or copy it again")
+                progress.advance(1)
     if not counts:
         raise UserError(f"{path} holds no packed data set; effnet prepare pack DIR {path} makes one")
     return counts

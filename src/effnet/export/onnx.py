@@ -26,6 +26,7 @@ from effnet.recipe.choices import TargetName
 from effnet.runtime.disk import check_writable
 from effnet.runtime.files import atomic_path
 from effnet.runtime.processor import has_vnni
+from effnet.runtime.progress import working
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
 
@@ -115,18 +116,19 @@ def export_onnx(
     check_writable(path, make_folder=True)
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
     engine = TARGETS[target]
-    form = inference_form(model, unsigned=engine.asymmetric).cpu()
-    graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
-    example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
-    proto = _traced(graph, example, engine.opset, is_dynamic=batch_size is None)
-    tidy(proto)
-    _describe(onnx, proto, metadata, precision)
-    onnx.checker.check_model(proto, full_check=True)
+    with working(f"writing {path.name}"):
+        form = inference_form(model, unsigned=engine.asymmetric).cpu()
+        graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
+        example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
+        proto = _traced(graph, example, engine.opset, is_dynamic=batch_size is None)
+        tidy(proto)
+        _describe(onnx, proto, metadata, precision)
+        onnx.checker.check_model(proto, full_check=True)
     if reference is None:
         reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
     if tolerance is None:
         tolerance = reference.tolerance(precision)
-    with atomic_path(path, make_folder=True) as temporary:
+    with atomic_path(path, make_folder=True) as temporary, working("comparing with PyTorch"):
         onnx.save(proto, temporary)
         in_integers = "DequantizeLinear" in operators(proto)
         difference, *fused = (

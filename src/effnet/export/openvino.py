@@ -17,6 +17,8 @@ from effnet.export.signal_stack import kept_signal_stack
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_paths
+from effnet.runtime.progress import working
+from effnet.runtime.suggestions import suggested_path
 from effnet.weights import WeightsMetadata
 
 # The section in which OpenVINO keeps an ONNX file's metadata, also in its own files.
@@ -64,9 +66,10 @@ def export_openvino(
             tolerance=tolerance,
             reference=reference,
         )
-        converted = openvino.convert_model(onnx_path)
+        with working(f"writing {path.name}"):
+            converted = openvino.convert_model(onnx_path)
     # OpenVINO names the second file after the first, which holds for the temporary names as well.
-    with atomic_paths(path, weights, make_folder=True) as (temporary, _):
+    with atomic_paths(path, weights, make_folder=True) as (temporary, _), working("comparing with PyTorch"):
         openvino.save_model(converted, temporary, compress_to_fp16=precision == "fp16")
         written = openvino.Core().read_model(temporary)
         compiled = compile_openvino(written)
@@ -94,7 +97,7 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
     """
     openvino = load_package("openvino")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{suggested_path(path)}")
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:

@@ -5,6 +5,7 @@ from typing import Any
 
 from effnet.export.packages import load_package
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.suggestions import suggested_path
 
 
 def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True) -> Any:
@@ -21,7 +22,7 @@ def open_session(path: Path, *, threads: int = 0, cuda: bool = False, fused: boo
     """
     runtime = load_package("onnxruntime")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{suggested_path(path)}")
     provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
     if provider not in runtime.get_available_providers():
         raise UserError(

@@ -20,6 +20,7 @@ from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_file, write_text
 from effnet.runtime.plain import parse_json
+from effnet.runtime.progress import working
 from effnet.weights import WeightsMetadata
 
 
@@ -86,7 +87,8 @@ def export_tensorrt(
     profile = {"min": (1, *image), "opt": (batch_size, *image), "max": (max_batch_size, *image)}
     built = torch.cuda.is_available() and is_installed()
     if built:
-        _build(onnx_path, path, profile)
+        with working("building the engine"):
+            _build(onnx_path, path, profile)
     return TensorRtPlan(exported, path, _command(onnx_path, path, profile), built)
 
 

@@ -16,6 +16,7 @@ from effnet.data.decode import BadImageError
 from effnet.data.limits import LimitError
 from effnet.data.sources import SourceImages, open_splits
 from effnet.recipe import Recipe
+from effnet.runtime.progress import ProgressBar
 
 _MOST_SIZES = 200  # images whose size is looked at
 _MOST_DIGESTS = 20_000  # images in which equal ones are searched
@@ -121,10 +122,13 @@ def _copies(train: SourceImages, val: SourceImages) -> tuple[int | None, int | N
         return None, None
     digests: dict[str, set[bytes]] = defaultdict(set)
     leaks = 0
-    for index in range(len(train)):
-        digests["train"].add(_digest(train, index))
-    for index in range(len(val)):
-        leaks += _digest(val, index) in digests["train"]
+    with ProgressBar("looking for copies", len(train) + len(val)) as progress:
+        for index in range(len(train)):
+            digests["train"].add(_digest(train, index))
+            progress.advance(1)
+        for index in range(len(val)):
+            leaks += _digest(val, index) in digests["train"]
+            progress.advance(1)
     return len(train) - len(digests["train"]), leaks
 
 

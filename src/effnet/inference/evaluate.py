@@ -23,6 +23,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
 from effnet.runtime.precision import Precision, resolve_precision
 from effnet.runtime.processes import Processes, joined_processes
+from effnet.runtime.progress import silent
 from effnet.runtime.text import to_json
 from effnet.training.class_map import read_class_map
 from effnet.training.confidence import Calibrated
@@ -73,7 +74,10 @@ def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -
         UserError: settings, weights or data that can't be used.
     """
     workspace = prepare_workspace(recipe.run)
-    with joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes:
+    with (
+        silent(recipe.run.quiet or as_json),
+        joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
+    ):
         opened = _open(recipe, path, processes)
         several = opened.recipe.task.task == "multi"
         if several and (recipe.run.confusion or recipe.run.reliability) is not None:

@@ -19,6 +19,7 @@ from effnet.data.limits import MAX_PIXELS
 from effnet.data.packed import RawImage
 from effnet.data.pixels import of_array, of_pillow, of_tensor
 from effnet.runtime.errors import UserError
+from effnet.runtime.suggestions import suggested_path
 
 ImageLike: TypeAlias = Union[str, "PathLike[str]", Image.Image, npt.NDArray[Any], torch.Tensor]
 """A file, or the pixels of an image.
@@ -119,7 +120,7 @@ def _found(argument: str) -> list[Path]:
     if path.exists():
         return [path]
     if not (found := sorted(match for match in _matches(argument) if match.is_file())):
-        raise UserError(f"{argument}: no such image")
+        raise UserError(f"{argument}: no such image{suggested_path(path)}")
     return found
 
 

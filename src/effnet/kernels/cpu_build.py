@@ -39,17 +39,34 @@ def load_kernels(source: Path) -> ctypes.CDLL | None:
 
 
 def _built(source: Path) -> Path:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        raise OSError("there is no C++ compiler")
+    compiler = find_compiler()
     key = hashlib.sha256(b"\n".join([source.read_bytes(), compiler.encode(), *_processor()]))
     path = cache_dir() / "kernels" / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not path.exists():
-        _build(compiler, source, path)
+        build(compiler, source, path)
     return path
 
 
-def _build(compiler: str, source: Path, path: Path) -> None:
+def find_compiler() -> str:
+    """Return the C++ compiler: that of the variable CXX, else g++ or c++.
+
+    Raises:
+        OSError: there is none.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise OSError("there is no C++ compiler")
+    return compiler
+
+
+def build(compiler: str, source: Path, path: Path) -> None:
+    """Compile a C++ file to a library.
+
+    Raises:
+        OSError: the compiler can't be started.
+        subprocess.SubprocessError: it fails; `stderr` says why.
+        DiskError: the library can't be written.
+    """
     with atomic_path(path, make_folder=True) as whole, tempfile.TemporaryDirectory() as scratch:
         parts = f"{scratch}/kernel.o"
         # Linked apart from compiling, without -fopenmp: its calls are left to the library that PyTorch has loaded.

@@ -17,6 +17,7 @@ from effnet.recipe import QuantizationSettings
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
+from effnet.runtime.progress import ProgressBar, working
 from effnet.training.rates import Rates
 from effnet.training.step import Normalise
 
@@ -92,11 +93,27 @@ def calibrate(
     calibrators = _attach(model, Sampler(ends if settings.calib_method == "max" else sample))
     normalise = Normalise(preprocessing).to(processes.device)
     rates = Rates(processes.device, processes.world_size)
-    for batch in rates.over(batches):
-        with rates.compute(), precision.autocast():
-            model(normalise(batch.images))
+    with ProgressBar("calibrating", settings.calib_batches) as progress:
+        for batch in rates.over(batches):
+            with rates.compute(), precision.autocast():
+                model(normalise(batch.images))
+            progress.advance(1)
     metrics = rates.summary()
     begun = time.perf_counter()
+    with working("finding ranges"):
+        _set_ranges(model, calibrators, processes, settings)
+    model.train(was_training)
+    if not metrics:
+        raise UserError("there is no image to calibrate on; see --calib-data and --calib-batches")
+    return {**metrics, "range_time": time.perf_counter() - begun}
+
+
+def _set_ranges(
+    model: nn.Module,
+    calibrators: dict[Quantizer, HistogramCalibrator],
+    processes: Processes,
+    settings: QuantizationSettings,
+) -> None:
     _merge([calibrator.histogram for calibrator in calibrators.values()], processes)
     for name, quantizer in quantizers_of(model).items():
         if calibrator := calibrators.get(quantizer):
@@ -109,10 +126,6 @@ def calibrate(
             quantizer.set_range(*row_of(name).within_limits(low, high))
             quantizer.observer = None
         quantizer.rounds = True
-    model.train(was_training)
-    if not metrics:
-        raise UserError("there is no image to calibrate on; see --calib-data and --calib-batches")
-    return {**metrics, "range_time": time.perf_counter() - begun}
 
 
 def _attach(model: nn.Module, sampler: Sampler) -> dict[Quantizer, HistogramCalibrator]:

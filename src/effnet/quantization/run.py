@@ -18,6 +18,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
+from effnet.runtime.progress import silent
 from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.resume import resume_path
 from effnet.training.run import announce, train
@@ -109,6 +110,7 @@ def _quantize_after_training(recipe: Recipe, path: DataPlace | None) -> dict[str
             "--resume goes on with a training; without one, give the weights by --pretrained-from-file"
         )
     with (
+        silent(recipe.run.quiet),
         joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
         one_writer(workspace, processes),
     ):

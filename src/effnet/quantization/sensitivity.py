@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from effnet.quantization.layers import quantizers_of, weighted_layers
 from effnet.quantization.quantizer import Quantizer
+from effnet.runtime.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,16 @@ def sensitivity(model: nn.Module, images: Sequence[Tensor]) -> list[LayerCost]:
     _enable(quantizers, ())
     float_logits = torch.cat([model(batch) for batch in images])
     costs = []
-    for layer, members in {"all": quantizers, **_layers(model)}.items():
-        _enable(quantizers, members)
-        logits = torch.cat([model(batch) for batch in images])
-        difference = (logits - float_logits).square().mean().sqrt()
-        agreement = (logits.argmax(1) == float_logits.argmax(1)).float().mean()
-        relative = difference / float_logits.square().mean().sqrt()
-        costs.append(LayerCost(layer, float(relative), 100 * float(agreement)))
+    parts = {"all": quantizers, **_layers(model)}
+    with ProgressBar("quantizing layer by layer", len(parts)) as progress:
+        for layer, members in parts.items():
+            _enable(quantizers, members)
+            logits = torch.cat([model(batch) for batch in images])
+            difference = (logits - float_logits).square().mean().sqrt()
+            agreement = (logits.argmax(1) == float_logits.argmax(1)).float().mean()
+            relative = difference / float_logits.square().mean().sqrt()
+            costs.append(LayerCost(layer, float(relative), 100 * float(agreement)))
+            progress.advance(1)
     _enable(quantizers, quantizers)
     model.train(was_training)
     return [costs[0], *sorted(costs[1:], key=lambda cost: -cost.error)]

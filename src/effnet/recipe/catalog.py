@@ -14,6 +14,7 @@ from typing import Any
 
 from effnet.recipe import Recipe, flatten, read_recipe, read_yaml
 from effnet.runtime.errors import UserError
+from effnet.runtime.suggestions import suggested, suggested_path
 
 ROOT = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODE = "convergence"
@@ -139,10 +140,11 @@ def find_recipe(name: str) -> Published:
             raise UserError(f"--recipe {name}: {error}") from None
     if len(parts) == 1 and (file := f"{parts[0].removesuffix('.yaml')}.yaml") in _single_files():
         return Published(name, "", (_plain(file),))
-    singles = ", ".join(file.removesuffix(".yaml") for file in _single_files())
+    known = [file.removesuffix(".yaml") for file in _single_files()]
+    singles, near = ", ".join(known), suggested(name, known) or suggested_path(name)
     raise UserError(
         f"--recipe {name}: no such file; published ones are MODEL/PLATFORM/PRECISION[/MODE], such as "
-        f"efficientnet-b0/DGXA100/AMP, and {singles}"
+        f"efficientnet-b0/DGXA100/AMP, and {singles}{near}"
     )
 
 

@@ -20,6 +20,7 @@ from effnet.recipe.settings import (
 )
 from effnet.recipe.yaml_file import read_yaml
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.suggestions import suggested
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,16 @@ def flatten(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             raise UserError(f"setting group {group!r} must hold settings, not {members!r}")
         for name, value in members.items():
             if _GROUP_OF.get(name) != group:
-                raise UserError(f"unknown setting {group}.{name}")
+                raise UserError(f"unknown setting {group}.{name}{_hint(name)}")
             values[name] = value
     return values
+
+
+def _hint(name: str) -> str:
+    """Return what a setting that is not in its group may be meant to be."""
+    if name in _GROUP_OF:
+        return f"; it is in the group {_GROUP_OF[name]}"
+    return suggested(str(name), _GROUP_OF)
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def install_command(*extras: str) -> str:
     """
     source, editable = _source()
     wanted = f"{source}[{','.join(extras)}]"
-    return f"{_pip()} install {'-e ' if editable else ''}'{wanted}'"
+    return f"{pip_command()} install {'-e ' if editable else ''}'{wanted}'"
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def _source() -> tuple[str, bool]:
     return (path, False) if url.scheme == "file" and path.endswith(".whl") else ("effnet", False)
 
 
-def _pip() -> str:
+def pip_command() -> str:
     """Return the `pip` of this Python, as it may be typed in the current folder."""
     found = shutil.which("pip", path=str(Path(sys.executable).parent))
     return "pip" if found is None or found == shutil.which("pip") else _short(Path(found))

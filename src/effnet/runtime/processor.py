@@ -1,5 +1,6 @@
 """Facts about this machine's processor."""
 
+import platform
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -25,3 +26,14 @@ def vector_extensions(cpu_info: Path = _CPU_INFO) -> tuple[str, ...] | None:
 def has_vnni(cpu_info: Path = _CPU_INFO) -> bool:
     """Return whether the CPU is known to add products of 8 bits in 32 (VNNI), where sums do not overflow."""
     return any("vnni" in flag for flag in vector_extensions(cpu_info) or ())
+
+
+def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
+    """Return the name of the processor, as the system tells it; its architecture where it does not."""
+    try:
+        for line in cpu_info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

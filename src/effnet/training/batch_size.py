@@ -19,6 +19,7 @@ from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
 from effnet.runtime.memory import available_memory, is_out_of_memory
 from effnet.runtime.processes import Processes
+from effnet.runtime.progress import working
 from effnet.training.origin import find_origin
 from effnet.training.setup import Opened, open_run
 from effnet.weights import Build
@@ -70,7 +71,8 @@ def fitting_batch_size(
     assert opened.data.train is not None
     of_data = opened.data.train.num_images // (processes.world_size * _STEPS_PER_EPOCH)
     most = min(LARGEST, of_data)
-    of_memory = (_tried if processes.device.type == "cuda" else _extrapolated)(opened, most)
+    with working("finding the batch size"):
+        of_memory = (_tried if processes.device.type == "cuda" else _extrapolated)(opened, most)
     fits = min(processes.gather(min(of_memory, most)))
     found = 1 << max(1, fits.bit_length() - 1)
     _LOG.info("--batch-size auto: %d images in a batch of each process", found)

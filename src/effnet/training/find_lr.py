@@ -15,6 +15,7 @@ from effnet.runtime.files import write_text
 from effnet.runtime.log import RunLog
 from effnet.runtime.plots import new_figure, save_figure
 from effnet.runtime.processes import joined_processes
+from effnet.runtime.progress import ProgressBar
 from effnet.training.setup import open_run
 from effnet.training.trainer import Trainer
 
@@ -115,15 +116,17 @@ def find_lr(
         trainer = _Sweeping(open_run(settings, path, processes, ("train",)), RunLog(None, quiet=True))
         rates = np.geomspace(lowest, highest, steps)
         mean = 0.0
-        for step, loss in enumerate(trainer.losses(rates), start=1):
-            if not math.isfinite(loss):
-                break
-            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
-            found.rates.append(float(rates[step - 1]))
-            found.losses.append(loss)
-            found.smoothed.append(mean / (1 - _SMOOTHING**step))
-            if found.smoothed[-1] > _ENDS * min(found.smoothed):
-                break
+        with ProgressBar("trying learning rates", steps) as progress:
+            for step, loss in enumerate(trainer.losses(rates), start=1):
+                progress.advance(1)
+                if not math.isfinite(loss):
+                    break
+                mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+                found.rates.append(float(rates[step - 1]))
+                found.losses.append(loss)
+                found.smoothed.append(mean / (1 - _SMOOTHING**step))
+                if found.smoothed[-1] > _ENDS * min(found.smoothed):
+                    break
     return found
 
 

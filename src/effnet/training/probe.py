@@ -12,6 +12,7 @@ from torch import Tensor
 from effnet.data import Batch
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import RunLog
+from effnet.runtime.progress import working
 from effnet.training.losses import Loss
 from effnet.training.objective import build_loss
 from effnet.training.setup import Opened
@@ -60,21 +61,28 @@ def probe(opened: Opened, log: RunLog) -> None:
         UserError: the input backend can't read the images for this.
         UserError: an image can't be decoded.
     """
+    with working("fitting the classifier"):
+        fitted, found = _fitted(opened)
+    layer = opened.model.get_classifier()
+    with torch.no_grad():
+        layer.weight.copy_(fitted.weight)
+        layer.bias.copy_(fitted.bias)
+    log.print(f"probe: {', '.join(f'{name} {value:g}' for name, value in found.items())}")
+    log.record("event", {"event": "probe", **found}, epoch=0, step=0)
+
+
+def _fitted(opened: Opened) -> tuple[Classifier, dict[str, float]]:
+    """Return the classifier, and what is reported of it."""
     examples = _examples(opened)
     loss = build_loss(opened.recipe, opened.data.labels.get("train"), opened.data.classes)
     loss = loss.to(examples.features.device)
     held_out = _held_out(examples.targets)
     strength, error = _choose(examples, held_out, loss, opened.recipe.model.num_classes)
     fitted = fit(examples, loss, strength, opened.recipe.model.num_classes)
-    layer = opened.model.get_classifier()
-    with torch.no_grad():
-        layer.weight.copy_(fitted.weight)
-        layer.bias.copy_(fitted.bias)
     found = {"images": float(len(examples.targets)), "strength": strength}
     if error is not None:
         found["held_out_loss"] = error
-    log.print(f"probe: {', '.join(f'{name} {value:g}' for name, value in found.items())}")
-    log.record("event", {"event": "probe", **found}, epoch=0, step=0)
+    return fitted, found
 
 
 def fit(

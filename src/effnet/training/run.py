@@ -14,6 +14,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
 from effnet.runtime.processes import joined_processes
+from effnet.runtime.progress import silent
 from effnet.runtime.signals import handled_signals
 from effnet.training.batch_size import fitting_batch_size
 from effnet.training.checkpoint import CheckpointFiles
@@ -62,6 +63,7 @@ def train(
     every = None if recipe.run.checkpoint_every is None else Interval.parse(recipe.run.checkpoint_every)
     workspace = prepare_workspace(recipe.run)
     with (
+        silent(recipe.run.quiet),
         handled_signals() as signals,
         joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
         one_writer(workspace, processes),

@@ -13,6 +13,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.recipe import ResolvedRecipe
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
+from effnet.runtime.progress import ProgressBar
 from effnet.training.answers import Answers, Sums
 from effnet.training.metrics import METRICS, metrics_of
 from effnet.training.ranking import DEFAULT_THRESHOLD, MOST_SCORES, Scores
@@ -102,15 +103,17 @@ class Validator:
         scores = Scores(self.num_classes, chooses=several) if self.ranks else None
         sums = Sums(device, self.num_classes, scores)
         calls = iter([watch] * self._most_batches() if watch else ())
-        for batch in rates.over(islice(iter(self.loader), self.max_batches)):
-            with rates.compute():
-                logits = self._logits(model, batch.images)
-            targets = multi_hot(batch.targets, self.num_classes) if several else batch.targets
-            sums.add(Answers(logits, targets, self.topk, self.thresholds))
-            if observe is not None:
-                observe(batch, logits)
-            for call in islice(calls, 1):
-                call()
+        with ProgressBar("validating", self._most_batches()) as progress:
+            for batch in rates.over(islice(iter(self.loader), self.max_batches)):
+                with rates.compute():
+                    logits = self._logits(model, batch.images)
+                targets = multi_hot(batch.targets, self.num_classes) if several else batch.targets
+                sums.add(Answers(logits, targets, self.topk, self.thresholds))
+                if observe is not None:
+                    observe(batch, logits)
+                for call in islice(calls, 1):
+                    call()
+                progress.advance(1)
         for call in calls:
             call()
         model.train(was_training)

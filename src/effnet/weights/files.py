@@ -17,6 +17,7 @@ from torch import Tensor
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
+from effnet.runtime.suggestions import suggested_path
 from effnet.weights.archive import checked_source
 from effnet.weights.digest import is_intact, pickle_is_intact
 from effnet.weights.history import with_todays_quantizers
@@ -92,7 +93,7 @@ def _metadata_in(content: object, ema: bool) -> object:
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file{suggested_path(path)}")
     if not path.is_file():
         raise UserError(f"{path}: not a file; give a .pth, .pth.tar or .safetensors file")
     if not os.access(path, os.R_OK):

@@ -15,6 +15,7 @@ from effnet.models.config import MODEL_CONFIGS, ModelConfig
 from effnet.models.efficientnet import EfficientNet
 from effnet.models.registry import model_config
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.suggestions import suggested, suggested_path
 from effnet.weights.files import WeightsFile, read_weights, strip_wrappers
 from effnet.weights.hub import is_hub_name
 from effnet.weights.layouts import Layout, StateDict, detect_layout
@@ -232,7 +233,8 @@ def _is_published(source: Source) -> bool:
         return False
     if not is_tag(source) and not Path(source).suffix:
         publishers = ", ".join(PUBLISHERS)
-        raise UserError(f"{source}: no such file, and none of the publishers of weights ({publishers})")
+        near = suggested(source, PUBLISHERS) or suggested_path(source)
+        raise UserError(f"{source}: no such file, and none of the publishers of weights ({publishers}){near}")
     return is_tag(source)
 
 

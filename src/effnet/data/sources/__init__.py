@@ -27,6 +27,7 @@ from effnet.data.sources.splitting import Indices, divide
 from effnet.recipe import DataSettings, Recipe, ResolvedRecipe
 from effnet.recipe.choices import SourceName
 from effnet.runtime.errors import UserError
+from effnet.runtime.progress import working
 from effnet.runtime.registry import ModuleRegistry
 
 __all__ = [
@@ -108,7 +109,8 @@ def open_splits(
     if isinstance(path, Datasets):
         listing = handed_over.list_images(path, request, recipe.compute.seed)
     else:
-        listing = find_source(request.path, recipe.data).list_images(request)
+        with working(f"looking through {path}"):
+            listing = find_source(request.path, recipe.data).list_images(request)
     images, made = dict(listing.images), None
     if recipe.data.folds is not None and UNSPLIT not in images and not listing.by_fold:
         raise UserError(

@@ -8,6 +8,7 @@ from effnet.data.folder import LAYOUT, list_images, read_classes, split_classes
 from effnet.data.image_files import ImageFiles, image_list
 from effnet.data.sources.form import Labels, Listing, Source, SourceRequest
 from effnet.runtime.errors import UserError
+from effnet.runtime.suggestions import suggested_path
 
 SPLITS = ("train", "val")
 
@@ -38,7 +39,7 @@ def _list_for_check(request: SourceRequest) -> Listing:
 
 def _splits_of(path: Path) -> list[str]:
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
+        raise UserError(f"{path}: no such folder{suggested_path(path)}")
     if splits := [split for split in SPLITS if (path / split).is_dir()]:
         return splits
     raise UserError(f"{path} has no train/ and no val/ folder; {LAYOUT}")

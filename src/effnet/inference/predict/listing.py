@@ -10,6 +10,7 @@ from effnet.data.image_files import ImageFiles, image_list
 from effnet.data.sources import SourceImages, find_source, open_all
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
+from effnet.runtime.suggestions import suggested_path
 
 _FOLDERS = ("folder", "single-folder")
 """sources that are image files in folders, whose classes and splits do not matter here"""
@@ -24,7 +25,7 @@ def open_source(path: Path, recipe: Recipe) -> SourceImages:
     if path.is_dir() and find_source(path, recipe.data).name in _FOLDERS:
         return _below(path, recipe.data.max_pixels)
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
+        raise UserError(f"{path}: no such file or folder{suggested_path(path)}")
     return open_all(path, recipe)
 
 
