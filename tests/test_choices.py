@@ -11,7 +11,7 @@ import pytest
 from effnet.cli import commands
 from effnet.cli.flags import Parser, add_recipe_flags
 from effnet.recipe import Recipe, settings
-from effnet.recipe.fields import value_type
+from effnet.recipe.fields import is_list, value_type
 from effnet.runtime.errors import UserError
 from effnet.runtime.registry import ModuleRegistry, registry
 from tests.commands import REPOSITORY
@@ -36,14 +36,17 @@ def test_a_kind_s_flag_setting_and_registry_have_the_same_names(kind: Kind) -> N
     names = [row.name for row in kind.rows]
     assert names == list(typing.get_args(kind.names))
     (leaf,) = (leaf for _, _, leaf in settings() if leaf.name == kind.setting)
-    assert [name for name in typing.get_args(value_type(leaf)[0]) if name not in FURTHER] == names
+    kind_of, _ = value_type(leaf)
+    takes_several = is_list(kind_of)
+    offered = typing.get_args(typing.get_args(kind_of)[0] if takes_several else kind_of)
+    assert [name for name in offered if name not in FURTHER] == names
     parser = Parser()
     add_recipe_flags(parser)
     assert [name for name in action_of(parser, kind.flag).choices or () if name not in FURTHER] == names
     for name in names:
-        Recipe().replace({leaf.name: name})
+        Recipe().replace({leaf.name: [name] if takes_several else name})
     with pytest.raises(UserError, match=f"{kind.flag} must be one of .*{names[0]}"):
-        Recipe().replace({leaf.name: "no-such-name"})
+        Recipe().replace({leaf.name: ["no-such-name"] if takes_several else "no-such-name"})
 
 
 def subparser(parser: argparse.ArgumentParser, *path: str) -> argparse.ArgumentParser:

@@ -30,6 +30,7 @@ from effnet.recipe.choices import (
     ScheduleName,
     SourceName,
     TargetName,
+    TrackerName,
     ViewsName,
 )
 from effnet.runtime.registry import Named
@@ -37,6 +38,7 @@ from effnet.training.losses import LOSSES
 from effnet.training.metrics import METRICS
 from effnet.training.optimizers import OPTIMIZERS
 from effnet.training.schedule import SCHEDULES
+from effnet.training.trackers import TRACKERS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "choices.md"
 
@@ -180,6 +182,14 @@ def kinds() -> list[Kind]:
             "--explain-method",
             list(METHODS.values()),
             note="Of `effnet classify --explain`; [explain.md](explain.md) says how to read them.",
+        ),
+        Kind(
+            "Trackers of experiments",
+            "--track",
+            list(TRACKERS.values()),
+            TrackerName,
+            "track",
+            "One or several; each needs the extra of its name. [trackers.md](trackers.md) says what they show.",
         ),
         Kind("Export formats", "effnet export", FORMATS),
         Kind(

@@ -204,7 +204,11 @@ def _add_flag(group: argparse._ActionsContainer, leaf: Field[Any], doc: str) -> 
         )
         return
     if is_list(kind):
-        options |= {"nargs": "+", "type": path, "metavar": leaf.metadata["metavar"]}
+        options |= {"nargs": "+", "metavar": leaf.metadata["metavar"]}
+        if offered := typing.get_args(typing.get_args(kind)[0]):
+            options |= {"choices": offered, "help": f"{options['help']}: {', '.join(offered)}"}
+        else:
+            options["type"] = path
     elif typing.get_origin(kind) is tuple:
         options |= {"nargs": len(typing.get_args(kind)), "type": ANY_NUMBER}
         options["metavar"] = tuple(str(leaf.metadata["metavar"]).split())

@@ -59,3 +59,6 @@ OutputFormatName = Literal["parquet", "csv", "jsonl"]
 
 HeatMapName = Literal["grad-cam", "layer-cam"]
 """rows of `effnet.inference.heat_maps`"""
+
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+"""modules of `effnet.training.trackers`"""

@@ -108,6 +108,7 @@ _IDLE = (
     _Idle("reliability", lambda v: not v["evaluate"], _FOR_EVALUATION),
     _Idle("engine", lambda v: not v["evaluate"], _FOR_EVALUATION),
     _Idle("tta", lambda v: v["tta"] != "none" and not v["evaluate"], _FOR_EVALUATION),
+    _Idle("track", lambda v: v["evaluate"] or v["epochs"] == 0, "follows a training; here is none"),
     _Idle("static_loss_scale", lambda v: v["precision"] not in ("fp16", "amp"), _FOR_FP16),
     _Idle("initial_loss_scale", lambda v: v["precision"] not in ("fp16", "amp"), _FOR_FP16),
     _Idle("pretrained_source", lambda v: not v["pretrained"], "needs --pretrained"),

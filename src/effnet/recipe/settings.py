@@ -19,6 +19,7 @@ from effnet.recipe.choices import (
     ScheduleName,
     SourceName,
     TargetName,
+    TrackerName,
     ViewsName,
 )
 from effnet.recipe.fields import setting
@@ -348,6 +349,9 @@ class RunSettings:
     """steps between two lines of progress, the only points at which training waits for the device"""
     quiet: bool = False
     """print warnings and errors only; the log in the workspace holds the rest"""
+    track: tuple[TrackerName, ...] = setting((), metavar="TRACKER")
+    """show metrics, recipe, training images and the best model in one or several trackers of experiments, too
+    (docs/trackers.md)"""
     engine: Literal["auto", EngineName] | None = None
     """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is for,
     torch for weights]"""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
@@ -15,6 +15,25 @@ from effnet.runtime.disk import DISK_ERRORS, DiskError
 from effnet.runtime.lines import LineFile
 from effnet.runtime.progress import ProgressBar, in_notebook
 from effnet.runtime.text import printable, to_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Follower(Protocol):
+    """A reader of a log while it is written. Its methods return at once and raise nothing.
+
+    Attributes:
+        wants_pictures: it asks for training images.
+    """
+
+    wants_pictures: bool
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        """Take a line as it is written to the file."""
+
+    def pictures(self, images: "Tensor") -> None:
+        """Take some training images after augmentation, uint8 (N, 3, H, W) on any device."""
 
 
 class RunLog:
@@ -30,6 +49,9 @@ class RunLog:
         is_main: whether this process writes.
         after: position of the same log, of which what follows is cut off: the run writes it again.
         quiet: print nothing; the file is written all the same.
+
+    Attributes:
+        follower: gets what the main process writes; None for nobody.
 
     Raises:
         DiskError: the file can't be opened; at the end of the `with` block, lines are lost.
@@ -47,6 +69,7 @@ class RunLog:
         self._shows = is_main and not quiet
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress: ProgressBar | None = None
+        self.follower: Follower | None = None
         self._file: LineFile | None = None
         if path is not None and is_main:
             self._file = LineFile(path, append=append, after=after)
@@ -86,9 +109,13 @@ class RunLog:
         self, kind: str, data: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None
     ) -> None:
         """Write one line of the JSON log."""
+        if self._file is None and self.follower is None:
+            return
+        line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": dict(data)}
         if self._file is not None:
-            line = {"type": kind, "time": time.time(), "epoch": epoch, "step": step, "data": dict(data)}
             self._file.write(to_json(line))
+        if self.follower is not None:
+            self.follower.record(line)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start a progress bar for an epoch's steps, on a terminal and in a notebook."""
@@ -120,20 +147,20 @@ class RunLog:
             self._progress = None
 
 
-def read_records(path: Path, kind: str) -> list[dict[str, Any]]:
-    """Return the records of a kind in a log, in order; none without a file.
+def read_records(path: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Return the records of some kinds in a log, in order; none without a file.
 
     A line that is not one JSON object, such as the last one of a run that was killed or still writes, is left out.
 
     Args:
         path: the log.
-        kind: one of the types of `RunLog`.
+        kinds: types of `RunLog`.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    return [record for record in map(_parsed, lines) if record.get("type") == kind]
+    return [record for record in map(_parsed, lines) if record.get("type") in kinds]
 
 
 def _parsed(line: str) -> dict[str, Any]:

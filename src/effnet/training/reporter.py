@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from effnet.data import Loader
 from effnet.data.sizes import Sizes
 from effnet.runtime.log import RunLog
@@ -22,6 +24,9 @@ _EPOCH_LINE = {
 }
 
 
+_PICTURES = 16  # training images that are shown once
+
+
 class Reporter:
     """Reports the steps and epochs of a training.
 
@@ -37,6 +42,7 @@ class Reporter:
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._recompilations = Recompilations() if compiled else None
+        self._images: Tensor | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         """Show the progress of an epoch, counted from 0, until `end_epoch`."""
@@ -49,6 +55,20 @@ class Reporter:
         side = sizes.at(epoch)
         self.log.print(f"epoch {epoch + 1}: training images of {side} px")
         self.log.record("event", {"event": "image size", "pixels": side}, epoch=epoch)
+
+    def trains_on(self, images: Tensor) -> None:
+        """Keep some images of the first batch for who asks for them; does not wait for the device.
+
+        Args:
+            images: of a batch, uint8 (N, 3, H, W).
+        """
+        if self._images is None and self.log.follower is not None and self.log.follower.wants_pictures:
+            self._images = images[:_PICTURES].clone()
+
+    def _show_images(self) -> None:
+        if self._images is not None and self.log.follower is not None and self.log.follower.wants_pictures:
+            self.log.follower.pictures(self._images)
+            self._images = None
 
     def end_epoch(self) -> None:
         """End what `begin_epoch` began."""
@@ -72,6 +92,7 @@ class Reporter:
             loss_scale: `grad_scale`; empty without loss scaling.
             rates: metrics of `effnet.training.rates.Rates`.
         """
+        self._show_images()
         number = batches[-1].number
         self._report_recompilations(epoch, number)
         data = {

@@ -23,6 +23,7 @@ from effnet.training.preflight import check_images
 from effnet.training.probe import probe
 from effnet.training.setup import Opened, open_run
 from effnet.training.state import Progress
+from effnet.training.tracking import Tracking, check_trackers
 from effnet.training.trainer import Trainer
 from effnet.training.workspace import check_room_for, prepare_workspace
 from effnet.weights import Build
@@ -61,6 +62,7 @@ def train(
     if prepare is None and model_config(recipe.model.arch).quantized:
         raise UserError(f"--arch {recipe.model.arch} is trained by `effnet quantize` (quant_main.py)")
     every = None if recipe.run.checkpoint_every is None else Interval.parse(recipe.run.checkpoint_every)
+    check_trackers(recipe.run.track)
     workspace = prepare_workspace(recipe.run)
     with (
         silent(recipe.run.quiet),
@@ -93,8 +95,10 @@ def train(
                 trainer.resume(opened.origin.checkpoint)
             if files is not None:
                 check_room_for(trainer.checkpoint(), workspace)
-            with signals.deferred():
-                metrics = trainer.run()
+            with _tracking(trainer, log, log_path) as tracking:
+                with signals.deferred():
+                    metrics = trainer.run()
+                _show_best(tracking, files)
             _conclude(log, log_path, files, metrics, trainer.state.progress)
     return metrics
 
@@ -108,6 +112,24 @@ def _open_log(path: Path, opened: Opened) -> RunLog:
         after=None if checkpoint is None else checkpoint.get("log"),
         quiet=opened.recipe.run.quiet,
     )
+
+
+def _tracking(trainer: Trainer, log: RunLog, log_path: Path) -> Tracking:
+    """Return the trackers of a run, which only the main process has."""
+    opened, progress = trainer.opened, trainer.state.progress
+    resumes = opened.origin.checkpoint is not None
+    return Tracking(
+        opened.recipe.run.track if opened.processes.is_main else (),
+        log,
+        log_path,
+        trainer.steps_per_epoch,
+        progress.epoch * trainer.steps_per_epoch + trainer.state.in_epoch.batches if resumes else None,
+    )
+
+
+def _show_best(tracking: Tracking, files: CheckpointFiles | None) -> None:
+    if files is not None:
+        tracking.model(files.best if files.best.exists() else files.latest)
 
 
 def _check_same_start(opened: Opened) -> None:
@@ -163,6 +185,8 @@ def _hint(opened: Opened) -> str | None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -262,6 +262,7 @@ class Trainer:
         mixes = self.mixes(epoch)
         rates = Rates(self.processes.device, self.processes.world_size)
         for batch in rates.over(self._batches()):
+            self._report.trains_on(batch.images)
             with rates.compute():
                 done.unreported.append(self.train_on(batch, mixes[done.batches], done.batches + 1))
             done.batches += 1
