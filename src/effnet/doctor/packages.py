@@ -46,6 +46,9 @@ _PURPOSES = {
     "datasets": "folders of Hugging Face's datasets library",
     "hub": "hf-hub:OWNER/NAME, effnet push",
     "ray": "predict --ray",
+    "tensorboard": "--track tensorboard",
+    "mlflow": "--track mlflow",
+    "wandb": "--track wandb",
 }
 
 
