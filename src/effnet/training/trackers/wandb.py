@@ -5,6 +5,7 @@ import secrets
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ class _Run:
         self._run.finish(exit_code=0 if ending == "finished" else 1)
 
 
-def _mode() -> str | None:
+def _mode() -> Literal["offline"] | None:
     """Return the mode of a run: what `WANDB_MODE` says, or offline without a key, which wandb would ask for."""
     from requests.utils import get_netrc_auth
 
