@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.browser import Browser, start_browser
 from tests.runs import CLASSES, write_images
 
 
@@ -50,3 +52,11 @@ def deterministic(shared_dir: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, one for the session."""
+    started = start_browser()
+    yield started
+    started.close()

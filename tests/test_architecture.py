@@ -24,6 +24,8 @@ OPTIONAL = [
     "huggingface_hub",
     "triton",
     "webdataset",
+    "vl_convert",
+    "jinja2",
 ]
 
 

@@ -32,7 +32,8 @@ def package_files() -> set[str]:
         f"effnet/{path.relative_to(SOURCE)}"
         for folder in (SOURCE, SOURCE / "recipes")
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix in (".py", ".yaml", ".json", ".txt", ".cpp", ".typed")
+        if path.is_file()
+        and path.suffix in (".py", ".yaml", ".json", ".txt", ".cpp", ".typed", ".html", ".css", ".js")
     }
 
 

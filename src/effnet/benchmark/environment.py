@@ -1,16 +1,15 @@
 """Machine, versions and commit that a result was measured with."""
 
-import os
 import platform
-import resource
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from effnet.runtime.machine import cores, version_of
+from effnet.runtime.memory import peak_memory
 from effnet.runtime.processor import cpu_model
 
 _PACKAGES = (
@@ -37,27 +36,14 @@ def environment() -> dict[str, Any]:
         "command": " ".join(sys.argv),
         "commit": _commit(),
         "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
-        "peak_memory": _peak_memory(),
+        "peak_memory": peak_memory(),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "cuda": torch.version.cuda if on_gpu else None,
         "python": platform.python_version(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in _PACKAGES if (version := version_of(name))},
     }
-
-
-def _peak_memory() -> int:
-    """Return the peak memory of this process in bytes, all implementations together."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

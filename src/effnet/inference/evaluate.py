@@ -78,7 +78,7 @@ def evaluate(recipe: Recipe, path: DataPlace | None, *, as_json: bool = False) -
         silent(recipe.run.quiet or as_json),
         joined_processes(recipe.compute.device, timeout=recipe.compute.collective_timeout) as processes,
     ):
-        opened = _open(recipe, path, processes)
+        opened = open_evaluation(recipe, path, processes)
         several = opened.recipe.task.task == "multi"
         if several and (recipe.run.confusion or recipe.run.reliability) is not None:
             flag = "--reliability" if recipe.run.confusion is None else "--confusion"
@@ -114,7 +114,12 @@ def _wants_matrix(recipe: Recipe) -> bool:
     return recipe.run.per_class is not None or recipe.run.confusion is not None
 
 
-def _open(recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
+def open_evaluation(recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
+    """Open the models and the validation set of a recipe, as `evaluate` describes them.
+
+    Raises:
+        UserError: settings, weights or data that can't be used.
+    """
     file = recipe.model.pretrained_from_file
     if is_exported(Path(file) if file else None):
         return _open_exported(recipe, path, processes)

@@ -8,6 +8,8 @@ using huge pages avoids that (`docs/performance.md`).
 import ctypes
 import errno
 import os
+import resource
+import sys
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
@@ -73,3 +75,9 @@ def available_memory(root: Path = Path("/")) -> int:
         except (OSError, ValueError):  # another version of control groups, or `max`
             continue
     return max(0, min(free))
+
+
+def peak_memory() -> int:
+    """Return the most bytes of the machine's memory that this process has held at once."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from effnet.data import Batch
+from effnet.runtime.memory import peak_memory
 
 
 class Stopwatch:
@@ -110,6 +111,12 @@ class Rates:
             "compute_latency_at99": float(np.percentile(seconds, 99)),
             "compute_latency_at100": float(seconds.max()),
         }
+
+
+def peak_memory_of(device: torch.device) -> float:
+    """Return the most memory that this process has held at once, in MiB: the GPU's, or on a CPU the machine's."""
+    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return held / 2**20
 
 
 def over_epochs(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:

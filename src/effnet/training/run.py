@@ -13,6 +13,7 @@ from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
+from effnet.runtime.machine import machine
 from effnet.runtime.processes import joined_processes
 from effnet.runtime.progress import silent
 from effnet.runtime.signals import handled_signals
@@ -167,7 +168,7 @@ def announce(opened: Opened, log: RunLog) -> None:
     if (hint := _hint(opened)) is not None:
         log.print(hint)
     if not log.goes_on:
-        log.record("parameters", {"recipe": opened.recipe.to_dict(), **facts})
+        log.record("parameters", {"recipe": opened.recipe.to_dict(), **facts, "machine": machine()})
 
 
 def _hint(opened: Opened) -> str | None:

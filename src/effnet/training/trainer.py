@@ -30,7 +30,7 @@ from effnet.training.last_average import LastAverage
 from effnet.training.moments import Moments
 from effnet.training.objective import build_loss, loss_of_a_guess
 from effnet.training.optimizer import FlatOptimizer
-from effnet.training.rates import Rates, over_epochs
+from effnet.training.rates import Rates, over_epochs, peak_memory_of
 from effnet.training.reporter import Reporter, prefixed
 from effnet.training.rollback import Rollback
 from effnet.training.schedule import learning_rate
@@ -452,7 +452,9 @@ class Trainer:
             validator = self.validations.validator
             validated = {"val": validator.loader} if validator else {}
             self._report.bad_images({"train": self.loader, **validated}, self.processes, state.progress)
-        self._report.epoch(metrics, state.progress)
+        # Beside the metrics: a resumed run has another one.
+        memory = {"train.peak_memory": peak_memory_of(self.processes.device)}
+        self._report.epoch({**metrics, **memory}, state.progress)
         self._save(is_best=is_best, ends_epoch=True)
         self.processes.barrier()
 
