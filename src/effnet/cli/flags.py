@@ -19,6 +19,7 @@ from effnet.recipe.fields import flag_name, is_list, value_type
 from effnet.recipe.numbers import shown
 from effnet.runtime.errors import UserError
 
+_LONGEST_LIST = 24
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # The recipe checks the ranges.
 _TYPES: dict[Any, ArgumentType[Any]] = {int: ANY_INTEGER, float: ANY_NUMBER, str: path}
@@ -108,10 +109,63 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Help with a wide column for long flags."""
+    """Help that fits a terminal: short usage, one value for all names of a flag, long lists of values in the text."""
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, max_help_position=32, **options)
+
+    def _format_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Iterable[Any], prefix: str | None
+    ) -> str:
+        """Name what a command needs; the list below has the rest."""
+        return super()._format_usage(
+            usage or self._short_usage(list(actions), groups), actions, groups, prefix
+        )
+
+    def _short_usage(self, actions: Sequence[argparse.Action], groups: Iterable[Any]) -> str:
+        flags = [action for action in actions if action.option_strings]
+        words = [self._prog, *(self._format_action_invocation(flag) for flag in flags if flag.required)]
+        for group in groups:
+            if group.required and group._group_actions:
+                words.append(f"({' | '.join(map(self._format_action_invocation, group._group_actions))})")
+        for action in actions:
+            if not action.option_strings:
+                words.append(self._format_args(action, self._get_default_metavar_for_positional(action)))
+        if any(not flag.required for flag in flags):
+            words.append("[options]")
+        indent = len("usage: ")
+        wrapped = textwrap.wrap(
+            " ".join(words), self._width - indent, break_long_words=False, break_on_hyphens=False
+        )
+        return ("\n" + " " * indent).join(wrapped).replace("%", "%%")
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Wrap a text, whose names stay whole."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
+        if _lists_values_in_text(action):
+            return lambda count: ("NAME",) * count
+        return super()._metavar_formatter(action, default_metavar)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        if not _lists_values_in_text(action):
+            return text
+        return f"{text}; one of {', '.join(map(str, action.choices or ()))}"
+
+
+def _lists_values_in_text(action: argparse.Action) -> bool:
+    """Return True for a flag with so many values that they do not fit beside its name."""
+    if action.choices is None or action.metavar is not None or not action.option_strings:
+        return False
+    return len(",".join(map(str, action.choices))) > _LONGEST_LIST
 
 
 def _hint(unknown: str, known: Iterable[str], prog: str) -> str:
