@@ -8,6 +8,7 @@ from importlib import import_module
 from effnet.cli.benchmark import add_benchmark
 from effnet.cli.classify import add_classify
 from effnet.cli.compare import add_compare
+from effnet.cli.completion import add_completion
 from effnet.cli.doctor import add_doctor
 from effnet.cli.export import add_export
 from effnet.cli.find_lr import add_find_lr
@@ -45,6 +46,7 @@ COMMANDS = (
     add_models,
     add_benchmark,
     add_doctor,
+    add_completion,
 )
 
 _GROUPS = {

@@ -44,6 +44,7 @@ _PURPOSES = {
     "openvino": "export openvino, --engine openvino",
     "tables": "Parquet files, for lists of images and for predictions",
     "datasets": "folders of Hugging Face's datasets library",
+    "completion": "effnet completion: commands, flags and values by the Tab key",
     "hub": "hf-hub:OWNER/NAME, effnet push",
     "ray": "predict --ray",
     "tensorboard": "--track tensorboard",
