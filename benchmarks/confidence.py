@@ -57,7 +57,7 @@ def measure(model: Path, known: Path, unknown: list[Path]) -> dict[str, float | 
 def _images(classifier: Classifier, folder: Path) -> tuple[list[np.ndarray], list[str]]:
     pixels, names = [], []
     for image in named_images(folder):
-        found = classifier._pixels(image)
+        found = classifier.prepare(image)
         if not isinstance(found, BadImageError):
             pixels.append(np.asarray(found))
             names.append(image.name)

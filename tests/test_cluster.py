@@ -1,5 +1,6 @@
 """Files that start runs on clusters are valid, as far as that can be told without one."""
 
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SLURM = REPOSITORY / "cluster/train.slurm"
 PREDICT = REPOSITORY / "cluster/predict.slurm"
 SCRIPTS = [SLURM, PREDICT, REPOSITORY / "efficientnet/run.sh"]
-DOCKERFILES = ["Dockerfile", "Dockerfile.cpu"]
+DOCKERFILES = ["Dockerfile", "Dockerfile.cpu", "Dockerfile.serve"]
 
 
 def checker(name: str) -> str:
@@ -172,3 +173,31 @@ def test_the_indexed_job_gives_each_pod_its_shard() -> None:
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounted == {"/photos", "/runs", "/dev/shm"}
     assert {str(Path(given.model).parent), str(Path(given.out).parent)} == {"/runs"}
+
+
+def test_the_server_s_manifest_is_that_of_its_command() -> None:
+    deployment, service = yaml.safe_load_all((REPOSITORY / "cluster/serve.yaml").read_text())
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    image = (REPOSITORY / "Dockerfile.serve").read_text()
+    (entry,) = re.findall(r"^ENTRYPOINT (\[.*\])$", image, re.MULTILINE)
+    program, *command = json.loads(entry)
+    given = command_parser().parse_args([*command, *container["args"]])
+    assert (program, given.host, given.watch) == ("effnet", "0.0.0.0", 30)
+    (port,) = container["ports"]
+    assert port["containerPort"] == given.port
+    assert f"EXPOSE {given.port}\n" in image
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted == {str(Path(given.models[0]).parent), str(Path(given.token_file).parent), "/tmp"}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        each["name"] for each in pod["spec"]["volumes"]
+    }
+    assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": port["name"]}
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > pause + 2 * given.timeout + 1
+    assert (
+        service["spec"]["selector"]
+        == deployment["spec"]["selector"]["matchLabels"]
+        == pod["metadata"]["labels"]
+    )
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]

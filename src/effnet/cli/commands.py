@@ -20,6 +20,7 @@ from effnet.cli.prepare import add_prepare
 from effnet.cli.push import add_push
 from effnet.cli.quantize import add_quantize
 from effnet.cli.report import add_report
+from effnet.cli.serve import add_serve
 from effnet.cli.train import add_evaluate, add_train
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import is_out_of_memory
@@ -39,6 +40,7 @@ COMMANDS = (
     add_classify,
     add_predict,
     add_compare,
+    add_serve,
     add_export,
     add_push,
     add_report,

@@ -131,7 +131,7 @@ class Classifier:
         Raises:
             UserError: an argument that names no image, or an image that can't be decoded.
         """
-        answers = [self._answer(image, row, topk) for image, row in self._decoded_rows(images)]
+        answers = [self.answer(image, row, topk) for image, row in self._decoded_rows(images)]
         return answers[0] if is_single(images) else answers
 
     def probabilities(self, images: ImageLike | Sequence[ImageLike]) -> npt.NDArray[np.float32]:
@@ -143,7 +143,7 @@ class Classifier:
         Raises:
             UserError: as for a call.
         """
-        return np.stack([row.probabilities for _, row in self._decoded_rows(images)])
+        return np.stack([self._finite(image, row).probabilities for image, row in self._decoded_rows(images)])
 
     def explain(
         self,
@@ -186,7 +186,7 @@ class Classifier:
             probability=probability,
         )
 
-    def _decoded_rows(self, images: ImageLike | Sequence[ImageLike]) -> Iterator[tuple[NamedImage, "_Row"]]:
+    def _decoded_rows(self, images: ImageLike | Sequence[ImageLike]) -> Iterator[tuple[NamedImage, "Row"]]:
         """Yield each image with its probabilities; raise `UserError` for one that can't be decoded."""
         for image, row in self._rows(named_images(images)):
             if isinstance(row, BadImageError):
@@ -206,39 +206,52 @@ class Classifier:
             UserError: the model's answer for an image is not finite.
         """
         for image, row in self._rows(images):
-            yield image, row if isinstance(row, BadImageError) else self._answer(image, row, topk)
+            yield image, row if isinstance(row, BadImageError) else self.answer(image, row, topk)
 
-    def _rows(self, images: Iterable[NamedImage]) -> Iterator[tuple[NamedImage, "_Row | BadImageError"]]:
+    def _rows(self, images: Iterable[NamedImage]) -> Iterator[tuple[NamedImage, "Row | BadImageError"]]:
         remaining = iter(images)
         while batch := list(islice(remaining, self.batch_size)):
-            pixels = [self._pixels(image) for image in batch]
+            pixels = [self.prepare(image) for image in batch]
             good = [each for each in pixels if not isinstance(each, BadImageError)]
-            rows = iter(self._computed(np.stack(good)) if good else ())
+            rows = iter(self.rows(np.stack(good)) if good else ())
             for image, each in zip(batch, pixels, strict=True):
-                yield image, each if isinstance(each, BadImageError) else self._finite(image, next(rows))
+                yield image, each if isinstance(each, BadImageError) else next(rows)
 
-    def _computed(self, images: Pixels) -> list["_Row"]:
+    def prepare(self, image: NamedImage) -> Pixels | BadImageError:
+        """Return the pixels of an image for `rows`, uint8 (S, S, 3), or the reason why it can't be decoded."""
+        try:
+            return self._transform(image.open())
+        except BadImageError as error:
+            return error
+
+    def rows(self, images: Pixels) -> list["Row"]:
+        """Return the classifier's row for each image, of uint8 (N, S, S, 3)."""
         logits = self.engine.logits(images)
         probabilities = self.engine.probabilities(logits)
         known = self.engine.known(logits).tolist() if self.unknown else [True] * len(probabilities)
-        return [_Row(row, not is_known) for row, is_known in zip(probabilities, known, strict=True)]
+        return [Row(row, not is_known) for row, is_known in zip(probabilities, known, strict=True)]
 
-    def _finite(self, image: NamedImage, row: "_Row") -> "_Row":
+    def answer(self, image: NamedImage, row: "Row", topk: int | None = None) -> Answer:
+        """Return the answer for an image.
+
+        Args:
+            image: the image.
+            row: what `rows` returned for it.
+            topk: as for a call.
+
+        Raises:
+            UserError: the probabilities are not finite.
+        """
+        probabilities = self._finite(image, row).probabilities
+        return Answer(image.name, tuple(self._best(probabilities, topk)), row.is_unknown)
+
+    def _finite(self, image: NamedImage, row: "Row") -> "Row":
         if not np.isfinite(row.probabilities).all():
             raise UserError(
                 f"{image.name or 'an image'}: the logits of {self.arch} are not finite for it; check the weights "
                 "(were they taken from a training that diverged?), or give --precision fp32"
             )
         return row
-
-    def _pixels(self, image: NamedImage) -> Pixels | BadImageError:
-        try:
-            return self._transform(image.open())
-        except BadImageError as error:
-            return error
-
-    def _answer(self, image: NamedImage, row: "_Row", topk: int | None) -> Answer:
-        return Answer(image.name, tuple(self._best(row.probabilities, topk)), row.is_unknown)
 
     def _best(self, probabilities: npt.NDArray[np.float32], topk: int | None) -> list[Prediction]:
         order = np.argsort(-probabilities, kind="stable")
@@ -249,7 +262,7 @@ class Classifier:
         return [self.prediction(int(index), float(probabilities[index])) for index in order[:topk]]
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """The classifier's answer for an image, probabilities float32 (classes,)."""
 
     probabilities: npt.NDArray[np.float32]
@@ -309,13 +322,18 @@ def choice_of(source: str | PathLike[str], ema: bool | None = None) -> ModelChoi
     Raises:
         UserError: a folder without a checkpoint, or a file that can't be read.
     """
-    choice = _named(source)
+    choice = named_choice(source)
     if choice.weights is None or is_exported(choice.weights):
         return choice
     return replace(choice, ema=averaged_is_better(choice.weights) if ema is None else ema)
 
 
-def _named(source: str | PathLike[str]) -> ModelChoice:
+def named_choice(source: str | PathLike[str]) -> ModelChoice:
+    """Return the choice of a model for the source of `load`, without a look into its file.
+
+    Raises:
+        UserError: a folder without a checkpoint.
+    """
     name = fspath(source)
     path = Path(local_source(source))
     if path.is_dir():

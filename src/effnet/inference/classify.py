@@ -149,20 +149,29 @@ def _print_json(engine: Engine, results: Results, unknown: bool) -> int:
     images: list[dict[str, Any]] = []
     failed = False
     for image, answer, picture in results:
-        if isinstance(answer, BadImageError):
-            images.append({"image": image.name, "error": str(answer)})
-            failed = True
-        else:
-            rule = {"unknown": answer.is_unknown} if unknown else {}
-            predictions = [asdict(prediction) for prediction in answer.predictions]
-            heat = {} if picture is None else {"heat_map": _plain(picture)}
-            images.append({"image": image.name, **rule, "predictions": predictions, **heat})
+        heat = {} if picture is None else {"heat_map": _plain(picture)}
+        images.append({**as_json_object(image.name, answer, unknown=unknown), **heat})
+        failed = failed or isinstance(answer, BadImageError)
     print(to_json({"model": engine.metadata.model, "images": images}))
     return 2 if failed else 0
 
 
 def _plain(picture: Picture) -> dict[str, Any]:
     return {"file": str(picture.file), "class": asdict(picture.prediction)}
+
+
+def as_json_object(name: str, answer: Answer | BadImageError, *, unknown: bool) -> dict[str, Any]:
+    """Return an image's answer, or the reason why it has none, for JSON.
+
+    Args:
+        name: the image's name.
+        answer: of a classifier.
+        unknown: say whether the image is of none of the classes.
+    """
+    if isinstance(answer, BadImageError):
+        return {"image": name, "error": str(answer)}
+    rule = {"unknown": answer.is_unknown} if unknown else {}
+    return {"image": name, **rule, "predictions": [asdict(prediction) for prediction in answer.predictions]}
 
 
 def _print_tables(results: Results) -> int:

@@ -56,6 +56,7 @@ class AveragedNetwork(Network):
             network.metadata, network.device, takes_bytes=network.takes_bytes, precision=network.precision
         )
         self.is_channels_last = network.is_channels_last
+        self.compiles_each_size = network.compiles_each_size
         self._own = network.preprocessing
         self._views = views
         confidence = network.metadata.confidence

@@ -27,6 +27,8 @@ class Network(nn.Module):
 
     is_channels_last = False
     """float images are best given channels-last in memory"""
+    compiles_each_size = False
+    """each size of a batch is compiled when it first comes, which takes seconds"""
     features: Callable[[], AbstractContextManager[list[Tensor]]] | None = None
     """in its block, each call appends the pooled features (N, C) to the list; None where only logits can be had"""
 

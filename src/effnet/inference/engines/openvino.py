@@ -14,8 +14,8 @@ from effnet.inference.engines.form import EngineKind, by_onnx
 from effnet.inference.engines.network import Network, as_array, checked_logits
 from effnet.runtime.errors import UserError, one_line
 
-# Batch sizes that are kept compiled.
-_COMPILED = 4
+# Batch sizes that are kept compiled: the powers of two up to 128, of which a server makes its batches.
+_COMPILED = 8
 _TYPES = {"f32": "float32", "u8": "uint8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16", "amp": "bf16"}
 
@@ -32,6 +32,8 @@ class OpenVinoNetwork(Network):
     Raises:
         UserError: the package is missing, the file can't be used, or the device or precision is not offered.
     """
+
+    compiles_each_size = True
 
     def __init__(
         self, path: Path, device: torch.device, *, precision: str = "fp32", threads: int = 0

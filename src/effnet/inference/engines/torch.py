@@ -36,6 +36,7 @@ class TorchNetwork(Network):
         model = model.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.plain = model
         self.network: Callable[[Tensor], Tensor] = model
+        self.compiles_each_size = compiles
         if isinstance(model, EfficientNet) and not compiles:
             self.features = partial(_pooled_features, model)
         if compiles:

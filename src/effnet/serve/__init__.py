@@ -1,0 +1,1 @@
+"""A server that classifies photographs over HTTP."""
