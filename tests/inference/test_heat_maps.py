@@ -1,5 +1,7 @@
 """Heat maps against pytorch-grad-cam, against what they must be by their definition, and on photographs."""
 
+import copy
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +31,15 @@ from tests.runs import PREPROCESSING
 FAMILIES = ("b0", "v2-b0", "widese-b0", "lite0", "quant-b0", "quant-lite0")
 
 
-def model_of(family: str) -> EfficientNet:
+@functools.cache
+def _model_of(family: str) -> EfficientNet:
     model = small(f"efficientnet-{family}")
     return ranged(model) if model.config.quantized else model
+
+
+def model_of(family: str) -> EfficientNet:
+    """Return a small model of a family, which may be changed."""
+    return copy.deepcopy(_model_of(family))
 
 
 @pytest.fixture(scope="module")
