@@ -9,6 +9,7 @@ from PIL import Image
 
 from effnet.cli import main
 from effnet.weights import WeightsMetadata, create_model, save_weights
+from tests.browser import NARROW, WIDE, Browser
 from tests.runs import PREPROCESSING
 
 NAMES = ("<img src=y>", "amper&amp;sand \x1b[31m", "quo\"te'")
@@ -64,3 +65,34 @@ def test_the_page_needs_no_other_file_and_names_stay_text(page: Path) -> None:
     assert all(address.startswith("data:image/jpeg;base64,") for address in elements.addresses)
     assert "\x1b" not in text
     assert len(text) < 1_000_000
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_in_a_browser(browser: Browser, page: Path, size: tuple[int, int], dark: bool) -> None:
+    browser.open(page.as_uri(), size, dark=dark)
+    browser.wait("document.readyState === 'complete'")
+    assert browser.run("return document.querySelectorAll('.cards > li').length") == SHOWN
+    browser.run("document.querySelectorAll('img').forEach(image => { image.loading = 'eager' })")
+    browser.wait("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.violations() == []
+    assert browser.messages() == []
+    assert browser.foreign_requests() == []
+
+
+def test_classes_can_be_searched_and_sorted(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    first = "document.querySelector('#by-class tbody th').textContent"
+    click = "document.querySelector('#by-class thead button').click()"
+    browser.run(click)
+    names = [browser.run(f"return {first}")]
+    browser.run(click)
+    names.append(browser.run(f"return {first}"))
+    assert set(names) <= {"<img src=y>", "amper&amp;sand \\x1b[31m", "quo\"te'"}
+    assert names[0] != names[1]
+    browser.run(
+        "const field = document.getElementById('search'); field.value = 'QUO'; field.dispatchEvent(new Event('input'))"
+    )
+    shown = "[...document.querySelectorAll('#by-class tbody tr')].filter(row => !row.hidden).length"
+    assert browser.run(f"return {shown}") == 1

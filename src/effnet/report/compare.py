@@ -56,7 +56,7 @@ def render(comparison: Comparison, *, shown: int = 24, with_heat_maps: bool = Tr
             bad=[f"{printable(name)}: {printable(reason)}" for name, reason in comparison.pairs.bad],
             style=template_text("compare.css"),
             script=script,
-            policy=policy(script),
+            policy=policy([script]),
         )
     )
     return page

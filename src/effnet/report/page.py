@@ -1,8 +1,5 @@
 """A report as one HTML page that needs nothing else: no network, no further files."""
 
-import base64
-import hashlib
-import io
 import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -13,17 +10,13 @@ from typing import Any
 from effnet.report.charts import DARK, LIGHT, Chart, config, packed, short
 from effnet.report.curves import curves
 from effnet.report.findings import Findings, Mistake
+from effnet.report.html import data_uri, environment, policy, template_text
 from effnet.report.recipes import compare
 from effnet.report.reliability import reliability_chart
 from effnet.report.runs import Run
 from effnet.report.summary import facts_table, summarise
 from effnet.report.vega import NOTICE, javascript
-from effnet.runtime.errors import UserError
-from effnet.runtime.extras import install_command
 from effnet.runtime.text import printable, to_json
-
-_QUALITY = 85
-_SIDE = 224  # pixels of a thumbnail at most
 
 
 @dataclass(frozen=True)
@@ -66,8 +59,8 @@ def render(report: Report) -> str:
         UserError: a package of the extra `report` is not installed.
     """
     sections = [_answers(report, place) for place in sorted(report.findings)]
-    template = _environment().get_template("report.html")
-    scripts = {"vega": javascript(), "page": _text("report.js")}
+    template = environment().get_template("report.html")
+    scripts = {"vega": javascript(), "page": template_text("report.js")}
     return template.render(
         title=_title(report.runs),
         runs=report.runs,
@@ -79,9 +72,9 @@ def render(report: Report) -> str:
         events=[_events(run) for run in report.runs],
         sections=sections,
         live=report.live,
-        style=_text("report.css"),
+        style=template_text("report.css"),
         scripts=scripts,
-        policy=_policy(scripts, live=report.live),
+        policy=policy(scripts.values(), asks_server=report.live),
         notice=NOTICE,
         data=_embedded(
             {
@@ -202,11 +195,7 @@ def _mistake(mistake: Mistake, output: Path | None) -> dict[str, Any]:
 def _picture(pixels: Any) -> str:
     from PIL import Image
 
-    image = Image.fromarray(pixels)
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(Image.fromarray(pixels))
 
 
 def _embedded(data: Mapping[str, Any]) -> str:
@@ -215,43 +204,3 @@ def _embedded(data: Mapping[str, Any]) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _policy(scripts: Mapping[str, str], *, live: bool) -> str:
-    """Return the page's content security policy: no scripts but its own run, and nothing comes from elsewhere."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-        for text in scripts.values()
-    )
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        f"connect-src {chr(39)}{'self' if live else 'none'}{chr(39)}; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _text(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
-
-
-def _environment() -> Any:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise UserError(f"a report needs jinja2: {install_command('report')}") from None
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["size"] = _size
-    return environment
-
-
-def _size(count: int) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count = count / 1000  # type: ignore[assignment]
-    return f"{count:.1f} GB"
