@@ -135,7 +135,11 @@ def test_images_without_labels(
 
 @pytest.mark.slow
 def test_an_exported_file_answers_as_its_weights(
-    models: dict[str, Path], images: Path, compare: Compare, tmp_path: Path
+    models: dict[str, Path],
+    images: Path,
+    compare: Compare,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("onnxruntime", reason="extra onnx")
     pytest.importorskip("onnxscript", reason="extra onnx")
@@ -148,6 +152,10 @@ def test_an_exported_file_answers_as_its_weights(
     assert exported["mean_moved"] < 1e-4
     assert exported["largest_logit_difference"] < 1e-2
     assert exported["second"]["engine"] in ("onnxruntime", "openvino")
+    photo = str(next(images.glob("val/*/*")))
+    assert main(["classify", str(onnx), photo, "--engine", "onnxruntime", "--explain", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--explain: onnxruntime returns logits only; give weights or a checkpoint" in line
 
 
 @pytest.mark.parametrize(

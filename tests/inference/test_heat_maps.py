@@ -275,19 +275,3 @@ def test_bad_input(
     line = run(str(photos / "a"), *flags, code=2)
     assert words in line
     assert len(line.splitlines()) == 1
-
-
-def test_exported_files_have_no_gradients(
-    run: Run, weights: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("onnxruntime", reason="extra onnx")
-    pytest.importorskip("onnxscript", reason="extra onnx")
-    onnx = tmp_path / "own.onnx"
-    effnet_export = ["export", "onnx", "--pretrained-from-file", str(weights), "--output", str(onnx)]
-    assert main(effnet_export) == 0
-    capsys.readouterr()
-    arguments = ["classify", str(onnx), str(photos / "a"), "--engine", "onnxruntime", "--explain", "maps"]
-    assert main(arguments) == 2
-    line = capsys.readouterr().err
-    assert "--explain: onnxruntime returns logits only; give weights or a checkpoint" in line
-    assert len(line.splitlines()) == 1
