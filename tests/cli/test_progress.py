@@ -17,7 +17,7 @@ from tests.runs import CLASSES, PREPROCESSING
 from tests.terminal import fake_terminal, on_terminal
 
 QUICK = ["--image-size", "32", "-b", "6", "--device", "cpu"]
-WITHOUT_PYTORCH = {("models",), ("doctor",), ("completion",)}
+WITHOUT_PYTORCH = {("models",), ("doctor",), ("completion",), ("watch",)}
 
 
 @pytest.fixture(scope="module")

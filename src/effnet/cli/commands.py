@@ -22,6 +22,7 @@ from effnet.cli.quantize import add_quantize
 from effnet.cli.report import add_report
 from effnet.cli.serve import add_serve
 from effnet.cli.train import add_evaluate, add_train
+from effnet.cli.watch import add_watch
 from effnet.runtime.errors import UserError
 from effnet.runtime.memory import is_out_of_memory
 from effnet.runtime.progress import silent, working
@@ -49,6 +50,7 @@ COMMANDS = (
     add_benchmark,
     add_doctor,
     add_completion,
+    add_watch,
 )
 
 _GROUPS = {

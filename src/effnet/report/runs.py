@@ -8,6 +8,7 @@ from typing import Any
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.log import read_records
+from effnet.runtime.suggestions import suggested_path
 from effnet.runtime.text import printable
 
 LOGS = ("report.json", "raport.json")
@@ -95,7 +96,9 @@ def find_log(place: str | Path) -> Path:
             raise UserError(f"{path}: holds no {LOGS[0]}; name the --workspace of a training, or its log")
         return found
     if not path.is_file():
-        raise UserError(f"{path}: no such file or folder; name the --workspace of a training, or its log")
+        raise UserError(
+            f"{path}: no such file or folder{suggested_path(path)}; name the --workspace of a training, or its log"
+        )
     return path
 
 

@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ PREPARATION = ".effnet.lock"
 _LOG = logging.getLogger("effnet")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _TAKEN = (errno.EACCES, errno.EAGAIN)
+_FLOCK = "hhqqi4x"  # struct flock of Linux on machines of 64 bits: type, whence, start, length, process
 
 _held: set[Path] = set()
 """files that this process has locked, from which the system's lock does not keep itself; must not be opened again"""
@@ -159,7 +162,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _describe(descriptor: int) -> None:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"process": os.getpid(), "host": socket.gethostname(), "started": started}
+    content = {"process": os.getpid(), "host": here(), "started": started}
     with suppress(OSError):  # a full disk: the lock holds all the same
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(content) + "\n").encode(), 0)
@@ -173,3 +176,52 @@ def _holder(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "another run"
     return f"process {process} on {host}, started {started}"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a workspace, or held it when it was killed.
+
+    Attributes:
+        process: its number on its machine.
+        host: name of the machine.
+        lives: it holds the workspace now, as far as this machine sees.
+    """
+
+    process: int
+    host: str
+    lives: bool
+
+
+def holder(workspace: Path) -> Holder | None:
+    """Return the process that holds a workspace; one that was killed leaves its name; None where there is none."""
+    path = workspace.resolve() / NAME
+    if path in _held:
+        return Holder(os.getpid(), here(), True)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        held_by = json.loads(os.read(descriptor, 10_000))
+        process, host = int(held_by["process"]), str(held_by["host"])
+        return Holder(process, host, _is_locked(descriptor, process, host))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def here() -> str:
+    """Return the name of this machine, as `Holder` has it."""
+    return socket.gethostname()
+
+
+def _is_locked(descriptor: int, process: int, host: str) -> bool:
+    """Return True if another process has locked a file. The question takes no lock, which would refuse a run."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        kind: int = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+    except OSError:  # no locks on this file system
+        return host == here() and Path(f"/proc/{process}").exists()
