@@ -68,8 +68,8 @@ def view(run: Run, state: State, text: str, *, width: int, levels: str = BLOCKS)
     """
     yield _cut(f"{run.name}: {_about(run)}", width)
     yield from _wrapped(text, width)
-    if state == "running" and (line := _progress(run, width, levels)):
-        yield line
+    if state == "running" and (bar := _progress(run, width, levels)):
+        yield bar
     room = width - 4 - _NAME_WIDTH - _VALUE_WIDTH
     with_best = room - _BEST_WIDTH >= _SHORTEST
     for row in ROWS:
