@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 _CONTROL = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 
 
 class FakeTerminal(io.StringIO):

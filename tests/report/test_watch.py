@@ -21,7 +21,7 @@ from tests.doctor.environments import variables
 from tests.runs import records
 from tests.terminal import on_terminal
 
-QUICK = ["-a", "efficientnet-lite0", "--image-size", "32", "-b", "6", "--workers", "0", "--device", "cpu"]
+QUICK = ["-a", "efficientnet-lite0", "--image-size", "32", "-b", "12", "--workers", "0", "--device", "cpu"]
 
 
 def training(images: Path, workspace: Path, epochs: int, *flags: str) -> "subprocess.Popen[bytes]":
@@ -105,15 +105,15 @@ def test_a_training_is_followed_from_before_its_log_to_its_end(images: Path, tmp
     command = [sys.executable, "-m", "effnet", "watch", str(workspace), "--every", "0.2"]
     with on_terminal(command, variables()) as terminal:
         terminal.until("waiting for its log")
-        with training(images, workspace, 3) as process:
+        with training(images, workspace, 2) as process:
             assert terminal.rest() == 0
     assert process.returncode == 0
     plain = terminal.plain()
     assert max(len(line) for line in plain.split("\n")) <= 80
     assert "running, epoch" in plain
     assert re.search(r"top-1 +\d+\.\d\d %", plain)
-    assert re.search(r"train loss +\d\.\d{4}  [▁▂▃▄▅▆▇█]{3} ", plain)
-    assert "finished after 3 epochs" in plain
+    assert re.search(r"train loss +\d\.\d{4}  [▁▂▃▄▅▆▇█]{2} ", plain)
+    assert "finished after 2 epochs" in plain
     last = records(workspace, "epoch")[-1]["data"]
     assert f"{last['val.top1']:.2f} %" in plain.rpartition("finished after")[2]
 
