@@ -39,6 +39,9 @@ def test_findings_are_those_of_the_best_weights(place: int, trained: list[Path],
     for mistake in findings.mistakes:
         assert mistake.label == Path(mistake.file).parent.name != mistake.answers[0].label
         assert mistake.pixels.shape == (32, 32, 3)
+        assert mistake.heat_map is not None
+        assert mistake.heat_map.shape == mistake.pixels.shape
+        assert (mistake.heat_map != mistake.pixels).any()
     assert findings.reliability
     for rows in findings.reliability.values():
         assert sum(row[2] for row in rows) == len(files)

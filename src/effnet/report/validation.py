@@ -3,13 +3,18 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from effnet.data import Batch
 from effnet.inference.by_class import class_metrics
 from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.evaluate import Opening, open_evaluation
+from effnet.inference.heat_maps import heat_maps, layers_of
+from effnet.inference.overlay import coloured
 from effnet.inference.reliability import Reliability
+from effnet.models.efficientnet import EfficientNet
 from effnet.recipe import Recipe
 from effnet.report.findings import Answer, Findings, Mistake
 from effnet.report.runs import Run
@@ -20,6 +25,7 @@ from effnet.training.run_weights import averaged_is_better, best_checkpoint
 from effnet.training.validate import Validator, together
 
 _SHOWN = 5  # classes for each mistake
+_AT_ONCE = 16  # images whose heat maps are computed together
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,38 @@ def _observed(
         found,
         metrics=metrics,
         cells=[(true, chosen, int(counts[true, chosen])) for true, chosen in counts.nonzero().tolist()],
-        mistakes=mistakes.found(opening),
+        mistakes=_explained(mistakes.found(opening), model, validator),
         reliability={value: reliability.rows(value) for value in reliability.bins},
     )
+
+
+def _explained(mistakes: list[Mistake], model: nn.Module, validator: Validator) -> list[Mistake]:
+    """Return mistakes with heat maps of their wrong answers, from the last layer that tells places apart."""
+    if not isinstance(model, EfficientNet):  # averaged over views
+        return mistakes
+    explained: list[Mistake] = []
+    for first in range(0, len(mistakes), _AT_ONCE):
+        part = mistakes[first : first + _AT_ONCE]
+        pixels = torch.from_numpy(np.stack([mistake.pixels for mistake in part])).permute(0, 3, 1, 2)
+        maps = _maps(model, validator.prepare(pixels.to(validator.processes.device)))
+        if maps is None:
+            return mistakes
+        for mistake, heat in zip(part, maps.cpu().numpy(), strict=True):
+            picture = coloured(mistake.pixels, heat).round().astype(np.uint8)
+            explained.append(replace(mistake, heat_map=picture))
+    return explained
+
+
+def _maps(model: EfficientNet, images: Tensor) -> Tensor | None:
+    """Return heat maps (N, H, W) of the most probable classes; None for images too small for any layer."""
+    was_training = model.training
+    model.eval()
+    try:
+        for layer in reversed(layers_of(model)):
+            try:
+                return heat_maps(model, images, layer=layer).maps
+            except UserError:  # a single pixel, which has no places
+                continue
+        return None
+    finally:
+        model.train(was_training)
