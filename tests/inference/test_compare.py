@@ -147,6 +147,7 @@ def test_an_exported_file_answers_as_its_weights(
     assert (
         main(["export", "onnx", "--pretrained-from-file", str(models["first"]), "--output", str(onnx)]) == 0
     )
+    capsys.readouterr()  # what the export has said
     exported = compare(models["first"], onnx, "--data", images)
     assert exported["agreement"] == 100
     assert exported["mean_moved"] < 1e-4
