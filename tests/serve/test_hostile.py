@@ -93,15 +93,14 @@ def test_clients_that_go_away(server: Running) -> None:
 
 
 def test_names_are_only_names(server: Running) -> None:
-    for name in ("../../etc/passwd", "/etc/passwd", "<script>alert(1)</script>", "x" * 1000):
+    for name in ("../../etc/passwd", "/etc/passwd", "<script>alert(1)</script>", "x" * 1000, "\x1b[31m"):
         body, kind = form([(name, PHOTO)])
         reply = server.ask("POST", "/classify", body, {"content-type": kind})
         assert reply.status == 200
         assert reply.headers["content-type"] == "application/json"
         assert reply.body.isascii()
-    for name in ("x" * 5000, "\x1b[31m"):
-        body, kind = form([(name, PHOTO)])
-        assert server.ask("POST", "/classify", body, {"content-type": kind}).status == 400
+    body, kind = form([("x" * 5000, PHOTO)])
+    assert server.ask("POST", "/classify", body, {"content-type": kind}).status == 400
 
 
 def test_nothing_of_this_is_a_bug(server: Running) -> None:
