@@ -53,6 +53,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 def test_this_environment_is_fine_and_the_doctor_itself_imports_no_pytorch(
     tmp_path: Path, images: Path
 ) -> None:

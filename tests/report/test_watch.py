@@ -100,6 +100,7 @@ def test_lines_fit(tmp_path: Path, width: int, levels: str) -> None:
     assert levels != ASCII or all(line.isascii() for line in lines)
 
 
+@pytest.mark.slow
 def test_a_training_is_followed_from_before_its_log_to_its_end(images: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "run"
     command = [sys.executable, "-m", "effnet", "watch", str(workspace), "--every", "0.2"]
@@ -133,6 +134,7 @@ def killed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return workspace, done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_running_training_once(killed: tuple[Path, list[str]]) -> None:
     _, lines = killed
     assert "efficientnet-lite0, cpu, 36 images" in lines[0]
@@ -142,6 +144,7 @@ def test_a_running_training_once(killed: tuple[Path, list[str]]) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_told(
     killed: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
