@@ -181,7 +181,7 @@ def kinds() -> list[Kind]:
             "Heat maps",
             "--explain-method",
             list(METHODS.values()),
-            note="Of `effnet classify --explain`; [explain.md](explain.md) says how to read them.",
+            note="Of `effnet classify --explain DIR`; [explain.md](explain.md) says how to read them.",
         ),
         Kind(
             "Trackers of experiments",
