@@ -34,7 +34,7 @@ LABORATORY = ["python", "-m", "benchmarks"]
 # Pages of results keep the commands that they were measured with, of which some are the laboratory's by now.
 MOVED = re.compile("effnet benchmark (?=epoch|kernels|roofline|scaling|suite)")
 # What a page leaves open, and what stands here for it.
-PLACES = {"N": "1", "NAME": "finetune"}
+PLACES = {"N": "1", "NAME": "finetune", "COMMAND": "train"}
 # Recipes that `effnet init` writes where a reader calls it.
 WRITTEN = re.findall(r"effnet init \S+ --out (\S+)", "\n".join(page.read_text("utf-8") for page in PAGES))
 
