@@ -15,7 +15,7 @@ import pytest
 from effnet.cli import main
 from effnet.report.runs import read_runs
 from effnet.report.sparkline import ASCII, BLOCKS, sparkline
-from effnet.report.terminal import duration, seconds_left, share_done, view
+from effnet.report.terminal import duration, seconds_left, share_done, view, view_without_log
 from effnet.runtime.lock import holder
 from tests.doctor.environments import variables
 from tests.runs import records
@@ -100,11 +100,18 @@ def test_lines_fit(tmp_path: Path, width: int, levels: str) -> None:
     assert levels != ASCII or all(line.isascii() for line in lines)
 
 
+def test_a_long_name_leaves_its_state() -> None:
+    place = "/long" * 40
+    lines = list(view_without_log(place, f"waiting for its log ({place}: no log)", width=80))
+    assert max(map(len, lines)) <= 80
+    assert "waiting for its log" in lines[1]
+
+
 @pytest.mark.slow
 def test_a_training_is_followed_from_before_its_log_to_its_end(images: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "run"
     command = [sys.executable, "-m", "effnet", "watch", str(workspace), "--every", "0.2"]
-    with on_terminal(command, variables()) as terminal:
+    with on_terminal(command, {**variables(), "PYTHONIOENCODING": "utf-8"}) as terminal:
         terminal.until("waiting for its log")
         with training(images, workspace, 2) as process:
             assert terminal.rest() == 0

@@ -79,6 +79,18 @@ def view(run: Run, state: State, text: str, *, width: int, levels: str = BLOCKS)
         yield _cut(f"  event: {_event(event)}", width)
 
 
+def view_without_log(place: str, text: str, *, width: int) -> Iterator[str]:
+    """Yield the lines of a run that has no log yet.
+
+    Args:
+        place: where the log is to be.
+        text: how the run is, in words.
+        width: columns of the terminal.
+    """
+    yield _cut(printable(place), width)
+    yield from _wrapped(text, width)
+
+
 def _about(run: Run) -> str:
     processes = run.facts.get("world_size")
     parts = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from effnet.report.runs import Run, read_runs
 from effnet.report.sparkline import ASCII, BLOCKS
-from effnet.report.terminal import ROWS, State, duration, epochs_of, steps_of, view
+from effnet.report.terminal import ROWS, State, duration, epochs_of, steps_of, view, view_without_log
 from effnet.runtime.errors import UserError
 from effnet.runtime.lock import Holder, here, holder
 from effnet.runtime.signals import Interrupted
@@ -116,7 +116,7 @@ def show_once(places: Sequence[str]) -> int:
     """Print the runs as they are; return 1 if one of them has stopped before its end, else 0."""
     watched = look_at(places, wait=False)
     console = _console()
-    for line in _lines(watched, console):
+    for line in _lines(watched, console.width, _levels()):
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
     return _code(watched)
 
@@ -145,10 +145,11 @@ def _draw(places: Sequence[str], console: "Console", seconds: float, wait: Calla
     from rich.live import Live
     from rich.text import Text
 
+    levels = _levels()  # before `Live` puts a stream of its own, without an encoding, in the place of stdout
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             watched = look_at(places, wait=True)
-            lines = list(_lines(watched, console))
+            lines = list(_lines(watched, console.width, levels))
             live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
             if all(entry.is_over for entry in watched):
                 return _code(watched)
@@ -182,23 +183,23 @@ def _line(entry: Watched) -> str:
     return printable("; ".join([f"{entry.run.name}: {entry.text}", ", ".join(values)]).rstrip("; "))
 
 
-def _lines(watched: Sequence[Watched], console: "Console") -> Iterator[str]:
-    levels = BLOCKS if _has_blocks() else ASCII
+def _lines(watched: Sequence[Watched], width: int, levels: str) -> Iterator[str]:
     for number, entry in enumerate(watched):
         if number:
             yield ""
         if entry.run is None:
-            yield printable(f"{entry.place}: {entry.text}")
+            yield from view_without_log(entry.place, entry.text, width=width)
         else:
-            yield from view(entry.run, entry.state, entry.text, width=console.width, levels=levels)
+            yield from view(entry.run, entry.state, entry.text, width=width, levels=levels)
 
 
-def _has_blocks() -> bool:
+def _levels() -> str:
+    """Return the characters of curves that the standard output can show."""
     try:
         BLOCKS.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+        return ASCII
+    return BLOCKS
 
 
 def _code(watched: Sequence[Watched]) -> int:
