@@ -135,9 +135,13 @@ def test_files_are_replaced_in_one_place() -> None:
 
 
 def test_no_file_is_written_in_place() -> None:
-    """Except temporary copies: of standard input, and of the images of a benchmark."""
+    """Except temporary files: copies of standard input, images of a benchmark, a program to compile, and the files that
+    `atomic_path` moves into place."""
     found = [place for path in sorted(SOURCE.rglob("*.py")) for place in calls(path, writes_in_place)]
     assert {place.partition(":")[0] for place in found} == {
         "inference/classify.py",
         "benchmark/data.py",
+        "doctor/compiler.py",
+        "report/pictures.py",
+        "training/trackers/thread.py",
     }

@@ -79,11 +79,11 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
 
 
 def without_rates(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return metrics without times and rates."""
+    """Return metrics without times, rates and memory."""
     return {
         name: value
         for name, value in metrics.items()
-        if not name.endswith(("_ips", "_time")) and "latency" not in name
+        if not name.endswith(("_ips", "_time", "peak_memory")) and "latency" not in name
     }
 
 
