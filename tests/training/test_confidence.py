@@ -195,7 +195,7 @@ def test_probabilities_are_of_logits_divided_by_it(
     classifier = effnet.load(file, ema=False)
     paths = sorted((images / "val").rglob("*.jpg"))[:3]
     pixels = [
-        classifier._pixels(named) for path in paths for named in effnet.inference.images.named_images(path)
+        classifier.prepare(named) for path in paths for named in effnet.inference.images.named_images(path)
     ]
     batch = torch.stack([torch.from_numpy(each) for each in pixels])  # type: ignore[arg-type]
     with torch.no_grad():
