@@ -5,7 +5,15 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effnet.cli.arguments import MOST_CLASSES, MOST_DECODED, MOST_PIXELS, integer, path
+from effnet.cli.arguments import (
+    MOST_CLASSES,
+    MOST_DECODED,
+    MOST_IMAGES,
+    MOST_PIXELS,
+    MOST_WORKERS,
+    integer,
+    path,
+)
 from effnet.recipe import DataSettings, settings
 from effnet.recipe.fields import value_type
 from effnet.runtime.errors import UserError
@@ -39,14 +47,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="publisher of the weights [default: the first that has any]",
     )
     add("--ema", action="store_true", help="use a checkpoint's averaged weights")
-    add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
-    add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
-    add(
-        "--image-size",
-        type=integer(32, MOST_PIXELS),
-        metavar="PIXELS",
-        help="side of the input [default: the weights']",
-    )
+    add_device_flags(parser)
+    add_image_size_flag(parser)
     add(
         "--num-classes",
         type=integer(1, MOST_CLASSES),
@@ -92,6 +94,43 @@ def add_engine_flag(parser: argparse.ArgumentParser) -> None:
         choices=typing.get_args(value_type(leaf)[0]),
         help="engine that runs the model; auto selects the fastest available [default: the one that the file is for, "
         "torch for weights]",
+    )
+
+
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` and ``--cpu``."""
+    add = parser.add_argument
+    add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
+    add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
+
+
+def add_image_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--image-size`` of the model's input."""
+    parser.add_argument(
+        "--image-size",
+        type=integer(32, MOST_PIXELS),
+        metavar="PIXELS",
+        help="side of the input [default: the weights']",
+    )
+
+
+def add_batch_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--batch-size`` and ``--workers``, for commands that decode many images in processes."""
+    add = parser.add_argument
+    add(
+        "--batch-size",
+        "-b",
+        type=integer(1, MOST_IMAGES),
+        default=32,
+        metavar="IMAGES",
+        help="images per batch [default: 32]",
+    )
+    add(
+        "-j",
+        "--workers",
+        type=integer(0, MOST_WORKERS),
+        metavar="N",
+        help="processes that decode images [default: one a core, at most 16]",
     )
 
 

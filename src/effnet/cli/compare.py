@@ -4,7 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from effnet.cli.arguments import MOST_IMAGES, MOST_WORKERS, integer, path
+from effnet.cli.arguments import MOST_IMAGES, integer, path
+from effnet.cli.choice import add_batch_flags
 from effnet.cli.flags import Commands
 from effnet.cli.messages import say, shown_log
 from effnet.cli.sources import add_source_flags, source_recipe
@@ -54,21 +55,7 @@ def add_compare(commands: Commands, prog: str | None) -> None:
     )
     add("--no-heat-maps", action="store_true", help="show the images without heat maps")
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
-    add(
-        "--batch-size",
-        "-b",
-        type=integer(1, MOST_IMAGES),
-        default=32,
-        metavar="IMAGES",
-        help="images per batch [default: 32]",
-    )
-    add(
-        "-j",
-        "--workers",
-        type=integer(0, MOST_WORKERS),
-        metavar="N",
-        help="processes that decode images [default: one a core, at most 16]",
-    )
+    add_batch_flags(parser)
     add_source_flags(parser, divides=False)
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_compare)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effnet.cli.arguments import MOST_CLASSES, MOST_IMAGES, MOST_WORKERS, integer, path
-from effnet.cli.choice import add_engine_flag, add_model_flags, model_choice
+from effnet.cli.arguments import MOST_CLASSES, integer, path
+from effnet.cli.choice import add_batch_flags, add_engine_flag, add_model_flags, model_choice
 from effnet.cli.flags import Commands, add_flags
 from effnet.cli.messages import say, shown_log
 from effnet.runtime.errors import UserError
@@ -64,21 +64,7 @@ def add_predict(commands: Commands, prog: str | None) -> None:
     )
     add("--probabilities", action="store_true", help="add the probabilities of all classes")
     add("--features", action="store_true", help="add the pooled features, float32; for weights in PyTorch")
-    add(
-        "--batch-size",
-        "-b",
-        type=integer(1, MOST_IMAGES),
-        default=32,
-        metavar="IMAGES",
-        help="images per batch [default: 32]",
-    )
-    add(
-        "-j",
-        "--workers",
-        type=integer(0, MOST_WORKERS),
-        metavar="N",
-        help="processes that decode images [default: one a core, at most 16]",
-    )
+    add_batch_flags(parser)
     add(
         "--shard",
         type=path,

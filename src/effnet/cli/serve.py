@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from effnet.cli.arguments import MOST_IMAGES, integer, number, path
-from effnet.cli.choice import add_engine_flag, add_max_pixels_flag
+from effnet.cli.choice import add_device_flags, add_engine_flag, add_image_size_flag, add_max_pixels_flag
 from effnet.cli.flags import Commands, add_flags
 from effnet.cli.messages import say
 
@@ -82,15 +82,9 @@ def add_serve(commands: Commands, prog: str | None) -> None:
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_engine_flag(parser)
-    add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="where to run [default: auto]")
-    add("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
+    add_device_flags(parser)
     add("--precision", default="fp32", type=str.lower, choices=("fp32", "amp", "tf32", "fp16", "bf16"))
-    add(
-        "--image-size",
-        type=integer(32, 4096),
-        metavar="PIXELS",
-        help="side of the input [default: the weights']",
-    )
+    add_image_size_flag(parser)
     add_flags(parser, ("tta",))
     add(
         "--unknown",
