@@ -59,6 +59,7 @@ def main() -> None:
     assert data.train is not None
     assert data.val is not None
 
+    torch.manual_seed(0)
     model = effnet.create_model("efficientnet-lite0", num_classes=len(classes), bn_momentum=0.1)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalise = Normalise(preprocessing).to(device)
@@ -68,6 +69,7 @@ def main() -> None:
     steps = len(data.train)
     for epoch in range(given.epochs):
         model.train()
+        total = torch.zeros((), device=device)
         for step, batch in enumerate(data.train):
             lr = learning_rate(resolved.schedule, resolved.optimizer.lr, epoch + step / steps)
             optimizer.param_groups[0]["lr"] = lr
@@ -76,8 +78,9 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             average.update(taken)
+            total += loss.detach()
         top1 = accuracy(average.module, data.val, normalise)
-        print(f"epoch {epoch + 1}: loss {loss.item():.3f}, top-1 of the average {top1:.1f} %")
+        print(f"epoch {epoch + 1}: loss {total.item() / steps:.3f}, top-1 of the average {top1:.1f} %")
     metadata = WeightsMetadata("efficientnet-lite0", preprocessing.to_dict(), classes=tuple(data.classes))
     save_weights(given.output, average.module.state_dict(), metadata)
     print(f"try it: effnet classify {given.output} IMAGE")

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -136,8 +137,16 @@ class Running:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the lines of its log that are JSON."""
-        lines = self.log_file.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        lines = self.log_file.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    def logged(self, request: str) -> list[dict[str, Any]]:
+        """Wait for the lines about a request, which are written after its reply, and return them."""
+        end = time.monotonic() + 30
+        while not (lines := [line for line in self.log() if line.get("id") == request]):
+            assert time.monotonic() < end, f"no line about {request}"
+            time.sleep(0.02)
+        return lines
 
     def resident(self) -> int:
         """Return the bytes of memory in use."""

@@ -220,7 +220,7 @@ def test_a_request_is_found_in_the_log(server: Running) -> None:
     body, kind = form([("0.jpg", PHOTOGRAPHS[0])])
     reply = server.ask("POST", "/classify", body, {"content-type": kind, "x-request-id": "my.request-1"})
     assert reply.headers["x-request-id"] == reply.json["id"] == "my.request-1"
-    (line,) = [line for line in server.log() if line.get("id") == "my.request-1"]
+    (line,) = server.logged("my.request-1")
     assert (line["status"], line["path"], line["model"], line["images"]) == (200, "/classify", "one", 1)
     assert line["ms"] >= reply.json["latency_ms"]
     reply = server.ask("GET", "/healthz", headers={"x-request-id": 'forged", "level": "error'})

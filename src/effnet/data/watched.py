@@ -188,6 +188,9 @@ class WatchedLoader:
 
     def _ended(self) -> UserError:
         """Return what to raise for a worker that has ended, after the end of the others."""
+        for process in self._processes:
+            if connection.wait([process.sentinel], timeout=0):
+                process.join(_END_S)  # its sockets are closed before its exit code is there
         codes = (process.exitcode for process in self._processes)
         numbers = [-code for code in codes if code is not None and code < 0]
         how = f"was killed by {signal.Signals(numbers[0]).name}" if numbers else "has ended"
