@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "tutorial.md"
 
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Each command is printed before it runs.
-_HEAD = "set -euo pipefail\nPS4='$ '\nset -x\n"
+# Each command is printed before it runs; none outlives the script, whatever fails.
+_HEAD = "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\nPS4='$ '\nset -x\n"
 
 
 def commands() -> list[str]:
