@@ -7,6 +7,7 @@
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
   const MOST_ROWS = 50;
   const LABELLED = 40;
+  const NARROW = 420; // pixels
 
   // ---- elements
 
@@ -67,12 +68,19 @@
     return chart.rows;
   }
 
+  // On a phone, legends stand one below the other with a name in each line.
+  function configured(width) {
+    const config = data.themes[theme()];
+    if (width >= NARROW) return config;
+    return { ...config, legend: { ...config.legend, columns: 1, labelLimit: width - 80, layout: { direction: "vertical" } } };
+  }
+
   async function embed(host, spec, rows, renderer) {
     const old = views.get(host);
     const words = ["role", "aria-label"].map((name) => [name, host.getAttribute(name)]);
     const result = await vegaEmbed(host, { width: "container", height: 260, ...spec, data: { values: rows } }, {
       mode: "vega-lite", actions: false, ast: true, renderer, defaultStyle: false,
-      config: data.themes[theme()], tooltip: { theme: theme() },
+      config: configured(host.clientWidth), tooltip: { theme: theme() },
     });
     if (old) old.finalize();
     views.set(host, result);
