@@ -11,6 +11,7 @@ import pytest
 
 from effnet.cli import main
 from effnet.doctor import machine
+from effnet.doctor.bytecode import check_bytecode
 from effnet.doctor.finding import Finding
 from effnet.doctor.load import Busy, cpu_quota, sample_busy, usable_cores
 from effnet.doctor.machine import check_cores, check_processor, check_shared_memory
@@ -49,6 +50,27 @@ def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], quota: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content + "\n")
     assert cpu_quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_packages_that_are_compiled_at_every_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: bool
+) -> None:
+    package = tmp_path / "package/__init__.py"
+    package.parent.mkdir()
+    package.write_text("")
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    found = texts(check_bytecode(package))
+    if kept:
+        assert found == []
+        return
+    ((status, text),) = found
+    assert status == "warning"
+    assert "PYTHONDONTWRITEBYTECODE is set" in text
+    # The remedy helps.
+    command = text.split(": ")[-1].split()
+    subprocess.run(command, check=True)
+    assert texts(check_bytecode(package)) == []
 
 
 def test_a_busy_process_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from effnet.doctor.bytecode import check_bytecode
 from effnet.doctor.compiler import check_compiler
 from effnet.doctor.finding import Finding
 from effnet.doctor.load import usable_cores
@@ -85,6 +86,7 @@ CHECKS: tuple[Callable[[Examination], Iterator[Finding]], ...] = (
     lambda _: check_cache(),
     lambda _: check_temporary(),
     lambda _: check_compiler(),
+    lambda _: check_bytecode(),
     lambda examination: check_packages(examination.imports),
     lambda examination: check_torch(examination.torch),
     lambda examination: check_gpus(driver_gpus(), examination.torch),
