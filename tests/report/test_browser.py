@@ -58,7 +58,8 @@ def test_a_page(
     cut = browser.run(
         """return [...document.querySelectorAll('.chart .drawing svg')].flatMap(svg =>
             [...svg.querySelectorAll('text')].filter(text =>
-                text.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1).map(text => text.textContent))"""
+                text.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1)
+            .map(text => text.textContent))"""
     )
     assert cut == [], "words that the edge of a drawing cuts off"
     assert background == ("rgb(21, 24, 29)" if dark else "rgb(255, 255, 255)")

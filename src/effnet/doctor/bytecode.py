@@ -23,12 +23,13 @@ def check_bytecode(package: Path | None = None) -> Iterator[Finding]:
     compiled = Path(cache_from_source(str(package)))
     if compiled.exists():
         return
+    command = f"{sys.executable} -m compileall -q -j 0 {package.parent.parent}"
     if sys.dont_write_bytecode:
         why = "PYTHONDONTWRITEBYTECODE is set"
-        remedy = f"unset it, or compile them once: {sys.executable} -m compileall -q -j 0 {package.parent.parent}"
+        remedy = f"unset it, or compile them once: {command}"
     elif not _writable(compiled.parent):
         why = f"{compiled.parent} can't be written"
-        remedy = f"compile them once as their owner: {sys.executable} -m compileall -q -j 0 {package.parent.parent}"
+        remedy = f"compile them once as their owner: {command}"
     else:
         return
     text = f"Python compiles its packages at every start, for some ten seconds, as {why}"
