@@ -13,6 +13,7 @@ import effnet
 from effnet.cli.commands import command_parser
 from tests.commands import REPOSITORY
 from tools import site_pages
+from tools.pictures import LARGEST
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "recipes").glob("*.md")])
@@ -48,6 +49,18 @@ def test_links_lead_to_a_page_and_its_heading(page: Path) -> None:
 def test_links_are_found() -> None:
     assert {"data.md", "choices.md#engines"} <= {link for page in PAGES for link in links(page)}
     assert any(urlsplit(link).hostname == "arxiv.org" for page in PAGES for link in links(page))
+
+
+def test_pictures_are_small_shown_and_described() -> None:
+    pictures = {path.resolve() for path in (DOCS / "pictures").iterdir()}
+    assert len(pictures) >= 5
+    assert all(path.stat().st_size < LARGEST for path in pictures)
+    shown = set()
+    for page in PAGES:
+        for text, place in re.findall(r"!\[([^]]*)\]\(([^) ]+)\)", page.read_text(encoding="utf-8")):
+            assert len(text.split()) > 5, f"{page.name}: describe {place} for those who can't see it"
+            shown.add((page.parent / place).resolve())
+    assert shown == pictures
 
 
 def test_navigation() -> None:
