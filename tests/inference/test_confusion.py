@@ -9,7 +9,7 @@ import torch
 
 from effnet.data import Batch
 from effnet.inference.by_class import write_per_class
-from effnet.inference.confusion import NOT_FINITE, ConfusionMatrix
+from effnet.training.confusion import NOT_FINITE, ConfusionMatrix
 
 NAMES = ["cat", "dog"]
 

@@ -1,6 +1,9 @@
 """Trackers hold the run's numbers, as their own readers find them; a resumed run goes on with the same ones."""
 
+import csv
+import io
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,10 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 
+import effnet
+from effnet.data import Batch
+from effnet.recipe import Recipe
+from effnet.training.confusion import ConfusionMatrix
 from effnet.training.run import train
-from tests.runs import quick_recipe
+from tests.runs import CLASSES, quick_recipe
+from tests.training.processes import in_processes
 from tests.training.resumed import without_rates
 
 pytest.importorskip("tensorboard", reason="extra tensorboard")
@@ -22,6 +32,9 @@ Curves = dict[str, list[tuple[int, float]]]
 """points (step, value) by metric"""
 STEPS = 4
 """batches in an epoch: 36 images, 8 in each"""
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+AVERAGED = {"confusion matrix val": False, "confusion matrix val_ema": True}
+"""of each matrix, whether it is that of the averaged weights"""
 
 
 class Followed(NamedTuple):
@@ -51,9 +64,8 @@ def followed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("WANDB_MODE", "offline")
         for name in ("MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT", "WANDB_DIR", "WANDB_NAME"):
             patch.delenv(name, raising=False)
-        track = ["tensorboard", "mlflow", "wandb"]
         recipe = quick_recipe(
-            root / "run", epochs=2, gather_checkpoints=-1, track=track, use_ema=0.9, batch_size=8
+            root / "run", epochs=2, gather_checkpoints=-1, track=TRACKERS, use_ema=0.9, batch_size=8
         )
         train(recipe, images)
         first = (root / "run/report.json").read_text()
@@ -92,17 +104,43 @@ def assert_the_log_s(found: Curves, followed: Followed) -> None:
     assert len(without_rates(wanted)) > 20
 
 
-def test_tensorboard_has_the_log_s_numbers(followed: Followed) -> None:
+def matrix_of(followed: Followed, images: Path, averaged: bool) -> ConfusionMatrix:
+    """The matrix of the answers of a run's last checkpoint, image by image."""
+    classifier = effnet.load(followed.workspace / "checkpoint.pth.tar", ema=averaged)
+    paths = sorted(images.glob("val/*/*.jpg"))
+    targets = torch.tensor([CLASSES.index(path.parent.name) for path in paths])
+    answers = torch.tensor([answer.best.index for answer in classifier(paths)])
+    matrix = ConfusionMatrix(CLASSES, torch.device("cpu"))
+    matrix(Batch(torch.zeros(len(paths), 3, 1, 1), targets), torch.eye(len(CLASSES))[answers])
+    assert matrix.counts.sum() == len(paths) == 15
+    return matrix
+
+
+def pixels_of(encoded: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def events_of(followed: Followed) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(
         str(followed.workspace / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}
     )
     events.Reload()
-    found = {
+    return events
+
+
+def curves_in_tensorboard(events: Any) -> Curves:
+    return {
         name: [(event.step, event.value) for event in events.Scalars(name)]
         for name in events.Tags()["scalars"]
     }
+
+
+def test_tensorboard_has_the_log_s_numbers(followed: Followed, images: Path) -> None:
+    events = events_of(followed)
+    found = curves_in_tensorboard(events)
     wanted = curves_of(followed.log)
     assert wanted["step/loss"] != curves_of(followed.first)["step/total_ips"]
     assert found == {
@@ -112,21 +150,33 @@ def test_tensorboard_has_the_log_s_numbers(followed: Followed) -> None:
     # sixteen images of 32 pixels, or a batch of eight
     assert (picture.width, picture.height) == (8 * 32, 32)
     text = events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
+    for name, averaged in AVERAGED.items():
+        (picture,) = events.Images(name)
+        assert picture.step == 2 * STEPS
+        drawn = matrix_of(followed, images, averaged).drawn()
+        np.testing.assert_array_equal(pixels_of(picture.encoded_image_string), drawn)
+        assert drawn.std() > 10
     assert yaml.safe_load(text.removeprefix("```yaml\n").removesuffix("```"))["optimizer"]["lr"] == 0.01
 
 
-def test_mlflow_has_the_log_s_numbers(followed: Followed, tmp_path: Path) -> None:
+def run_in_mlflow(followed: Followed) -> tuple[Any, Any, Curves]:
+    """A client, the only run that it finds, and its curves."""
     from mlflow import MlflowClient
 
     client = MlflowClient(followed.mlflow)
     (experiment,) = (each for each in client.search_experiments() if each.name == "effnet")
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.run_id == followed.identity("mlflow")
-    assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
     found = {
         name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
         for name in run.data.metrics
     }
+    return client, run, found
+
+
+def test_mlflow_has_the_log_s_numbers(followed: Followed, images: Path, tmp_path: Path) -> None:
+    client, run, found = run_in_mlflow(followed)
+    assert run.info.run_id == followed.identity("mlflow")
+    assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
     assert_the_log_s(found, followed)
     assert run.data.params["optimizer.lr"] == "0.01"
     assert {"machine.torch", "machine.python", "machine.train_images"} <= set(run.data.params)
@@ -135,6 +185,16 @@ def test_mlflow_has_the_log_s_numbers(followed: Followed, tmp_path: Path) -> Non
         assert file.stat().st_size > 100
     best = followed.workspace / "model_best.pth.tar"
     assert file.read_bytes() == best.read_bytes()
+    for name, averaged in AVERAGED.items():
+        table, picture = (
+            Path(client.download_artifacts(run.info.run_id, f"{name}.{suffix}", str(tmp_path)))
+            for suffix in ("csv", "png")
+        )
+        matrix = matrix_of(followed, images, averaged)
+        head, *rows = csv.reader(table.read_text().splitlines())
+        assert head[1:] == [row[0] for row in rows] == list(CLASSES)
+        assert [[int(cell) for cell in row[1:]] for row in rows] == matrix.counts.tolist()
+        np.testing.assert_array_equal(pixels_of(picture.read_bytes()), matrix.drawn())
 
 
 def wandb_records(followed: Followed) -> Iterator[Any]:
@@ -163,23 +223,29 @@ def items(entries: Any) -> Mapping[str, Any]:
     return {"/".join(each.nested_key) or each.key: json.loads(each.value_json) for each in entries}
 
 
-def test_wandb_has_the_log_s_numbers(followed: Followed) -> None:
+def curves_in_wandb(followed: Followed) -> Curves:
     found: Curves = {}
     rows: list[int] = []
-    artifacts, runs = [], []
     for record in wandb_records(followed):
-        kind = record.WhichOneof("record_type")
-        if kind == "history":
+        if record.WhichOneof("record_type") == "history":
             row = items(record.history.item)
             rows.append(row["_step"])
             for name, value in row.items():
-                if "/" in name and not name.startswith("training images"):
+                if "/" in name and not name.startswith(("training images", "confusion matrix")):
                     found.setdefault(name, []).append((row["batch"], value))
-        elif kind == "artifact":
+    assert rows == sorted(set(rows))
+    return found
+
+
+def test_wandb_has_the_log_s_numbers(followed: Followed, images: Path) -> None:
+    found = curves_in_wandb(followed)
+    artifacts, runs = [], []
+    for record in wandb_records(followed):
+        kind = record.WhichOneof("record_type")
+        if kind == "artifact":
             artifacts.append(record.artifact)
         elif kind == "run":
             runs.append(record.run)
-    assert rows == sorted(set(rows))
     assert_the_log_s(found, followed)
     assert {run.run_id for run in runs} == {followed.identity("wandb")}
     config = items(runs[0].config.update)
@@ -188,3 +254,42 @@ def test_wandb_has_the_log_s_numbers(followed: Followed) -> None:
     assert [entry.path for entry in artifacts[-1].manifest.contents] == ["model_best.pth.tar"]
     (picture,) = followed.workspace.glob("wandb/offline-run-*/files/media/images/training images_*.png")
     assert picture.stat().st_size > 1000
+    for name, averaged in AVERAGED.items():
+        (table,) = followed.workspace.glob(f"wandb/offline-run-*/files/media/table/{name}_table_*.table.json")
+        content = json.loads(table.read_text())
+        assert content["columns"] == ["Actual", "Predicted", "nPredictions"]
+        assert content["data"] == list(map(list, matrix_of(followed, images, averaged).cells()))
+
+
+def follow(recipe: Recipe, images: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    train(recipe, images)
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_one_writes(images: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    environment = {"MLFLOW_TRACKING_URI": store, "WANDB_MODE": "offline"}
+    recipe = quick_recipe(tmp_path / "run", epochs=1, track=TRACKERS, batch_size=4)
+    in_processes(2, follow, recipe, images, environment)
+    log = (tmp_path / "run/report.json").read_text()
+    followed = Followed(tmp_path / "run", log, store)
+    assert json.loads(log.splitlines()[0])["data"]["world_size"] == 2
+    wanted = curves_of(log)
+    assert len(wanted["step/loss"]) == STEPS // 2
+    _, run, in_mlflow = run_in_mlflow(followed)
+    assert run.data.params["machine.world_size"] == "2"
+    assert in_mlflow == curves_in_wandb(followed) == wanted
+    events = events_of(followed)
+    assert curves_in_tensorboard(events) == {
+        name: [(step, float(np.float32(value))) for step, value in points] for name, points in wanted.items()
+    }
+    for pattern in ("tensorboard/*", "wandb/offline-run-*"):
+        assert len(list(followed.workspace.glob(pattern))) == 1
+    # All images are counted, each process's share of them once.
+    (table,) = followed.workspace.glob(
+        "wandb/offline-run-*/files/media/table/confusion matrix val_table_*.table.json"
+    )
+    cells = json.loads(table.read_text())["data"]
+    assert sum(images for _, _, images in cells) == 15
+    assert cells == list(map(list, matrix_of(followed, images, averaged=False).cells()))

@@ -45,6 +45,9 @@ class Kept:
     def picture(self, name: str, pixels: Any) -> None:
         pass
 
+    def confusion(self, matrix: Any, step: int) -> None:
+        pass
+
     def model(self, path: Path) -> None:
         pass
 

@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from effnet.inference.confusion import ConfusionMatrix
 from effnet.runtime.files import atomic_file
+from effnet.training.confusion import ConfusionMatrix
 from effnet.training.results import Results
 
 ClassMetrics = Mapping[str, Mapping[str, float]]

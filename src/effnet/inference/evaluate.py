@@ -11,7 +11,6 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.data.views import views_of
 from effnet.export.trained import ModelChoice, TrainedModel
 from effnet.inference.by_class import ClassMetrics, class_metrics, write_per_class
-from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.engine import Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
 from effnet.inference.reliability import Reliability
@@ -27,6 +26,7 @@ from effnet.runtime.progress import silent
 from effnet.runtime.text import to_json
 from effnet.training.class_map import read_class_map
 from effnet.training.confidence import Calibrated
+from effnet.training.confusion import ConfusionMatrix
 from effnet.training.content import resuming
 from effnet.training.facts import check_classes, facts_of
 from effnet.training.foreign_checkpoint import with_our_names

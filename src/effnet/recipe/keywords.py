@@ -310,8 +310,8 @@ class Settings(TypedDict, total=False):
     quiet: bool
     """print warnings and errors only; the log in the workspace holds the rest"""
     track: tuple[TrackerName, ...]
-    """show metrics, recipe, training images and the best model in one or several trackers of experiments, too
-    (docs/trackers.md)"""
+    """show metrics, recipe, training images, confusion matrix and the best model in one or several trackers of
+    experiments, too (docs/trackers.md)"""
     engine: Literal["auto", EngineName] | None
     """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is
     for, torch for weights]"""

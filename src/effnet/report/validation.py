@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from effnet.data import Batch
 from effnet.inference.by_class import class_metrics
-from effnet.inference.confusion import ConfusionMatrix
 from effnet.inference.evaluate import Opening, open_evaluation
 from effnet.inference.heat_maps import heat_maps, layers_of
 from effnet.inference.overlay import coloured
@@ -20,6 +19,7 @@ from effnet.report.findings import Answer, Findings, Mistake
 from effnet.report.runs import Run
 from effnet.runtime.errors import UserError
 from effnet.runtime.processes import Processes, joined_processes
+from effnet.training.confusion import ConfusionMatrix
 from effnet.training.resume import inherited_settings
 from effnet.training.run_weights import averaged_is_better, best_checkpoint
 from effnet.training.validate import Validator, together

@@ -4,9 +4,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from effnet.runtime.errors import UserError
 from effnet.runtime.extras import install_command
 from effnet.runtime.files import atomic_path
+
+_DPI = 100
 
 
 def new_figure(purpose: str, **arguments: Any) -> Any:
@@ -26,6 +31,17 @@ def new_figure(purpose: str, **arguments: Any) -> Any:
     return Figure(**arguments)
 
 
+def drawn(figure: Any) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a figure that `new_figure` has returned, uint8 (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
+        canvas.draw()
+    return np.array(canvas.buffer_rgba(), np.uint8)[..., :3]
+
+
 def save_figure(figure: Any, path: Path, flag: str) -> None:
     """Write a figure in the format of the path's suffix, complete or not at all.
 
@@ -40,6 +56,6 @@ def save_figure(figure: Any, path: Path, flag: str) -> None:
     with atomic_path(path) as temporary:
         try:
             with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
-                figure.savefig(temporary, dpi=100)
+                figure.savefig(temporary, dpi=_DPI)
         except ValueError as error:
             raise UserError(f"{flag} {path}: {' '.join(str(error).split())}") from None

@@ -99,6 +99,8 @@ def train(
             with _tracking(trainer, log, log_path) as tracking:
                 with signals.deferred():
                     metrics = trainer.run()
+                    confusion = trainer.validations.whole_confusion()
+                tracking.confusion(confusion, trainer.state.progress.epoch * trainer.steps_per_epoch)
                 _show_best(tracking, files)
             _conclude(log, log_path, files, metrics, trainer.state.progress)
     return metrics

@@ -43,7 +43,7 @@ from effnet.training.origin import Origin, find_origin
 from effnet.training.ranking import DEFAULT_THRESHOLD
 from effnet.training.recompute import recompute_blocks
 from effnet.training.sync_bn import with_sync_batch_norm
-from effnet.training.validate import Validator, Watch, settings_of
+from effnet.training.validate import Observer, Validator, Watch, settings_of, together
 from effnet.weights import Build, WeightsMetadata
 from effnet.weights.confidence import Confidence
 from effnet.weights.files import CONFIDENCE_OF_EMA
@@ -114,7 +114,11 @@ class Opened:
         }
 
     def validate(
-        self, validator: Validator, model: nn.Module, watch: Watch | None = None
+        self,
+        validator: Validator,
+        model: nn.Module,
+        watch: Watch | None = None,
+        observers: Sequence[Observer] = (),
     ) -> tuple[dict[str, float], Confidence | None]:
         """Validate a model, and fit its confidence if the recipe says so; see `Validator`.
 
@@ -122,9 +126,9 @@ class Opened:
             The metrics, with those of `Fitted` where a confidence was fitted, and that confidence.
         """
         if not self.recipe.run.calibrate_confidence or self.recipe.task.task == "multi":
-            return validator(model, watch=watch), None
+            return validator(model, together(observers), watch), None
         sample = AnswerSample(validator.loader.num_images, self.recipe.model.num_classes)
-        metrics = validator(model, sample, watch)
+        metrics = validator(model, together([sample, *observers]), watch)
         ask = partial(validator.answers, model)
         fitted = fit_confidence(sample, ask, self.recipe.run.unknown_keep, self.processes)
         return (metrics, None) if fitted is None else (metrics | fitted.metrics, fitted.confidence)

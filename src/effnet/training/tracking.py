@@ -1,5 +1,6 @@
 """Trackers of experiments (``--track``), which follow the log of a run."""
 
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,15 @@ import numpy.typing as npt
 import yaml
 from torch import Tensor
 
+from effnet.runtime.errors import one_line
 from effnet.runtime.log import RunLog, read_records
 from effnet.runtime.signals import Interrupted
+from effnet.training.confusion import ConfusionMatrix
 from effnet.training.trackers import TRACKERS, TrackedRun
-from effnet.training.trackers.form import MACHINE, Ending
+from effnet.training.trackers.form import MACHINE, Confusion, Ending
 from effnet.training.trackers.thread import Points, TrackerThread, read_memory
 
+_LOG = logging.getLogger("effnet")
 FOLDER = "trackers"
 """folder in the workspace that remembers the trackers' runs"""
 PICTURE = "training images"
@@ -102,6 +106,20 @@ class Tracking:
         for tracker in self._trackers:
             tracker.put(lambda points: points.connection.picture(PICTURE, pixels))
 
+    def confusion(self, matrices: Mapping[str, ConfusionMatrix], step: int) -> None:
+        """Take the confusion matrices of the last epoch.
+
+        Args:
+            matrices: counts over all processes, by the prefix of the metrics of the validated weights.
+            step: batches since the start of the training.
+        """
+        if not self._trackers:
+            return
+        for prefix, matrix in matrices.items():
+            shown = Confusion(f"confusion matrix {prefix}", matrix.cells(), matrix.as_csv(), _picture(matrix))
+            for tracker in self._trackers:
+                tracker.put(partial(Points.confusion, matrix=shown, step=step))
+
     def model(self, path: Path) -> None:
         """Take the best model, if it is there."""
         if path.is_file():
@@ -128,6 +146,15 @@ def grid(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     filled[:count] = images
     cells = filled.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
     return cells.reshape(rows * height, columns * width, channels)
+
+
+def _picture(matrix: ConfusionMatrix) -> npt.NDArray[np.uint8] | None:
+    """Return the picture of a matrix; None, and a warning, where it can't be drawn, as without the package."""
+    try:
+        return matrix.drawn()
+    except Exception as error:  # no tracker ends a training
+        _LOG.warning("--track: %s", one_line(str(error)))
+        return None
 
 
 def _parameters(path: Path) -> dict[str, dict[str, Any]]:

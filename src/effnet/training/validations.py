@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from effnet.training.best import Best
+from effnet.training.confusion import ConfusionMatrix
 from effnet.training.reporter import prefixed
 from effnet.training.setup import Opened
 from effnet.training.state import TrainingState
@@ -22,11 +23,13 @@ class Validations:
     Attributes:
         validator: runs a model over the validation set; None without one.
         confidence: of the weights as they are, by the prefix of their metrics; empty once they have changed.
+        confusion: of the last validation of a run that trackers follow, this process's images by the same prefix.
     """
 
     def __init__(self, opened: Opened) -> None:
         self.validator = opened.validator()
         self.confidence: dict[str, Confidence] = {}
+        self.confusion: dict[str, ConfusionMatrix] = {}
         self._opened = opened
         self._thresholds: dict[str, list[float]] = {}  # that the last validation has chosen
 
@@ -46,13 +49,28 @@ class Validations:
         metrics: dict[str, float] = {}
         self._thresholds = {}
         for prefix, network in self._models(state):
-            found, confidence = self._opened.validate(self.validator, network, watch)
+            observers = self._observers(prefix)
+            found, confidence = self._opened.validate(self.validator, network, watch, observers)
             metrics |= prefixed(prefix, found)
             if self._opened.recipe.task.task == "multi":
                 self._thresholds[prefix] = self.validator.thresholds_found()
             if confidence is not None:
                 self.confidence[prefix] = confidence
         return metrics
+
+    def _observers(self, prefix: str) -> list[ConfusionMatrix]:
+        """Return what looks on when weights are validated."""
+        opened = self._opened
+        if not opened.recipe.run.track or opened.recipe.task.task == "multi":
+            return []
+        self.confusion[prefix] = ConfusionMatrix(opened.data.classes, opened.processes.device)
+        return [self.confusion[prefix]]
+
+    def whole_confusion(self) -> dict[str, ConfusionMatrix]:
+        """Return `confusion` over all processes; all of them must call this, once."""
+        for matrix in self.confusion.values():
+            matrix.sum_over(self._opened.processes)
+        return self.confusion
 
     def better_thresholds(self, metrics: dict[str, float], best: Best) -> list[float]:
         """Return the thresholds of the better weights, which an export takes; empty for images with one label."""

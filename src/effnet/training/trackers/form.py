@@ -1,6 +1,6 @@
 """The form of a tracker of experiments."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,23 @@ class TrackedRun:
     recipe: str
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """The confusion matrix of a validation.
+
+    Attributes:
+        name: of the matrix, which names the validated weights.
+        cells: true class, predicted class and images of each cell that has images.
+        csv: the whole matrix.
+        pixels: its picture, uint8 (H, W, 3); None without the package that draws.
+    """
+
+    name: str
+    cells: Sequence[tuple[str, str, int]]
+    csv: str
+    pixels: npt.NDArray[np.uint8] | None
+
+
 class Connection(Protocol):
     """A run at a tracker. Any method may raise any `Exception`.
 
@@ -68,6 +85,9 @@ class Connection(Protocol):
 
     def picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
         """Add a picture, uint8 (H, W, 3), at the start of the run."""
+
+    def confusion(self, matrix: Confusion, step: int) -> None:
+        """Add a confusion matrix, at the step of the last point."""
 
     def model(self, path: Path) -> None:
         """Add the best model, where the tracker keeps files; `path` stays as it is meanwhile."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from effnet.training.trackers.form import Ending, PointKind, TrackedRun, Tracker
+from effnet.training.trackers.form import Confusion, Ending, PointKind, TrackedRun, Tracker
 
 EXPERIMENT = "effnet"
 _MOST_PARAMETERS = 100  # in a request
@@ -84,6 +84,11 @@ class _Run:
 
     def picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
         self._client.log_image(self.identity, pixels, f"{name}.png")
+
+    def confusion(self, matrix: Confusion, step: int) -> None:
+        self._client.log_text(self.identity, matrix.csv, f"{matrix.name}.csv")
+        if matrix.pixels is not None:
+            self.picture(matrix.name, matrix.pixels)
 
     def model(self, path: Path) -> None:
         self._client.log_artifact(self.identity, str(path), "model")

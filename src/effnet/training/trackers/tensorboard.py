@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from effnet.training.trackers.form import MACHINE, Ending, PointKind, TrackedRun, Tracker
+from effnet.training.trackers.form import MACHINE, Confusion, Ending, PointKind, TrackedRun, Tracker
 
 FOLDER = "tensorboard"
 """folder of the event files in a workspace"""
@@ -55,6 +55,11 @@ class _Events:
     def picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
         self._writer.add_image(name, pixels, 0, dataformats="HWC")
         self._writer.flush()
+
+    def confusion(self, matrix: Confusion, step: int) -> None:
+        if matrix.pixels is not None:
+            self._writer.add_image(matrix.name, matrix.pixels, step, dataformats="HWC")
+            self._writer.flush()
 
     def model(self, path: Path) -> None:
         """Do nothing: TensorBoard keeps no files."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from effnet.runtime.errors import one_line
 from effnet.runtime.files import atomic_path
-from effnet.training.trackers.form import Connection, PointKind, TrackedRun, Tracker
+from effnet.training.trackers.form import Confusion, Connection, PointKind, TrackedRun, Tracker
 
 _LOG = logging.getLogger("effnet")
 _MOST_WAITING = 10_000
@@ -35,6 +35,7 @@ class Points:
         self._memory = memory
         self._steps = steps_per_epoch
         self._written: dict[PointKind, int] = dict.fromkeys(typing.get_args(PointKind), -1)
+        self._ended = -1  # step at which the tracker's run ended before it went on
 
     def go_on(self, kept: Iterable[Mapping[str, Any]], position: int) -> None:
         """Bring the tracker to where the run's log is: add what it lacks, take back what the log has no more.
@@ -50,6 +51,7 @@ class Points:
             }
             # Points at the last step itself may be there in part.
             self._rewind(min(position, max(self._written.values())))
+        self._ended = self._written["summary"]
         self._remember()
         for line in kept:
             self.take(line)
@@ -67,6 +69,11 @@ class Points:
         self.connection.points(kind, _numbers(kind, data), step, line["time"])
         self._written[kind] = step
         self._remember()
+
+    def confusion(self, matrix: Confusion, step: int) -> None:
+        """Add a confusion matrix at the end of a run, unless the tracker has the one of an earlier end at this step."""
+        if step > self._ended:
+            self.connection.confusion(matrix, step)
 
     def _step_of(self, kind: PointKind, line: Mapping[str, Any]) -> int:
         """Return the batches since the start of the training at a line."""

@@ -10,12 +10,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from effnet.training.trackers.form import Ending, PointKind, TrackedRun, Tracker
+from effnet.training.trackers.form import Confusion, Ending, PointKind, TrackedRun, Tracker
 
 PROJECT = "effnet"
 BATCH = "batch"
 """the metric over which the others are drawn"""
+_CHART = "wandb/confusion_matrix/v1"
+_COLUMNS = ("Actual", "Predicted", "nPredictions")
+"""fields of this chart"""
 _KINDS = typing.get_args(PointKind)
+_ROWS = len(_KINDS) + 1
+"""rows of a batch: one for each kind, and one for the confusion matrix"""
 
 
 class _Run:
@@ -64,11 +69,17 @@ class _Run:
         return False
 
     def points(self, kind: PointKind, values: Mapping[str, float], step: int, time: float) -> None:
-        row = len(_KINDS) * step + _KINDS.index(kind)
+        row = _ROWS * step + _KINDS.index(kind)
         self._run.log({**values, BATCH: step, "_timestamp": time}, step=row, commit=True)
 
     def picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
         self._run.log({name: self._wandb.Image(pixels)}, commit=False)
+
+    def confusion(self, matrix: Confusion, step: int) -> None:
+        table = self._wandb.Table(columns=list(_COLUMNS), data=[list(cell) for cell in matrix.cells])
+        fields = dict(zip(_COLUMNS, _COLUMNS, strict=True))
+        chart = self._wandb.plot_table(_CHART, table, fields, {"title": matrix.name})
+        self._run.log({matrix.name: chart, BATCH: step}, step=_ROWS * step + len(_KINDS), commit=False)
 
     def model(self, path: Path) -> None:
         artifact = self._wandb.Artifact(f"model-{self.identity}", type="model")

@@ -1,15 +1,19 @@
 """The confusion matrix of a validation set."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from effnet.data import Batch
 from effnet.runtime.files import atomic_file
-from effnet.runtime.plots import new_figure, save_figure
+from effnet.runtime.plots import drawn, new_figure, save_figure
 from effnet.runtime.processes import Processes
 from effnet.runtime.text import printable
 
@@ -52,6 +56,28 @@ class ConfusionMatrix:
     def _table(self) -> Tensor:
         return self._counts.view(len(self.classes), -1).cpu()
 
+    def cells(self) -> list[tuple[str, str, int]]:
+        """Return true class, predicted class and images of each cell that has images, row by row."""
+        table, columns = self._table(), [*self.classes, NOT_FINITE]
+        return [
+            (self.classes[row], columns[column], int(table[row, column]))
+            for row, column in table.nonzero().tolist()
+        ]
+
+    def as_csv(self) -> str:
+        """Return what `write` writes to a CSV file."""
+        text = io.StringIO(newline="")
+        self._write_rows(text)
+        return text.getvalue()
+
+    def drawn(self) -> npt.NDArray[np.uint8]:
+        """Return the picture, uint8 (H, W, 3).
+
+        Raises:
+            UserError: matplotlib is missing.
+        """
+        return drawn(self._figure("the confusion matrix as a picture"))
+
     def mistakes(self) -> dict[str, tuple[int, int, str, str]]:
         """Return by class that has images: images, right ones, accuracy in percent, and the usual mistake."""
         columns = [*self.classes, NOT_FINITE]
@@ -77,32 +103,35 @@ class ConfusionMatrix:
         if path.suffix == ".csv":
             self._write_csv(path)
         else:
-            self._draw(path)
+            save_figure(self._figure("--confusion as a picture"), path, "--confusion")
 
     def _write_csv(self, path: Path) -> None:
+        with atomic_file(path, "w") as file:
+            self._write_rows(file)
+
+    def _write_rows(self, file: TextIO) -> None:
         table, columns = self._table(), [*self.classes, NOT_FINITE]
         if not table[:, -1].any():
             table, columns = table[:, :-1], columns[:-1]
-        with atomic_file(path, "w") as file:
-            writer = csv.writer(file)
-            writer.writerow(["true \\ predicted", *columns])
-            writer.writerows([name, *row] for name, row in zip(self.classes, table.tolist(), strict=True))
+        writer = csv.writer(file)
+        writer.writerow(["true \\ predicted", *columns])
+        writer.writerows([name, *row] for name, row in zip(self.classes, table.tolist(), strict=True))
 
-    def _draw(self, path: Path) -> None:
+    def _figure(self, purpose: str) -> Any:
         counts = self.counts
         present = (counts.sum(0) + counts.sum(1)).nonzero().flatten()
         shown = counts[present][:, present].double()
         shares = shown / shown.sum(1, keepdim=True).clamp(min=1)
         names = [_label(self.classes[int(index)]) for index in present]
         side = min(30.0, max(5.0, 0.3 * len(names)))
-        figure = new_figure("--confusion as a picture", figsize=(side + 1, side), layout="constrained")
+        figure = new_figure(purpose, figsize=(side + 1, side), layout="constrained")
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
         picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
         if len(names) <= 100:
             axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
             axes.set_yticks(range(len(names)), names, parse_math=False)
         figure.colorbar(picture, label="share of the true class")
-        save_figure(figure, path, "--confusion")
+        return figure
 
 
 def _label(name: str) -> str:
