@@ -139,6 +139,16 @@ def test_quantize(executed: Executed) -> None:
     fp32, int8 = (workspace / name for name in ("digits.onnx", "digits-int8.onnx"))
     assert int8.stat().st_size < fp32.stat().st_size / 2
     images = sorted(executed.folder.glob("data/sample/val/*/*.jpg"))[::4]
-    for file, run in ((fp32, workspace), (int8, workspace / "int8-onnxruntime")):
-        ours, theirs = effnet.Run(run).classifier, effnet.load(file)
-        np.testing.assert_allclose(theirs.probabilities(images), ours.probabilities(images), atol=0.01)
+    assert_answers_agree(images, workspace, fp32, mean=1e-4)
+    # Where a rounding to eight bits is a tie, engines differ by a step, which changes answers that are in doubt.
+    assert_answers_agree(images, workspace / "int8-onnxruntime", int8, mean=0.02)
+
+
+def assert_answers_agree(images: list[Path], run: Path, file: Path, *, mean: float) -> None:
+    """Assert that a file answers as PyTorch does with the run's weights."""
+    ours, theirs = effnet.Run(run).classifier.probabilities(images), effnet.load(file).probabilities(images)
+    assert np.abs(theirs - ours).mean() < mean
+    best = np.sort(ours)
+    is_sure = best[:, -1] - best[:, -2] > 0.2
+    assert is_sure.mean() > 0.7
+    assert (theirs.argmax(1) == ours.argmax(1))[is_sure].all()
