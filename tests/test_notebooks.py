@@ -74,12 +74,12 @@ class Executed:
         self.outputs[name] = {cell.id: cell.get("outputs", []) for cell in notebook.cells}
 
     def text(self, name: str, cell: str) -> str:
-        """What a cell has printed, or shown as text."""
+        """Return what a cell has printed, or shown as text."""
         outputs = self.outputs[name][cell]
         return "".join(each.get("text") or each.get("data", {}).get("text/plain", "") for each in outputs)
 
     def pictures(self, name: str, cell: str) -> Iterator[np.ndarray]:
-        """What a cell has drawn, uint8 (H, W, 3)."""
+        """Yield the pictures that a cell has drawn, uint8 (H, W, 3)."""
         for output in self.outputs[name][cell]:
             if encoded := output.get("data", {}).get("image/png"):
                 with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
