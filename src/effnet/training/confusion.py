@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +109,7 @@ class ConfusionMatrix:
         with atomic_file(path, "w") as file:
             self._write_rows(file)
 
-    def _write_rows(self, file: TextIO) -> None:
+    def _write_rows(self, file: IO[str]) -> None:
         table, columns = self._table(), [*self.classes, NOT_FINITE]
         if not table[:, -1].any():
             table, columns = table[:, :-1], columns[:-1]
