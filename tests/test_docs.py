@@ -1,4 +1,4 @@
-"""The commands that the documents show exist: each is parsed, its settings and its recipe are checked, none is run."""
+"""The commands that the documents show exist: each is parsed, its settings and its recipe are checked."""
 
 import argparse
 import os
