@@ -156,4 +156,6 @@ def test_a_page(
     failed = [failure for command in commands if (failure := call(command))]
     assert not failed
     for example in examples:
+        for table in re.findall(r'"([\w-]+\.parquet)"', example):
+            Path(table).unlink(missing_ok=True)  # a command has written it
         exec(compile(ours(example), name_of(page), "exec"), {})
