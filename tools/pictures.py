@@ -9,7 +9,6 @@ Michetti: whatever is drawn here is published.
 
 import argparse
 import contextlib
-import csv
 import io
 import os
 import subprocess
@@ -69,43 +68,6 @@ def digits(sources: Sources, path: Path) -> None:
             place.imshow(Image.open(file))
             place.set_axis_off()
             place.set_title(f"{best.name}\n{100 * best.probability:.0f} %", fontsize=9)
-    figure.savefig(path)
-
-
-def training(sources: Sources, path: Path) -> None:
-    """Draw loss and top-1 accuracy of a training by epoch."""
-    from matplotlib.figure import Figure
-
-    history = effnet.Run(sources.run).history
-    epochs = range(1, len(history) + 1)
-    figure = Figure(figsize=(8, 3), dpi=110, layout="constrained")
-    loss, top1 = figure.subplots(1, 2)
-    loss.plot(epochs, [epoch["train.loss"] for epoch in history], "o-", label="training (smoothed targets)")
-    loss.plot(epochs, [epoch["val.loss"] for epoch in history], "s--", label="validation")
-    loss.set_ylabel("loss")
-    loss.legend()
-    top1.plot(epochs, [epoch["val.top1"] for epoch in history], "s--", color="C1")
-    top1.set_ylabel("validation, top-1 (%)")
-    for axes in (loss, top1):
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-    figure.savefig(path)
-
-
-def classes(sources: Sources, path: Path) -> None:
-    """Draw precision and recall of each class, from the table of `effnet evaluate`."""
-    from matplotlib.figure import Figure
-
-    with (sources.folder / "classes.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(8, 2.8), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for shift, name in ((-0.2, "precision"), (0.2, "recall")):
-        places = [index + shift for index in range(len(rows))]
-        axes.bar(places, [float(row[name]) for row in rows], width=0.4, label=name)
-    axes.set_xticks(range(len(rows)), [row["class"] for row in rows])
-    axes.set_xlabel("class")
-    axes.legend(loc="lower right")
     figure.savefig(path)
 
 
@@ -229,8 +191,6 @@ def _photograph(
 
 DRAWN: dict[str, Callable[[Sources, Path], None]] = {
     "digits.png": digits,
-    "training.png": training,
-    "classes.png": classes,
     "reliability.png": reliability,
     "find-lr.png": find_lr,
     "heat-map.jpg": heat_map,
