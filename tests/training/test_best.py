@@ -32,7 +32,9 @@ def scripted(workspace: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
         trainer, _ = synthetic_trainer(recipe, torch.device("cpu"))
         monkeypatch.setattr(trainer, "train_epoch", lambda: {"loss": 1.0})
         monkeypatch.setattr(
-            trainer.validations, "validator", lambda model, watch: EPOCHS[trainer.state.progress.epoch]
+            trainer.validations,
+            "validator",
+            lambda model, observe, watch: EPOCHS[trainer.state.progress.epoch],
         )
         trainer.files = CheckpointFiles(workspace, "checkpoint.pth.tar", 0)
         return trainer
@@ -85,7 +87,7 @@ def test_an_epoch_whose_validation_is_not_finite_is_never_the_best(
     scores = [dict(epoch) for epoch in EPOCHS]
     scores[2]["loss"] = float("nan")  # the best one by top-1
     monkeypatch.setattr(
-        trainer.validations, "validator", lambda model, watch: scores[trainer.state.progress.epoch]
+        trainer.validations, "validator", lambda model, observe, watch: scores[trainer.state.progress.epoch]
     )
     trainer.run()
     assert torch.load(trainer.files.best, weights_only=True)["epoch"] == 4
@@ -99,7 +101,7 @@ def test_a_training_whose_last_validation_is_not_finite_ends_with_an_error(
     scores = [dict(epoch) for epoch in EPOCHS]
     scores[3]["loss"] = float("inf")
     monkeypatch.setattr(
-        trainer.validations, "validator", lambda model, watch: scores[trainer.state.progress.epoch]
+        trainer.validations, "validator", lambda model, observe, watch: scores[trainer.state.progress.epoch]
     )
     with pytest.raises(UserError, match="the validation loss of the last epoch is not finite"):
         trainer.run()

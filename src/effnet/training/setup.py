@@ -126,7 +126,7 @@ class Opened:
             The metrics, with those of `Fitted` where a confidence was fitted, and that confidence.
         """
         if not self.recipe.run.calibrate_confidence or self.recipe.task.task == "multi":
-            return validator(model, together(observers), watch), None
+            return validator(model, observe=together(observers), watch=watch), None
         sample = AnswerSample(validator.loader.num_images, self.recipe.model.num_classes)
         metrics = validator(model, together([sample, *observers]), watch)
         ask = partial(validator.answers, model)
