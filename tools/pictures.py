@@ -115,6 +115,21 @@ def report(sources: Sources, path: Path) -> None:
         _photograph(page.as_uri(), path, "document.querySelectorAll('svg, canvas').length > 3")
 
 
+def compare(sources: Sources, path: Path) -> None:
+    """Draw the top of the page of `effnet compare`: a run's weights against the INT8 file."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "compare.html"
+        model, data = (os.path.relpath(each, sources.folder) for each in (sources.run, sources.data))
+        sources.call("compare", f"{model}/model_best.pth.tar", _INT8, "--data", data, "--output", page)
+        _photograph(page.as_uri(), path, "document.readyState === 'complete'")
+
+
+def confusion(sources: Sources, path: Path) -> None:
+    """Draw the confusion matrix of `effnet evaluate`."""
+    model = sources.run / "model_best.pth.tar"
+    sources.call("evaluate", sources.data, "--resume", model, "--confusion", path)
+
+
 def serve(sources: Sources, path: Path) -> None:
     """Draw the page of `effnet serve` with answered photographs."""
     command = [sys.executable, "-m", "effnet", "serve", "--port", "0", "--cpu"]
@@ -195,6 +210,8 @@ DRAWN: dict[str, Callable[[Sources, Path], None]] = {
     "find-lr.png": find_lr,
     "heat-map.jpg": heat_map,
     "report.png": report,
+    "compare.png": compare,
+    "confusion.png": confusion,
     "serve.png": serve,
     "watch.png": watch,
 }
