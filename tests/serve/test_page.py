@@ -71,6 +71,19 @@ def test_the_other_model_and_a_broken_file(page: Browser) -> None:
     assert {row[0] for row in cards["good.jpg"]["rows"]} <= set(CLASSES)
 
 
+def test_a_heat_map_takes_the_photograph_s_place(page: Browser) -> None:
+    drop(page, [("photo.jpg", PHOTOGRAPHS[1])])
+    find = "document.querySelector('#answers article')"
+    photograph = page.run(f"return {find}.querySelector('img').src")
+    page.run(f"{find}.querySelector('button').click()")
+    page.wait(f"{find}.querySelector('img').src !== '{photograph}'")
+    page.wait(f"{find}.querySelector('img').naturalWidth > 0")
+    assert page.run(f"return {find}.querySelector('img').alt") == "heat map over photo.jpg"
+    page.run(f"{find}.querySelector('button').click()")
+    assert page.run(f"return {find}.querySelector('img').src") == photograph
+    assert page.messages() == []
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_everybody_can_use_it(

@@ -1,6 +1,7 @@
 """Explanations: the parts of images that speak for an answer, as heat maps and as pictures."""
 
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from effnet.inference.heat_maps import (
     HeatMaps,
     check_layer,
     heat_maps,
+    layers_of,
     method_of,
 )
 from effnet.inference.images import NamedImage
@@ -170,6 +172,20 @@ def explainable(engine: Engine) -> EfficientNet:
     )
 
 
+def layer_to_explain(engine: Engine) -> str | None:
+    """Return the last layer of an engine's model whose output has several places; None where there are no heat maps."""
+    model, side = engine.network.differentiable(), engine.preprocessing.image_size
+    if not isinstance(model, EfficientNet):
+        return None
+    outputs = next(model.parameters()).new_zeros(1, 3, side, side)
+    found = None
+    with torch.inference_mode():
+        for name, part in layers_of(model).items():
+            outputs = part(outputs)
+            found = name if outputs[0, 0].numel() > 1 else found
+    return found
+
+
 def class_index(engine: Engine, label: str | int) -> int:
     """Return the position of a class among the logits.
 
@@ -222,4 +238,15 @@ def write_picture(explanation: Explanation, path: Path) -> None:
         DiskError: it can't be written.
     """
     with atomic_path(path, make_folder=True) as temporary:
-        explanation.picture().save(temporary, "JPEG", quality=_QUALITY)
+        _save(explanation, temporary)
+
+
+def encoded_picture(explanation: Explanation) -> bytes:
+    """Return the picture of an explanation as JPEG."""
+    data = io.BytesIO()
+    _save(explanation, data)
+    return data.getvalue()
+
+
+def _save(explanation: Explanation, file: Path | io.BytesIO) -> None:
+    explanation.picture().save(file, "JPEG", quality=_QUALITY)

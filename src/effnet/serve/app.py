@@ -6,17 +6,18 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from effnet.recipe.numbers import integer
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.text import to_json
-from effnet.serve.admission import Admission
+from effnet.serve.admission import Admission, Held
 from effnet.serve.answering import answers
 from effnet.serve.edge import Edge
+from effnet.serve.explaining import heat_map
 from effnet.serve.metrics import CONTENT_TYPE, Metrics
 from effnet.serve.models import Models, Served
-from effnet.serve.openapi import document
+from effnet.serve.openapi import CLASS_HEADER, document
 from effnet.serve.refusal import Refusal
 from effnet.serve.settings import ServeSettings
 from effnet.serve.stack import (
@@ -29,7 +30,9 @@ from effnet.serve.stack import (
     Route,
     Starlette,
 )
-from effnet.serve.upload import uploads_of
+from effnet.serve.upload import Upload, uploads_of
+
+_Result = TypeVar("_Result")
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
@@ -63,6 +66,7 @@ class Api:
         routes = [
             Route("/", self._index),
             Route("/classify", secret(self._classify), methods=["POST"]),
+            Route("/explain", secret(self._explain), methods=["POST"]),
             Route("/models", secret(self._list_models)),
             Route("/metrics", secret(self._show_metrics)),
             Route("/healthz", self._health),
@@ -73,7 +77,7 @@ class Api:
             allow_origins=list(self._settings.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id"],
+            expose_headers=["x-request-id", CLASS_HEADER],
         )
         app = Starlette(
             routes=routes,
@@ -123,22 +127,41 @@ class Api:
         ):
             topk = _topk(request, served)
             self._admission.check()
-            uploads = await uploads_of(
-                request,
-                held,
-                max_bytes=self._settings.max_bytes,
-                timeout=self._settings.timeout,
-                executor=self._executor,
-            )
+            uploads = await self._uploads(request, held)
+            limit = self._settings.max_pixels
             with self._admission.images(len(uploads)):
-                found = await self._answers(served, uploads, topk)
+                found = await self._in_time(
+                    answers(served, uploads, self._executor, topk=topk, max_pixels=limit)
+                )
             return self._answered(request, served, found, time.monotonic() - started)
 
-    async def _answers(self, served: Served, uploads: list[Any], topk: int | None) -> list[dict[str, Any]]:
-        limit = self._settings.max_pixels
+    async def _explain(self, request: Request) -> Response:
+        label, limit = request.query_params.get("label"), self._settings.max_pixels
+        with (
+            self._models.using(request.query_params.get("model")) as served,
+            self._admission.held() as held,
+        ):
+            self._admission.check()
+            uploads = await self._uploads(request, held)
+            if len(uploads) > 1:
+                raise Refusal(422, f"{len(uploads)} images; send one at a time to /explain")
+            with self._admission.images(1):
+                found = await self._in_time(
+                    heat_map(served, uploads[0], self._executor, label=label, max_pixels=limit)
+                )
+            request.state.log.update(model=served.name, images=1)
+        return Response(found.jpeg, media_type="image/jpeg", headers={CLASS_HEADER: str(found.index)})
+
+    async def _uploads(self, request: Request, held: Held) -> list[Upload]:
+        settings = self._settings
+        return await uploads_of(
+            request, held, max_bytes=settings.max_bytes, timeout=settings.timeout, executor=self._executor
+        )
+
+    async def _in_time(self, answer: Awaitable[_Result]) -> _Result:
         try:
             async with asyncio.timeout(self._settings.timeout):
-                return await answers(served, uploads, self._executor, topk=topk, max_pixels=limit)
+                return await answer
         except TimeoutError:
             reason = f"no answer within {self._settings.timeout:g} s; send it again later"
             raise Refusal(503, reason, {"retry-after": "1"}) from None

@@ -7,6 +7,9 @@ from effnet.serve.settings import ServeSettings
 from effnet.serve.upload import FIELD
 
 _TEXT, _NUMBER, _COUNT, _TRUTH = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
+_FILE = {"type": "string", "format": "binary"}
+CLASS_HEADER = "x-class-index"
+"""header of a heat map's response"""
 _REFUSALS = {
     "400": "malformed",
     "401": "the token is missing or wrong",
@@ -31,6 +34,7 @@ def document(settings: ServeSettings) -> dict[str, Any]:
         "info": {"title": "effnet serve", "version": number, "summary": "Classification of photographs"},
         "paths": {
             "/classify": {"post": _classify(settings)},
+            "/explain": {"post": _explain(settings)},
             "/models": {"get": _get("Models that are served", "Models", settings)},
             "/metrics": {"get": _get("Metrics for Prometheus", None, settings)},
             "/healthz": {
@@ -51,32 +55,15 @@ def document(settings: ServeSettings) -> dict[str, Any]:
 
 
 def _classify(settings: ServeSettings) -> dict[str, Any]:
-    names = [source.name for source in settings.models]
-    file = {"type": "string", "format": "binary"}
-    form = {
-        "type": "object",
-        "required": [FIELD],
-        "properties": {FIELD: {"type": "array", "minItems": 1, "items": file}},
-    }
-    base64 = {"type": "string", "contentEncoding": "base64"}
-    images = {
-        "type": "object",
-        "required": ["images"],
-        "additionalProperties": False,
-        "properties": {"images": {"type": "array", "minItems": 1, "items": base64}},
-    }
-    body = {"multipart/form-data": {"schema": form}, "application/json": {"schema": images}}
     both = {"oneOf": [_reference("Answer"), _reference("Error")]}
     unusable = "an image can't be decoded (the others are answered), or a value can't be used"
     return {
         "summary": "Classify photographs",
         "parameters": [
-            _query(
-                "model", {"type": "string", "enum": names}, f"name of a model; {names[0]} if it is left out"
-            ),
+            _model(settings),
             _query("topk", {"type": "integer", "minimum": 1}, "predictions for each image"),
         ],
-        "requestBody": {"required": True, "content": body},
+        "requestBody": _body({"minItems": 1}),
         "responses": {
             "200": _response("all images are classified", "Answer"),
             "422": {"description": unusable, "content": {"application/json": {"schema": both}}},
@@ -84,6 +71,57 @@ def _classify(settings: ServeSettings) -> dict[str, Any]:
         },
         **_security(settings),
     }
+
+
+def _explain(settings: ServeSettings) -> dict[str, Any]:
+    header = {"description": "position of the explained class", "schema": _COUNT}
+    picture = {
+        "description": "the photograph under the heat map",
+        "headers": {CLASS_HEADER: header},
+        "content": {"image/jpeg": {"schema": _FILE}},
+    }
+    unusable = "the image can't be decoded, the model has no heat maps, or a value can't be used"
+    label = "name, folder or index of the class; the most probable one if it is left out"
+    return {
+        "summary": "Show the parts of a photograph that speak for a class",
+        "parameters": [_model(settings), _query("label", _TEXT, label)],
+        "requestBody": _body({"minItems": 1, "maxItems": 1}),
+        "responses": {
+            "200": picture,
+            "422": _response(unusable, "Error"),
+            **{status: _response(reason, "Error") for status, reason in _REFUSALS.items()},
+        },
+        **_security(settings),
+    }
+
+
+def _body(counts: dict[str, int]) -> dict[str, Any]:
+    """Return the description of photographs in a request.
+
+    Args:
+        counts: JSON schema's limits of their number.
+    """
+    form = {
+        "type": "object",
+        "required": [FIELD],
+        "properties": {FIELD: {"type": "array", **counts, "items": _FILE}},
+    }
+    base64 = {"type": "string", "contentEncoding": "base64"}
+    images = {
+        "type": "object",
+        "required": ["images"],
+        "additionalProperties": False,
+        "properties": {"images": {"type": "array", **counts, "items": base64}},
+    }
+    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": images}}
+    return {"required": True, "content": content}
+
+
+def _model(settings: ServeSettings) -> dict[str, Any]:
+    names = [source.name for source in settings.models]
+    return _query(
+        "model", {"type": "string", "enum": names}, f"name of a model; {names[0]} if it is left out"
+    )
 
 
 def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -129,6 +167,7 @@ def _schemas() -> dict[str, Any]:
         "image_size": _COUNT,
         "classes": _COUNT,
         "several_labels": _TRUTH,
+        "explains": _TRUTH,
         "opened": _NUMBER,
     }
     return {
