@@ -16,6 +16,7 @@ import pytest
 
 from effnet.runtime.cache import cache_dir
 from effnet.runtime.errors import UserError
+from effnet.runtime.temporary import temporary_path
 from effnet.weights.download import download
 from tests.small_disk import small_disk
 
@@ -70,6 +71,21 @@ def test_downloads_once_and_records_the_hash(publisher: Publisher, served: Serve
     assert kept(path) == {"w.pth", "w.pth.sha256"}
     assert path.with_name("w.pth.sha256").read_text().strip() == SHA256
     assert publisher.requests == [("w.pth", None)]
+
+
+@pytest.mark.parametrize("name", ["w.pth.part.validator", "w.pth.sha256"])
+def test_what_a_killed_process_left_is_removed(
+    publisher: Publisher, served: Served, path: Path, name: str
+) -> None:
+    path.parent.mkdir(parents=True)
+    leave = "import sys; from pathlib import Path; from effnet.runtime.temporary import temporary_path as beside\n"
+    leave += "beside(Path(sys.argv[1])).touch()"
+    subprocess.run([sys.executable, "-c", leave, str(path.with_name(name))], check=True)
+    mine = temporary_path(path.with_name(name))
+    mine.touch()
+    assert len(kept(path)) == 2
+    download(publisher.url("w.pth"), path)
+    assert kept(path) == {"w.pth", "w.pth.sha256", mine.name}
 
 
 def test_resumes_after_an_interruption(publisher: Publisher, served: Served, path: Path) -> None:

@@ -18,6 +18,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.files import move_into_place, sha256_of, write_text
 from effnet.runtime.http import HttpClient, RefusedError, body, describe, reason, require_https
 from effnet.runtime.progress import ProgressBar
+from effnet.runtime.temporary import remove_stale_temporaries
 
 _LOG = logging.getLogger("effnet")
 MOST = 8 << 30
@@ -46,6 +47,7 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
     """
     target = _Target(url, path, size, sha256)
     require_https(url)
+    remove_stale_temporaries(path.parent)  # of downloads that were killed
     if not target.problem(path):  # without the lock, so that a cache that can only be read will do
         return path
     try:
