@@ -55,6 +55,11 @@ def test_weights_are_beta_distributed_and_belong_to_the_step() -> None:
     assert [mix.weight.item() for mix in mixes(epoch=3, steps=5)] == weights[300:305].tolist()
 
 
+def test_the_first_batches_are_the_same_however_many_are_drawn() -> None:
+    for few, all_ in zip(mixes(steps=3, cutmix=1.0), mixes(cutmix=1.0)[:3], strict=True):
+        assert all(map(torch.equal, few, all_))
+
+
 def test_partners_are_uniform_permutations_of_the_step() -> None:
     partners = torch.stack([mix.partners for epoch in range(50) for mix in mixes(epoch=epoch)])
     assert torch.equal(partners.sort(dim=1).values, torch.arange(6).expand(5000, 6))

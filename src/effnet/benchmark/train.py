@@ -136,7 +136,7 @@ def synthetic_trainer(recipe: Recipe, device: torch.device) -> tuple[Trainer, Ba
 def own_step(trainer: Trainer, batch: Batch) -> Step:
     """Return the training step as the training loop runs it."""
     trainer.step.train()
-    mix = trainer.mixes(epoch=0)[0]
+    mix = trainer.mixes(epoch=0, steps=1)[0]
     return lambda: trainer.train_on(batch, mix, trainer.accumulation)
 
 

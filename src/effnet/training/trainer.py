@@ -133,7 +133,7 @@ class Trainer:
         batch = empty_batch(self.recipe, self.processes.device, self.opened.data.labels.get("train"))
         self.step.train()
         for _ in range(_UNSETTLED_STEPS):
-            self._backward(batch, self.mixes(0)[0], number=1)
+            self._backward(batch, self.mixes(0, steps=1)[0], number=1)
         for parameter in parallel.parameters():
             parameter.grad = None
         for name, buffer in parallel.named_buffers():
@@ -358,14 +358,14 @@ class Trainer:
         first = (number - 1) // self.accumulation * self.accumulation
         return min(self.accumulation, self.steps_per_epoch - first)
 
-    def mixes(self, epoch: int) -> list[Mix]:
-        """Return the mixtures of an epoch's batches, on the device."""
+    def mixes(self, epoch: int, steps: int | None = None) -> list[Mix]:
+        """Return the mixtures of an epoch's first `steps` batches, None for all, on the device."""
         return epoch_mixes(
             self.recipe.data.mixup,
             self.recipe.compute.seed,
             epoch,
             rank=self.processes.rank,
-            steps=self.steps_per_epoch,
+            steps=self.steps_per_epoch if steps is None else steps,
             batch_size=self.recipe.optimizer.batch_size,
             device=self.processes.device,
             cutmix=self.recipe.data.cutmix,
