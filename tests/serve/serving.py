@@ -131,9 +131,13 @@ class Running:
             connection.close()
 
     def classify(self, files: Sequence[bytes], query: str = "") -> Reply:
+        """Ask for the answers of files."""
+        return self.send(f"/classify{query}", files)
+
+    def send(self, path: str, files: Sequence[bytes]) -> Reply:
         """Send files as a form."""
         body, kind = form([(f"{index}.jpg", data) for index, data in enumerate(files)])
-        return self.ask("POST", f"/classify{query}", body, {"content-type": kind})
+        return self.ask("POST", path, body, {"content-type": kind})
 
     def log(self) -> list[dict[str, Any]]:
         """Return the lines of its log that are JSON."""

@@ -17,8 +17,7 @@ LAYER = "layer5"
 
 
 def explained(server: Running, files: list[bytes], query: str = "") -> Reply:
-    body, kind = form([(f"{index}.jpg", data) for index, data in enumerate(files)])
-    return server.ask("POST", f"/explain{query}", body, {"content-type": kind})
+    return server.send(f"/explain{query}", files)
 
 
 @pytest.mark.parametrize("label", [None, CLASSES[2]])

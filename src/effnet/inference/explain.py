@@ -94,7 +94,7 @@ class Explainer:
         self._transform = ValTransform(self.engine.preprocessing)
         side = self.engine.preprocessing.image_size
         self._maps(
-            torch.zeros(1, 3, side, side, dtype=torch.uint8)
+            torch.zeros(1, 3, side, side, dtype=torch.uint8), self._index
         )  # whose error comes before the first image
 
     def each(self, images: Iterable[NamedImage]) -> Iterator[Explanation | BadImageError]:
@@ -105,14 +105,19 @@ class Explainer:
             except BadImageError as error:
                 yield error
 
-    def __call__(self, image: NamedImage) -> Explanation:
+    def __call__(self, image: NamedImage, index: int | None = None) -> Explanation:
         """Explain the answer for an image.
+
+        Args:
+            image: the image.
+            index: position of the class to explain in place of `label`; None for `label`.
 
         Raises:
             BadImageError: it can't be decoded.
         """
         opened = image.open()
-        found = self._maps(torch.from_numpy(self._transform(opened)[None]).permute(0, 3, 1, 2))
+        pixels = torch.from_numpy(self._transform(opened)[None]).permute(0, 3, 1, 2)
+        found = self._maps(pixels, self._index if index is None else index)
         index = int(found.classes)
         probability = float(self.engine.probabilities(found.logits)[0, index])
         return Explanation(
@@ -123,11 +128,11 @@ class Explainer:
             self.engine.preprocessing,
         )
 
-    def _maps(self, images: Tensor) -> HeatMaps:
-        """Return the maps of RGB images uint8 (N, 3, S, S)."""
+    def _maps(self, images: Tensor, index: int | None) -> HeatMaps:
+        """Return the maps of RGB images uint8 (N, 3, S, S) for a class; None for each one's most probable."""
         inputs = self.engine.prepare(images.to(self.engine.device))
         inputs = inputs.to(next(self.model.parameters()).dtype)
-        classes = None if self._index is None else torch.full((len(images),), self._index)
+        classes = None if index is None else torch.full((len(images),), index)
         return heat_maps(self.model, inputs, classes, method=self.method, layer=self.layer)
 
 

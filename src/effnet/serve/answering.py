@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from effnet.data.decode import BadImageError, EncodedImage
+from effnet.data.decode import BadImageError
 from effnet.data.workers import worker_count
 from effnet.inference.classifier import Answer
 from effnet.inference.classify import as_json_object
-from effnet.inference.images import NamedImage
 from effnet.serve.models import Served
 from effnet.serve.upload import Upload
 
@@ -62,7 +61,7 @@ async def answers(
 async def _answer(
     served: Served, upload: Upload, *, executor: Executor, topk: int | None, max_pixels: int
 ) -> Answer | BadImageError:
-    image = NamedImage(upload.name, partial(EncodedImage, upload.name, upload.data, max_pixels))
+    image = upload.image(max_pixels)
     loop = asyncio.get_running_loop()
     served.batcher.expect()
     try:

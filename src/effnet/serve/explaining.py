@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-from effnet.data.decode import BadImageError, EncodedImage
+from effnet.data.decode import BadImageError
 from effnet.inference.explain import Explainer, class_index, encoded_picture
 from effnet.inference.images import NamedImage
 from effnet.runtime.errors import UserError
@@ -42,14 +42,13 @@ async def heat_map(
     Raises:
         Refusal: the model has no heat maps or no such class, or the photograph can't be decoded.
     """
-    if served.explained_layer is None:
+    if served.explainer is None:
         engine = served.classifier.engine.name
         raise Refusal(
             422, f"{served.name} has no heat maps on {engine}; serve its weights with --engine torch"
         )
     index = None if label is None else _index(served, label)
-    image = NamedImage(upload.name, partial(EncodedImage, upload.name, upload.data, max_pixels))
-    compute = partial(_computed, served, image, served.explained_layer, index)
+    compute = partial(_computed, served.explainer, upload.image(max_pixels), index)
     return await asyncio.get_running_loop().run_in_executor(executor, compute)
 
 
@@ -60,9 +59,9 @@ def _index(served: Served, label: str) -> int:
         raise Refusal(422, f"{served.name} has no class {label!r:.120}") from None
 
 
-def _computed(served: Served, image: NamedImage, layer: str, index: int | None) -> HeatMap:
+def _computed(explainer: Explainer, image: NamedImage, index: int | None) -> HeatMap:
     try:
-        explanation = Explainer(served.classifier, label=index, layer=layer)(image)
+        explanation = explainer(image, index)
     except BadImageError as error:
         raise Refusal(422, str(error)) from None
     return HeatMap(explanation.prediction.index, encoded_picture(explanation))

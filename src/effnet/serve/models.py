@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from effnet.inference.classifier import Classifier, load, named_choice
-from effnet.inference.explain import layer_to_explain
+from effnet.inference.explain import Explainer, layer_to_explain
 from effnet.runtime.errors import UserError, one_line
 from effnet.serve.batching import Batcher, batch_sizes
 from effnet.serve.log import fields
@@ -36,7 +36,7 @@ class Served:
         classifier: the model.
         batcher: the thread that computes for it.
         opened: time at which it was opened, in seconds of the epoch.
-        explained_layer: layer whose heat maps it draws; None without any.
+        explainer: draws its heat maps, in any thread; None without any.
         users: requests that are being answered by it.
         is_retired: another one has taken its place.
     """
@@ -45,7 +45,7 @@ class Served:
     classifier: Classifier
     batcher: Batcher
     opened: float
-    explained_layer: str | None
+    explainer: Explainer | None
     users: int = 0
     is_retired: bool = False
 
@@ -60,7 +60,7 @@ class Served:
             "image_size": engine.preprocessing.image_size,
             "classes": len(self.classifier.classes),
             "several_labels": engine.metadata.several_labels,
-            "explains": self.explained_layer is not None,
+            "explains": self.explainer is not None,
             "opened": round(self.opened, 3),
         }
 
@@ -123,7 +123,9 @@ class Models:
             observe=self._metrics.batches_of(source.name),
         )
         batcher.ready.result()
-        return Served(source.name, classifier, batcher, time.time(), layer_to_explain(classifier.engine))
+        layer = layer_to_explain(classifier.engine)
+        explainer = None if layer is None else Explainer(classifier, layer=layer)
+        return Served(source.name, classifier, batcher, time.time(), explainer)
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())

@@ -6,8 +6,11 @@ import re
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
+from effnet.data.decode import EncodedImage
+from effnet.inference.images import NamedImage
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.plain import parse_json
 from effnet.serve.admission import MOST_IMAGES, Held
@@ -39,6 +42,10 @@ class Upload:
 
     name: str
     data: bytes
+
+    def image(self, max_pixels: int) -> NamedImage:
+        """Return the photograph, which is decoded when it is opened; it may have `max_pixels` pixels."""
+        return NamedImage(self.name, partial(EncodedImage, self.name, self.data, max_pixels))
 
 
 async def uploads_of(

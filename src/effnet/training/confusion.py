@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from effnet.data import Batch
-from effnet.runtime.files import atomic_file
+from effnet.runtime.files import write_text
 from effnet.runtime.plots import drawn, new_figure, save_figure
 from effnet.runtime.processes import Processes
 from effnet.runtime.text import printable
@@ -66,8 +66,13 @@ class ConfusionMatrix:
 
     def as_csv(self) -> str:
         """Return what `write` writes to a CSV file."""
+        table, columns = self._table(), [*self.classes, NOT_FINITE]
+        if not table[:, -1].any():
+            table, columns = table[:, :-1], columns[:-1]
         text = io.StringIO(newline="")
-        self._write_rows(text)
+        writer = csv.writer(text)
+        writer.writerow(["true \\ predicted", *columns])
+        writer.writerows([name, *row] for name, row in zip(self.classes, table.tolist(), strict=True))
         return text.getvalue()
 
     def drawn(self) -> npt.NDArray[np.uint8]:
@@ -101,21 +106,9 @@ class ConfusionMatrix:
             UserError: matplotlib is missing, or does not know the suffix.
         """
         if path.suffix == ".csv":
-            self._write_csv(path)
+            write_text(path, self.as_csv())
         else:
             save_figure(self._figure("--confusion as a picture"), path, "--confusion")
-
-    def _write_csv(self, path: Path) -> None:
-        with atomic_file(path, "w") as file:
-            self._write_rows(file)
-
-    def _write_rows(self, file: IO[str]) -> None:
-        table, columns = self._table(), [*self.classes, NOT_FINITE]
-        if not table[:, -1].any():
-            table, columns = table[:, :-1], columns[:-1]
-        writer = csv.writer(file)
-        writer.writerow(["true \\ predicted", *columns])
-        writer.writerows([name, *row] for name, row in zip(self.classes, table.tolist(), strict=True))
 
     def _figure(self, purpose: str) -> Any:
         counts = self.counts
