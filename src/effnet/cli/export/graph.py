@@ -1,0 +1,74 @@
+"""Flags of the formats that hold a graph, and the model and options that they stand for."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from effnet.cli.arguments import MOST_IMAGES, integer, path
+from effnet.cli.choice import add_model_flags, model_choice
+from effnet.cli.flags import Parser
+
+
+def add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
+    """Add the flags that all formats of graphs have.
+
+    Args:
+        parser: the subcommand's.
+        precision: the default.
+        static: batches may be of one fixed size; otherwise -b is the one to tune for.
+    """
+    add_model_flags(parser)
+    add = parser.add_argument
+    add(
+        "--output",
+        type=path,
+        metavar="FILE",
+        help="file to write [default: the model's name in the current folder]",
+    )
+    add(
+        "--precision",
+        default=precision,
+        type=str.lower,
+        choices=("fp32", "fp16"),
+        help=f"weights and arithmetic; for OpenVINO only the weights [default: {precision}]",
+    )
+    add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
+    if static:
+        add(
+            "-b",
+            "--batch-size",
+            type=integer(1, MOST_IMAGES),
+            metavar="IMAGES",
+            help="size of batch for --static-batch",
+        )
+        add("--static-batch", action="store_true", help="fix the batch at -b, or 1 [default: any batch]")
+    else:
+        add(
+            "-b",
+            "--batch-size",
+            type=integer(1, MOST_IMAGES),
+            default=1,
+            metavar="IMAGES",
+            help="batch to tune for [default: 1]",
+        )
+
+
+def opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the model, its metadata and the options that all exporters share."""
+    from effnet.export.trained import open_trained
+    from effnet.runtime.processes import choose_device
+
+    choice = model_choice(namespace)
+    options = {
+        "precision": namespace.precision,
+        "preprocessing_in_graph": namespace.uint8_input,
+        "device": choose_device(choice.device),
+        "batch_size": (namespace.batch_size or 1) if getattr(namespace, "static_batch", False) else None,
+    }
+    trained = open_trained(choice)
+    return trained.model, trained.metadata, options
+
+
+def output_path(namespace: argparse.Namespace, metadata: Any, suffix: str) -> Path:
+    """Return the file to write: that of --output, or the model's name with the format's suffix."""
+    return Path(namespace.output or f"{metadata.model}{suffix}")

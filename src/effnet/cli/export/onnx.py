@@ -1,0 +1,36 @@
+"""`effnet export onnx`."""
+
+import argparse
+import typing
+
+from effnet.cli.choice import truth
+from effnet.cli.export.form import Format
+from effnet.cli.export.graph import add_graph_flags, opened, output_path
+from effnet.cli.flags import Parser
+from effnet.cli.messages import say
+from effnet.recipe.choices import TargetName
+
+
+def _add_flags(parser: Parser) -> None:
+    add_graph_flags(parser)
+    parser.add_argument(
+        "--target",
+        default="onnxruntime",
+        choices=typing.get_args(TargetName),
+        help="engine to write for [default: onnxruntime]",
+    )
+    parser.add_argument(
+        "--trt", nargs="?", const=True, type=truth, metavar="BOOL", help="the same as --target tensorrt"
+    )
+
+
+def _export(namespace: argparse.Namespace) -> int:
+    from effnet.export.onnx import export_onnx
+
+    model, metadata, options = opened(namespace)
+    options["target"] = "tensorrt" if namespace.trt else namespace.target
+    say(export_onnx(model, metadata, output_path(namespace, metadata, ".onnx"), **options))
+    return 0
+
+
+ONNX = Format("onnx", "an ONNX file, compared with PyTorch after writing", _add_flags, _export)
