@@ -6,10 +6,11 @@ A new format is a module of `effnet.export` that writes it, a module here with i
 from effnet.cli.export.onnx import ONNX
 from effnet.cli.export.openvino import OPENVINO
 from effnet.cli.export.tensorrt import TENSORRT
+from effnet.cli.export.web import WEB
 from effnet.cli.export.weights import WEIGHTS
 from effnet.cli.flags import Commands, Parser
 
-FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT)
+FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, WEB)
 """the registry of formats"""
 
 
