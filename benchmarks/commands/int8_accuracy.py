@@ -18,14 +18,18 @@ def add_int8_accuracy(commands: Commands) -> None:
     accuracy.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     accuracy.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="[default: all three]")
     accuracy.add_argument(
-        "--weight-bits", nargs="+", type=int, choices=(7, 8), default=(7,), help="[default: 7]"
+        "--weight-bits", nargs="+", type=int, choices=(7, 8), default=(7, 8), help="[default: both]"
     )
+    accuracy.add_argument("--nncf", metavar="PYTHON", help="Python of an environment with NNCF and OpenVINO")
     accuracy.set_defaults(command=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:
     from benchmarks.int8_accuracy import measure_missing, table
 
-    rows = measure_missing(Path(namespace.data), Path(namespace.out), namespace.models, namespace.weight_bits)
+    nncf = Path(namespace.nncf) if namespace.nncf else None
+    rows = measure_missing(
+        Path(namespace.data), Path(namespace.out), namespace.models, namespace.weight_bits, nncf
+    )
     print(table(rows))
     return 0

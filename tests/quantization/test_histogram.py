@@ -91,6 +91,15 @@ def test_values_far_out_are_left_out(method: Method, symmetric: bool) -> None:
     assert low == -high if symmetric else -0.3 < low < -0.2
 
 
+def test_zeros_do_not_narrow_the_range_of_least_divergence() -> None:
+    """ReLU makes half of the values zero, which every range holds exactly."""
+    values = (2 * torch.randn(200_000, generator=torch.Generator().manual_seed(0))).abs()
+    half_zero = torch.cat([values, torch.zeros(200_000)])
+    _, high = range_of(gathered(half_zero), "entropy", symmetric=False)
+    assert high == pytest.approx(range_of(gathered(values), "entropy", symmetric=False)[1], rel=0.02)
+    assert high > float(values.quantile(0.999))
+
+
 @pytest.mark.parametrize("method", ["mse", "entropy", "percentile"])
 def test_values_far_from_zero_are_covered(method: Method) -> None:
     _, high = range_of(gathered(0.5 + 0.01 * torch.rand(10_000)), method, symmetric=False)

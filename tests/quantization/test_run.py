@@ -48,6 +48,18 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
         assert torch.equal(value, other[key]), key
 
 
+def assert_alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Ranges are equal; weights, which follow from sums in another order, but for a few."""
+    ranges = {key for key in one if key.endswith(("_amax", "_bias_value"))}
+    assert_same({key: one[key] for key in ranges}, {key: other[key] for key in other if key in ranges})
+    weights = [key for key in one if key not in ranges]
+    assert len(ranges) > 50
+    same = torch.cat([(one[key] == other[key]).flatten() for key in weights if key.endswith("weight")])
+    assert same.float().mean() > 0.999
+    for key in weights:
+        torch.testing.assert_close(one[key], other[key], rtol=0, atol=0.02)
+
+
 @pytest.fixture(scope="module")
 def float_weights(images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     workspace = tmp_path_factory.mktemp("float")
@@ -69,7 +81,7 @@ def test_after_training(images: Path, tmp_path: Path, float_weights: str) -> Non
         recipe(other, pretrained_from_file=float_weights, batch_size=4, calib_batches=4),
         images,
     )
-    assert_same(state(other), state(tmp_path))
+    assert_alike(state(other), state(tmp_path))
     # What has ranges needs no images to calibrate on.
     kept = tmp_path / "kept"
     changes = {"pretrained_from_file": checkpoint, "skip_calibration": True, "calib_data": "absent"}
@@ -134,7 +146,7 @@ def test_two_processes_find_the_ranges_of_one(images: Path, tmp_path: Path, floa
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     quantize(recipe(tmp_path / "one", pretrained_from_file=float_weights), images)
-    assert_same(state(tmp_path / "two"), state(tmp_path / "one"))
+    assert_alike(state(tmp_path / "two"), state(tmp_path / "one"))
 
 
 @pytest.mark.slow

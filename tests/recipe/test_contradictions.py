@@ -54,6 +54,8 @@ REFUSED_BY_QUANTIZE = [
     ("--skip-calibration --calib-batches 3", "--skip-calibration and --calib-batches 3"),
     ("--calib-method max --calib-percentile 99", "--calib-percentile 99 goes with --calib-method percentile"),
     ("--no-reduce-range", "--no-reduce-range is for --target onnxruntime or openvino"),
+    ("--cpu any", "--cpu any is for --target onnxruntime or openvino"),
+    ("--target openvino --cpu any --reduce-range", "--cpu any and --reduce-range contradict each other"),
     ("--freeze-bn 5 --epochs 2", "--freeze-bn 5 is longer than --epochs 2"),
 ]
 

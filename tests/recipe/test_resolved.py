@@ -54,6 +54,36 @@ def test_nvidia_s_configuration(arch: str, base_lr: float, weight_decay: float) 
     assert (recipe.data.crop_scale, recipe.data.crop_ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
 
 
+@pytest.mark.parametrize(
+    ("given", "overflows", "is_reduced"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"cpu": "any"}, False, True),
+        ({"cpu": "vnni"}, True, False),
+        ({"reduce_range": True}, False, True),
+        ({"reduce_range": False}, True, False),
+        ({"cpu": "any", "reduce_range": False}, False, True),
+    ],
+)
+def test_weights_are_as_wide_as_the_cpu_allows(
+    given: dict[str, Any], overflows: bool, is_reduced: bool
+) -> None:
+    recipe = Recipe().replace({"arch": "efficientnet-quant-b0", "target": "openvino", **given})
+    facts = facts_of(recipe, precision="fp32", num_classes=10, world_size=1)
+    found = recipe.resolve(replace(facts, sums_overflow=overflows))
+    assert found.quantization.reduce_range is is_reduced
+    again = Recipe.from_dict(found.to_dict())  # on another machine, as a checkpoint brings it
+    assert again.resolve(replace(facts, sums_overflow=not overflows)).quantization.reduce_range is is_reduced
+
+
+def test_weights_are_rounded_to_nearest_where_they_are_trained_or_examined() -> None:
+    assert resolved("efficientnet-quant-b0", epochs=0).quantization.rounding == "gptq"
+    assert resolved("efficientnet-quant-b0", epochs=1).quantization.rounding == "nearest"
+    assert resolved("efficientnet-quant-b0", epochs=0, sensitivity=True).quantization.rounding == "nearest"
+    assert resolved("efficientnet-quant-b0", epochs=1, rounding="gptq").quantization.rounding == "gptq"
+
+
 def test_learning_rate_is_scaled_to_the_global_batch() -> None:
     assert resolved("efficientnet-b0", batch_size=64).optimizer.lr == pytest.approx(0.08 * 64 / 4096)
     assert resolved("efficientnet-b0", world_size=8, batch_size=256).optimizer.lr == pytest.approx(0.04)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from effnet.runtime.processor import has_vnni, vector_extensions
+from effnet.runtime.processor import has_vnni, sums_overflow, vector_extensions
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,24 @@ def test_flags_are_read(tmp_path: Path, flags: str, found: tuple[str, ...], vnni
     file.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert vector_extensions(file) == found
     assert has_vnni(file) == vnni
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflow"),
+    [
+        ("x86_64", "avx2 avx512_vnni", False),
+        ("x86_64", "avx2", True),
+        ("aarch64", "", False),
+        ("arm64", "", False),
+    ],
+)
+def test_where_sums_overflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, overflow: bool
+) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert sums_overflow(file) is overflow
 
 
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def check_processor() -> Iterator[Finding]:
     facts = {"model": cpu_model(), "extensions": extensions, "vnni": has_vnni()}
     if extensions is None or arm:
         meaning = (
-            "INT8 sums do not overflow on it, so that --no-reduce-range can keep the 8th bit of weights"
+            "INT8 sums do not overflow on it, so that weights can keep 8 bits (--cpu vnni)"
             if arm
             else "this system does not tell its vector extensions"
         )
@@ -37,7 +37,7 @@ def check_processor() -> Iterator[Finding]:
         wide = "AVX-512 with VNNI" if "avx512f" in extensions else "VNNI"
         meaning = (
             "an INT8 multiplication takes one instruction and its sums do not overflow: INT8 is about twice to three "
-            "times as fast as FP32, and --no-reduce-range can keep the 8th bit of weights"
+            "times as fast as FP32, and its weights keep 8 bits"
         )
         yield Finding("processor", "ok", f"{cpu_model()}, {wide}: {meaning}", facts=facts)
     elif "avx2" in extensions:

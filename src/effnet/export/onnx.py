@@ -25,7 +25,7 @@ from effnet.quantization.targets import TARGETS
 from effnet.recipe.choices import TargetName
 from effnet.runtime.disk import check_writable
 from effnet.runtime.files import atomic_path
-from effnet.runtime.processor import has_vnni
+from effnet.runtime.processor import sums_overflow
 from effnet.runtime.progress import working
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
@@ -37,7 +37,7 @@ _INTEGERS = {(0, 255): torch.uint8, (-128, 127): torch.int8, (-127, 127): torch.
 
 _OVERFLOW = (
     "this CPU's engines will not return these logits: it has no VNNI, so that sums of products of 8 bits overflow; for "
-    "such CPUs quantize with --reduce-range"
+    "such CPUs quantize with --cpu any"
 )
 
 
@@ -137,7 +137,7 @@ def export_onnx(
         )
         check_difference(path, difference, tolerance)
     size, count = path.stat().st_size, sum(operators(proto).values())
-    overflows = engine.on_x86 and not has_vnni() and any(other > tolerance for other in fused)
+    overflows = engine.on_x86 and not sums_overflow() and any(other > tolerance for other in fused)
     return ExportedFile(path, size, count, engine.opset, difference, reference.batches, overflows)
 
 

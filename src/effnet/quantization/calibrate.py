@@ -1,4 +1,7 @@
-"""Calibration: ranges of activations from their values on some images, ranges of weights from the weights."""
+"""Calibration: ranges of activations from their values on some images, ranges of weights from the weights.
+
+Weights are then rounded, if `QuantizationSettings.rounding` says so, by `effnet.quantization.reconstruct`.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +16,7 @@ from effnet.quantization.histogram import BINS, Histogram, range_of, sample
 from effnet.quantization.layers import quantizers_of, weighted_layers
 from effnet.quantization.placement import row_of
 from effnet.quantization.quantizer import Quantizer
+from effnet.quantization.reconstruct import counting, reconstruct
 from effnet.recipe import QuantizationSettings
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
@@ -76,24 +80,28 @@ def calibrate(
         preprocessing: mean and standard deviation.
         precision: arithmetic of the forward pass.
         processes: the processes that calibrate together; all find the same ranges.
-        settings: method and percentile.
+        settings: method, percentile and rounding.
 
     Returns:
-        The metrics of `Rates`, and `range_time`, the seconds spent on ranges after the last batch.
+        The metrics of `Rates`, and `range_time`, the seconds spent on ranges and weights after the last batch.
 
     Raises:
         UserError: there was no image.
     """
     was_training = model.training
     model.eval()
-    for layer in weighted_layers(model).values():
-        if layer._weight_quantizer.is_on:
-            layer._weight_quantizer.follow(layer.weight)
+    layers = {name: layer for name, layer in weighted_layers(model).items() if layer._weight_quantizer.is_on}
+    for layer in layers.values():
+        layer._weight_quantizer.follow(layer.weight)
     # The maximum needs all values, but no counts.
     calibrators = _attach(model, Sampler(ends if settings.calib_method == "max" else sample))
     normalise = Normalise(preprocessing).to(processes.device)
     rates = Rates(processes.device, processes.world_size)
-    with ProgressBar("calibrating", settings.calib_batches) as progress:
+    learns = settings.rounding == "gptq"
+    with (
+        counting(layers if learns else {}) as moments,
+        ProgressBar("calibrating", settings.calib_batches) as progress,
+    ):
         for batch in rates.over(batches):
             with rates.compute(), precision.autocast():
                 model(normalise(batch.images))
@@ -105,6 +113,8 @@ def calibrate(
     model.train(was_training)
     if not metrics:
         raise UserError("there is no image to calibrate on; see --calib-data and --calib-batches")
+    with working("rounding weights"):
+        reconstruct(model, moments, processes)
     return {**metrics, "range_time": time.perf_counter() - begun}
 
 

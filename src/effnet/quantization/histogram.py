@@ -106,6 +106,9 @@ def range_of(
         counts = np.concatenate([np.zeros(half), counts[half:] + counts[:half][::-1]])
         low, high = 0.0, max(-low, high)
     edges = np.linspace(-histogram.reach, histogram.reach, BINS + 1)
+    if method == "entropy":
+        # Zeros are exact in any range. Where ReLU makes half of the values zero, their bin would decide alone.
+        counts[BINS // 2] = counts[BINS // 2 + 1]
     if method == "percentile":
         low, high = _percentiles(counts, edges, percentile, low, high, symmetric)
     else:

@@ -13,7 +13,9 @@ from effnet.quantization.layers import quantizers_of
 from effnet.quantization.model import build
 from effnet.quantization.placement import place_quantizers
 from effnet.quantization.sensitivity import LayerCost, sensitivity
+from effnet.quantization.targets import TARGETS
 from effnet.recipe import Recipe
+from effnet.recipe.resolved import ResolvedQuantization
 from effnet.runtime.errors import UserError
 from effnet.runtime.lock import one_writer
 from effnet.runtime.log import RunLog
@@ -91,7 +93,18 @@ def _prepare(path: DataPlace | None, opened: Opened, log: RunLog) -> dict[str, f
         f"calibrated for {settings.target}: {metrics['total_ips']:.1f} images/s, waited {metrics['data_time']:.3f} s "
         f"and computed {metrics['compute_latency']:.3f} s a batch"
     )
+    log.print(_weights_line(settings))
     return named
+
+
+def _weights_line(settings: ResolvedQuantization) -> str:
+    """Return the weights' width and rounding, and for which CPUs they are."""
+    rounding = "rounded by GPTQ" if settings.rounding == "gptq" else "rounded to nearest"
+    if not TARGETS[settings.target].on_x86:
+        return f"weights in 8 bits, {rounding}"
+    if settings.reduce_range:
+        return f"weights in 7 bits, {rounding}, for all CPUs (--cpu any)"
+    return f"weights in 8 bits, {rounding}, for CPUs with VNNI and for ARM (--cpu vnni); for others give --cpu any"
 
 
 def _check_ranges(opened: Opened) -> None:

@@ -78,6 +78,8 @@ _CONTRADICTIONS = (
     _both("skip_calibration", "calib_percentile"),
     _both("skip_calibration", "calib_batches"),
     _both("skip_calibration", "calib_data"),
+    _both("skip_calibration", "rounding"),
+    _both("cpu", "reduce_range"),
     _Contradiction(
         "check_images", "on_bad_image", lambda v: v["check_images"] and v["on_bad_image"] == "skip"
     ),
@@ -140,6 +142,7 @@ _IDLE = (
     _Idle(
         "calib_percentile", lambda v: v["calib_method"] != "percentile", "goes with --calib-method percentile"
     ),
+    _Idle("cpu", lambda v: v["target"] == "tensorrt", "is for --target onnxruntime or openvino"),
     _Idle("reduce_range", lambda v: v["target"] == "tensorrt", "is for --target onnxruntime or openvino"),
 )
 

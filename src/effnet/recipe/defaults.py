@@ -9,6 +9,7 @@ from effnet.recipe.resolved import (
     ResolvedData,
     ResolvedModel,
     ResolvedOptimizer,
+    ResolvedQuantization,
     ResolvedSchedule,
     ResolvedTask,
     WeightsFacts,
@@ -18,6 +19,7 @@ from effnet.recipe.settings import (
     DataSettings,
     ModelSettings,
     OptimizerSettings,
+    QuantizationSettings,
     ScheduleSettings,
     TaskSettings,
 )
@@ -117,6 +119,16 @@ def complete_schedule(given: ScheduleSettings, task: ResolvedTask) -> ResolvedSc
 def complete_compute(given: ComputeSettings, facts: Facts) -> ResolvedCompute:
     """Fill in the arithmetic of the device."""
     return ResolvedCompute(**_kept(given, ResolvedCompute), precision=facts.precision)
+
+
+def complete_quantization(given: QuantizationSettings, epochs: int, facts: Facts) -> ResolvedQuantization:
+    """Fill in the width of weights for the CPU, and rounding to nearest for weights that are trained or examined."""
+    is_reduced = facts.sums_overflow if given.reduce_range is None else given.reduce_range
+    return ResolvedQuantization(
+        **_kept(given, ResolvedQuantization),
+        reduce_range=is_reduced if given.cpu == "auto" else given.cpu == "any",
+        rounding=given.rounding or ("nearest" if epochs or given.sensitivity else "gptq"),
+    )
 
 
 def _kept(given: object, resolved: type) -> dict[str, Any]:

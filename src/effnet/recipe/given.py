@@ -56,7 +56,7 @@ class Recipe(Groups):
             schedule=defaults.complete_schedule(recipe.schedule, task),
             compute=defaults.complete_compute(recipe.compute, facts),
             run=replace(recipe.run, resume=facts.resume),
-            quantization=recipe.quantization,
+            quantization=defaults.complete_quantization(recipe.quantization, recipe.schedule.epochs, facts),
         )
 
     @classmethod

@@ -350,9 +350,17 @@ class Settings(TypedDict, total=False):
     """keep the ranges that the weights bring along"""
     keep_float: tuple[str, ...]
     """layers not to quantize: names as --sensitivity prints them, or patterns such as 'layers.0.*'"""
-    reduce_range: bool
-    """weights in 7 bits for the targets onnxruntime and openvino: in 8, sums of products overflow on x86 CPUs
-    without VNNI; give --no-reduce-range if the model will only run on CPUs that have it"""
+    cpu: Literal["auto", "vnni", "any"]
+    """CPU that a model for onnxruntime or openvino will run on. Its weights have 8 bits for `vnni` (x86 CPUs with
+    VNNI, and ARM), 7 for `any`: on x86 CPUs without VNNI, sums of products of 8 bits overflow. `auto` is for this
+    CPU"""
+    reduce_range: bool | None
+    """older form of --cpu, which decides where both are known: --reduce-range is --cpu any, --no-reduce-range --cpu
+    vnni"""
+    rounding: Literal["gptq", "nearest"] | None
+    """rounding of weights after calibration: `gptq` so that each layer's outputs on the calibration images change
+    least, and with their means corrected; `nearest` for each weight by itself [default: gptq; nearest with --epochs
+    above 0 and with --sensitivity]"""
     freeze_bn: int
     """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded
     into them at export"""

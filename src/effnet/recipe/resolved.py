@@ -93,13 +93,21 @@ class ResolvedCompute(ComputeSettings):
     precision: Arithmetic = field()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResolvedQuantization(QuantizationSettings):
+    """Quantization. None is a value of `calib_data` (the run's training images)."""
+
+    reduce_range: bool = field()
+    rounding: Literal["gptq", "nearest"] = field()
+
+
 @dataclass(frozen=True)
 class ResolvedRecipe(Groups):
     """All settings of a run, complete.
 
     None is a value of some settings, which the groups name. In `run` these are `resume` (no checkpoint), `prof` (no
     limit), `checkpoint_every` (epochs' ends only), `engine` (the one that the file is for), `per_class`, `confusion`
-    and `reliability` (not written); in `quantization`, `calib_data` (the run's training images).
+    and `reliability` (not written).
     """
 
     model: ResolvedModel
@@ -109,7 +117,7 @@ class ResolvedRecipe(Groups):
     schedule: ResolvedSchedule
     compute: ResolvedCompute
     run: RunSettings
-    quantization: QuantizationSettings
+    quantization: ResolvedQuantization
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,7 @@ class Facts:
         world_size: processes of the run.
         workers: processes that may load images for each process of the run.
         precision: arithmetic of the run on its device.
+        sums_overflow: sums of products of 8-bit integers may overflow on this machine's CPU.
         weights: metadata of the weights; None for fresh ones, or weights without any.
         resume: path of the checkpoint that the run goes on from; None for none.
         several_labels: an image of the data, or of those that the weights were trained on, may have several labels.
@@ -166,6 +175,7 @@ class Facts:
     world_size: int
     workers: int
     precision: Arithmetic
+    sums_overflow: bool = True
     weights: WeightsFacts | None = None
     resume: str | None = None
     several_labels: bool = False

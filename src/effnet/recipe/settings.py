@@ -394,9 +394,16 @@ class QuantizationSettings:
     """keep the ranges that the weights bring along"""
     keep_float: tuple[str, ...] = setting((), metavar="LAYER")
     """layers not to quantize: names as --sensitivity prints them, or patterns such as 'layers.0.*'"""
-    reduce_range: bool = True
-    """weights in 7 bits for the targets onnxruntime and openvino: in 8, sums of products overflow on x86 CPUs without
-    VNNI; give --no-reduce-range if the model will only run on CPUs that have it"""
+    cpu: Literal["auto", "vnni", "any"] = "auto"
+    """CPU that a model for onnxruntime or openvino will run on. Its weights have 8 bits for `vnni` (x86 CPUs with VNNI,
+    and ARM), 7 for `any`: on x86 CPUs without VNNI, sums of products of 8 bits overflow. `auto` is for this CPU"""
+    reduce_range: bool | None = None
+    """older form of --cpu, which decides where both are known: weights in 7 bits, as by --cpu any; --no-reduce-range as
+    by --cpu vnni"""
+    rounding: Literal["gptq", "nearest"] | None = None
+    """rounding of weights after calibration: `gptq` keeps each layer's outputs on the calibration images and corrects
+    their means, `nearest` rounds each weight by itself [default: gptq; nearest if --epochs is above 0 or with
+    --sensitivity]"""
     freeze_bn: int = setting(0, low=0, high=1_000_000, metavar="EPOCHS")
     """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded into
     them at export"""

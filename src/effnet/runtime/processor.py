@@ -4,6 +4,7 @@ import platform
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_ARM = ("aarch64", "arm64")
 _EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni")
 
 
@@ -26,6 +27,11 @@ def vector_extensions(cpu_info: Path = _CPU_INFO) -> tuple[str, ...] | None:
 def has_vnni(cpu_info: Path = _CPU_INFO) -> bool:
     """Return whether the CPU is known to add products of 8 bits in 32 (VNNI), where sums do not overflow."""
     return any("vnni" in flag for flag in vector_extensions(cpu_info) or ())
+
+
+def sums_overflow(cpu_info: Path = _CPU_INFO) -> bool:
+    """Return whether sums of products of 8-bit integers may overflow on the CPU: not with VNNI, and not on ARM."""
+    return platform.machine().lower() not in _ARM and not has_vnni(cpu_info)
 
 
 def cpu_model(cpu_info: Path = _CPU_INFO) -> str:

@@ -8,6 +8,7 @@ from effnet.models import model_config
 from effnet.recipe import Arithmetic, Facts, ModelFacts, Recipe, WeightsFacts
 from effnet.recipe.settings import RunSettings
 from effnet.runtime.errors import UserError
+from effnet.runtime.processor import sums_overflow
 from effnet.weights import WeightsMetadata
 
 
@@ -42,6 +43,7 @@ def facts_of(
         world_size,
         worker_count(None, world_size),
         cast(Arithmetic, precision),
+        sums_overflow(),
         None if metadata is None else _weights_facts(metadata),
         resume,
         several_labels,
