@@ -355,12 +355,12 @@ class Settings(TypedDict, total=False):
     VNNI, and ARM), 7 for `any`: on x86 CPUs without VNNI, sums of products of 8 bits overflow. `auto` is for this
     CPU"""
     reduce_range: bool | None
-    """older form of --cpu, which decides where both are known: --reduce-range is --cpu any, --no-reduce-range --cpu
-    vnni"""
+    """older form of --cpu, which decides where both are known: weights in 7 bits, as by --cpu any; --no-reduce-
+    range as by --cpu vnni"""
     rounding: Literal["gptq", "nearest"] | None
-    """rounding of weights after calibration: `gptq` so that each layer's outputs on the calibration images change
-    least, and with their means corrected; `nearest` for each weight by itself [default: gptq; nearest with --epochs
-    above 0 and with --sensitivity]"""
+    """rounding of weights after calibration: `gptq` keeps each layer's outputs on the calibration images and
+    corrects their means, `nearest` rounds each weight by itself [default: gptq; nearest if --epochs is above 0 or
+    with --sensitivity]"""
     freeze_bn: int
     """keep BatchNorm's statistics in the last EPOCHS epochs, so that the weights settle on those that are folded
     into them at export"""
