@@ -98,7 +98,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Row:
-    """What one quantized model answers.
+    """Answers of one quantized model.
 
     Attributes:
         model, target, weight_bits, method: see `Case`.
