@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from effnet.cli import main
+from effnet.serve import server as server_module
 from tests.serve.serving import Reply, Running, exchange, form, photographs, weights_file
 
 PHOTO = photographs(1)[0]
@@ -166,3 +167,13 @@ def test_what_can_not_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "token").write_text("short")
     assert "--token-file" in error_of("--token-file", str(tmp_path / "token"))
     assert "--token-file" in error_of("--token-file", str(tmp_path / "none"))
+
+
+def test_the_end_of_an_answer_does_not_wait_for_an_acknowledgement() -> None:
+    with (
+        server_module._listening("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()[:2]),
+    ):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

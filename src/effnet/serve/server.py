@@ -5,11 +5,13 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.signals import Interrupted, Signals, handled_signals
+from effnet.runtime.text import to_json
 from effnet.serve.answering import decoding_threads
 from effnet.serve.app import Api
 from effnet.serve.edge import Edge
@@ -17,11 +19,12 @@ from effnet.serve.log import fields, json_log
 from effnet.serve.metrics import Metrics
 from effnet.serve.models import Models
 from effnet.serve.settings import ServeSettings
-from effnet.serve.stack import Config, H11Protocol, Server
+from effnet.serve.stack import Config, H11Protocol, Server, h11
 
 _log = logging.getLogger(__name__)
 _CONNECTIONS = 1000
 _LONGEST_HEAD = 32 << 10  # bytes of a request's line and headers
+_NO_REQUEST = {431: f"the request's line and headers may have {_LONGEST_HEAD:,} bytes"}
 _LOOK_S = 0.05  # between two looks for a signal
 _LAST_CALL_S = 1.0
 """seconds in which clients learn, with an answer, that their connection closes, before it is closed unasked"""
@@ -57,6 +60,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         reason = error.strerror if isinstance(error, OSError) else "no host"
         raise UserError(f"--host {host} --port {port}: {reason}") from None
     with listening:
+        # An answer's head and body are two writes, the second of which would wait for the client's delayed
+        # acknowledgement of the first, 40 ms. Connections inherit this.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listening
 
 
@@ -136,6 +142,21 @@ def _protocol(timeout: float) -> type[H11Protocol]:
         def connection_lost(self, error: Exception | None) -> None:
             self._looking.cancel()
             super().connection_lost(error)
+
+        def send_400_response(self, msg: str) -> None:
+            """Refuse what is no request, with the status that h11's error asks for: 431 for a long head."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                status = getattr(sys.exception(), "error_status_hint", 400)
+                body = to_json({"error": _NO_REQUEST.get(status, msg)}).encode()
+                headers = {
+                    "content-type": "application/json",
+                    "content-length": str(len(body)),
+                    "connection": "close",
+                }
+                head = h11.Response(status_code=status, headers=list(headers.items()))
+                for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         def _look(self, before: object) -> None:
             """Close the connection if nothing has been in work since the last look, or the first."""

@@ -1,9 +1,10 @@
-"""Starlette, uvicorn and python-multipart, which come with the extra `serve`: the one module that imports them."""
+"""Starlette, uvicorn with h11, and python-multipart, which come with the extra `serve`: the one module that imports them."""
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.extras import install_command
 
 try:
+    import h11
     import python_multipart  # noqa: F401 (Starlette needs it for forms)
     from starlette.applications import Starlette
     from starlette.datastructures import Headers, MutableHeaders, UploadFile
@@ -44,4 +45,5 @@ __all__ = [
     "Server",
     "Starlette",
     "UploadFile",
+    "h11",
 ]
