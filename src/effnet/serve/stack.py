@@ -1,4 +1,4 @@
-"""Starlette, uvicorn with h11, and python-multipart, which come with the extra `serve`: the one module that imports them."""
+"""Starlette, uvicorn, h11 and python-multipart, of the extra `serve`: the one module that imports them."""
 
 from effnet.runtime.errors import UserError
 from effnet.runtime.extras import install_command
