@@ -17,6 +17,7 @@ OPTIONAL = [
     "tensorrt",
     "openvino",
     "onnxruntime",
+    "onnxruntime_extensions",
     "tensorboard",
     "torch.utils.tensorboard",
     "mlflow",

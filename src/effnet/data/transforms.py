@@ -25,7 +25,7 @@ from effnet.recipe import DataSettings
 # within rounding of decoding in full. Training tolerates what no margin changes.
 _VAL_MARGIN = 2.0
 # The centre crop sees only the middle of a long image; without its ends, no file can ask for gigabytes.
-_MAX_ASPECT = 4
+MAX_ASPECT = 4
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class ValTransform:
         enough = math.ceil(_VAL_MARGIN * resize)
         pixels = image.decode(enough, enough)
         shorter = min(pixels.shape[:2])
-        pixels = _centre(pixels, *(_limited(n, _MAX_ASPECT * shorter) for n in pixels.shape[:2]))
+        pixels = _centre(pixels, *(_limited(n, MAX_ASPECT * shorter) for n in pixels.shape[:2]))
         # of the original: pixels that were decoded at a reduced size, or packed, had their sides rounded
         shorter = min(image.original)
-        height, width = (resize * min(n, _MAX_ASPECT * shorter) // shorter for n in image.original)
+        height, width = (resize * min(n, MAX_ASPECT * shorter) // shorter for n in image.original)
         return _centre(resized(pixels, height, width, self.preprocessing.interpolation), side, side)
 
 

@@ -41,6 +41,7 @@ _PURPOSES = {
     "sample": "prepare sample",
     "plots": "--plot, --reliability and pictures of a model card",
     "onnx": "export onnx, --engine onnxruntime",
+    "onnx-decode": "export onnx --decode jpeg",
     "openvino": "export openvino, --engine openvino",
     "tables": "Parquet files, for lists of images and for predictions",
     "datasets": "folders of Hugging Face's datasets library",

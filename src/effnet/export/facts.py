@@ -1,16 +1,22 @@
 """Metadata of exported files, whatever their format, and the names of their input and output."""
 
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from effnet.recipe.choices import DecodeName
 from effnet.runtime.errors import UserError, one_line
 from effnet.weights import WeightsMetadata
 from effnet.weights.metadata import parse_metadata
 
 INPUT, OUTPUT = "images", "logits"
+PROBABILITIES = "probabilities"
+"""second output, on request"""
 METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
 THRESHOLDS_KEY = "thresholds"
+DECODE_KEY = "decode"
+"""a `DecodeName`; files without it decode nothing"""
 
 
 def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
@@ -49,8 +55,24 @@ class Port:
     shape: tuple[int | None, ...]
 
 
+def read_decode(values: Mapping[str, str], path: Path) -> DecodeName:
+    """Return what the graph of a file does before it normalises.
+
+    Raises:
+        UserError: a later version wrote it.
+    """
+    name = values.get(DECODE_KEY, "none")
+    if name not in typing.get_args(DecodeName):
+        raise UserError(f"{path}: decodes by {one_line(name)!r:.40}, which this version does not know")
+    return typing.cast(DecodeName, name)
+
+
 def check_ports(
-    inputs: Sequence[Port], outputs: Sequence[Port], metadata: WeightsMetadata, path: Path
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    metadata: WeightsMetadata,
+    path: Path,
+    decode: DecodeName = "none",
 ) -> None:
     """Refuse a file whose network takes or returns something else than its metadata say.
 
@@ -59,22 +81,33 @@ def check_ports(
         outputs: all outputs.
         metadata: the file's.
         path: the file, for the error.
+        decode: of the file's metadata.
 
     Raises:
         UserError: another number of inputs or outputs, or one with another name, type or shape.
     """
     side = metadata.preprocessing["image_size"]
     classes = len(metadata.class_folders()) or None
-    images = {"float32": (None, 3, side, side), "uint8": (None, side, side, 3)}
+    images = _INPUTS.get(decode) or {"float32": (None, 3, side, side), "uint8": (None, side, side, 3)}
     if len(inputs) != 1 or not _is(inputs[0], INPUT, images):
         raise UserError(
             f"{path}: takes {_listed(inputs)}, not {INPUT} of {side} x {side} px as its metadata say; export it again"
         )
-    if len(outputs) != 1 or not _is(outputs[0], OUTPUT, {"float32": (None, classes)}):
+    wanted = [Port(name, "float32", (None, classes)) for name in (OUTPUT, PROBABILITIES)]
+    if not 1 <= len(outputs) <= 2 or not all(
+        _is(found, str(port.name), {port.dtype: port.shape})
+        for found, port in zip(outputs, wanted, strict=False)
+    ):
         of_classes = f" of {classes} classes" if classes else ""
         raise UserError(
             f"{path}: returns {_listed(outputs)}, not {OUTPUT}{of_classes} as its metadata say; export it again"
         )
+
+
+_INPUTS: dict[DecodeName, dict[str, tuple[int | None, ...]]] = {
+    "resize": {"uint8": (None, None, None, 3)},
+    "jpeg": {"uint8": (None,)},
+}
 
 
 def _is(port: Port, name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> bool:

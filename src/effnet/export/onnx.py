@@ -15,19 +15,35 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.export.facts import CLASSES_KEY, INPUT, METADATA_KEY, OUTPUT, PRECISION_KEY, THRESHOLDS_KEY
+from effnet.export.decode import prepend_decoder
+from effnet.export.facts import (
+    CLASSES_KEY,
+    DECODE_KEY,
+    INPUT,
+    METADATA_KEY,
+    PRECISION_KEY,
+    THRESHOLDS_KEY,
+)
 from effnet.export.form import inference_form
+from effnet.export.graph import ExportedGraph, Ports
 from effnet.export.onnx_graph import operators, tidy
 from effnet.export.packages import load_package
-from effnet.export.reference import Precision, Reference, check_difference, example_images
+from effnet.export.reference import (
+    Precision,
+    Reference,
+    check_difference,
+    checked_answers,
+    example_images,
+    reference_for,
+)
 from effnet.export.session import open_session
 from effnet.quantization.targets import TARGETS
-from effnet.recipe.choices import TargetName
+from effnet.recipe.choices import DecodeName, TargetName
 from effnet.runtime.disk import check_writable
+from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
 from effnet.runtime.processor import sums_overflow
 from effnet.runtime.progress import working
-from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
@@ -52,6 +68,7 @@ class ExportedFile:
         opset: version of ONNX's operators; None in other formats.
         difference: largest absolute difference of a logit to PyTorch's, over all batches that were compared.
         batches: sizes of these batches.
+        images: sizes of the images that were compared, where the file resizes them itself; (height, width).
         overflows: this CPU's sums of integers overflow, so that its engines return other logits than these.
     """
 
@@ -62,13 +79,16 @@ class ExportedFile:
     difference: float
     batches: tuple[int, ...]
     overflows: bool = False
+    images: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        batches = ", ".join(map(str, self.batches))
+        compared = f"batches of {', '.join(map(str, self.batches))} differ from PyTorch"
+        if self.images:
+            compared = f"images of {len(self.images)} sizes differ from PyTorch's validation"
         opset = f", opset {self.opset}" if self.opset else ""
         facts = (
             f"{self.path}: {self.size / 2**20:.1f} MiB, {self.operators} operators{opset}; "
-            f"batches of {batches} differ from PyTorch by at most {self.difference:.1e}"
+            f"{compared} by at most {self.difference:.1e}"
         )
         return f"{facts}\n{_OVERFLOW}" if self.overflows else facts
 
@@ -82,6 +102,8 @@ def export_onnx(
     precision: Precision = "fp32",
     batch_size: int | None = None,
     preprocessing_in_graph: bool = False,
+    decode: DecodeName = "none",
+    probabilities: bool = False,
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
     reference: Reference | None = None,
@@ -105,7 +127,10 @@ def export_onnx(
         batch_size: fix N; None leaves it open.
         preprocessing_in_graph: take uint8 (N, H, W, 3) RGB images and normalise them in the graph; otherwise the graph
             takes what `model` does.
-        tolerance: largest difference of a logit to PyTorch's that is accepted; None for `Reference.tolerance`.
+        decode: ``resize`` to take bytes of any height and width, which the graph resizes and crops as validation does;
+            ``jpeg`` to take the content of a JPEG or PNG file, uint8 (bytes,), one in a call.
+        probabilities: add the output ``probabilities``, with the metadata's temperature.
+        tolerance: largest difference of a logit to PyTorch's that is accepted; None for that of `reference`.
         device: where PyTorch computes the logits to compare with.
         reference: PyTorch's logits, if they are needed for more than this file.
 
@@ -114,31 +139,51 @@ def export_onnx(
     """
     onnx = load_package("onnx")
     check_writable(path, make_folder=True)
-    preprocessing = Preprocessing.from_dict(metadata.preprocessing)
+    ports = Ports(preprocessing_in_graph, decode, probabilities)
+    batch_size = _checked_batch(batch_size, decode)
     engine = TARGETS[target]
     with working(f"writing {path.name}"):
         form = inference_form(model, unsigned=engine.asymmetric).cpu()
-        graph = _Graph(form, preprocessing, preprocessing_in_graph, _DTYPES[precision]).eval()
-        example = example_images(preprocessing, batch_size or 2, preprocessing_in_graph)
-        proto = _traced(graph, example, engine.opset, is_dynamic=batch_size is None)
+        graph = ExportedGraph(form, metadata, ports, _DTYPES[precision]).eval()
+        proto = _traced(
+            graph, Preprocessing.from_dict(metadata.preprocessing), ports, engine.opset, batch_size
+        )
         tidy(proto)
-        _describe(onnx, proto, metadata, precision)
+        if decode == "jpeg":
+            prepend_decoder(proto)
+        _describe(onnx, proto, metadata, precision, decode)
         onnx.checker.check_model(proto, full_check=True)
     if reference is None:
-        reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
+        reference = reference_for(model, metadata, decode, batch_size=batch_size, device=device)
     if tolerance is None:
         tolerance = reference.tolerance(precision)
     with atomic_path(path, make_folder=True) as temporary, working("comparing with PyTorch"):
         onnx.save(proto, temporary)
         in_integers = "DequantizeLinear" in operators(proto)
         difference, *fused = (
-            reference.difference(partial(_logits, session), takes_bytes=preprocessing_in_graph)
+            reference.difference(
+                partial(_logits, session, metadata, ports, path), takes_bytes=preprocessing_in_graph
+            )
             for session in _sessions(temporary, in_integers)
         )
         check_difference(path, difference, tolerance)
     size, count = path.stat().st_size, sum(operators(proto).values())
     overflows = engine.on_x86 and not sums_overflow() and any(other > tolerance for other in fused)
-    return ExportedFile(path, size, count, engine.opset, difference, reference.batches, overflows)
+    compared = reference.batches, overflows, reference.sizes
+    return ExportedFile(path, size, count, engine.opset, difference, *compared)
+
+
+def _checked_batch(batch_size: int | None, decode: DecodeName) -> int | None:
+    """Return the batch that the graph is traced with: one image where a file's bytes are taken.
+
+    Raises:
+        UserError: another one is asked for.
+    """
+    if decode != "jpeg":
+        return batch_size
+    if batch_size not in (None, 1):
+        raise UserError("--decode jpeg takes one image in a call; leave --batch-size out")
+    return 1
 
 
 def _sessions(path: Path, in_integers: bool) -> Iterator[Any]:
@@ -148,42 +193,32 @@ def _sessions(path: Path, in_integers: bool) -> Iterator[Any]:
     yield open_session(path)
 
 
-def _logits(session: Any, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    logits: npt.NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0]
-    return logits
+def _logits(
+    session: Any, metadata: WeightsMetadata, ports: Ports, path: Path, images: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
+    return checked_answers(session.run(ports.outputs, {INPUT: images}), metadata, path)
 
 
-class _Graph(nn.Module):
-    """The exported graph: the model from float32 images, or bytes that it normalises, to float32 logits."""
-
-    def __init__(
-        self, model: nn.Module, preprocessing: Preprocessing, takes_bytes: bool, dtype: torch.dtype
-    ) -> None:
-        super().__init__()
-        self.model = model.to(dtype)
-        self.dtype = dtype
-        self.normalise = Normalise(preprocessing) if takes_bytes else None
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of uint8 (N, H, W, 3) or of normalised float32 (N, 3, H, W)."""
-        if self.normalise is not None:
-            images = self.normalise(images.permute(0, 3, 1, 2))
-        logits: Tensor = self.model(images.to(self.dtype))
-        return logits.float()
-
-
-def _traced(model: nn.Module, example: Tensor, opset: int, *, is_dynamic: bool) -> Any:
-    """Return the `onnx.ModelProto` of a model."""
+def _traced(
+    graph: ExportedGraph, preprocessing: Preprocessing, ports: Ports, opset: int, batch_size: int | None
+) -> Any:
+    """Return the `onnx.ModelProto` of a graph."""
+    open_sizes = {} if batch_size else {0: torch.export.Dim("batch", min=1)}
+    if ports.resizes:
+        open_sizes |= {1: torch.export.Dim("height", min=1), 2: torch.export.Dim("width", min=1)}
+    example = example_images(preprocessing, batch_size or 2, graph.normalise is not None)
+    if ports.resizes:  # height and width must differ, or they are taken for one size
+        example = torch.cat([example, example[:, :, :3]], dim=2)
     with warnings.catch_warnings(), torch.no_grad(), _IntegerQuantizers(opset):
         warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own deprecations
         program = torch.onnx.export(
-            model,
+            graph,
             (example,),
             dynamo=True,
             opset_version=opset,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if is_dynamic else None,
+            dynamic_shapes=(open_sizes,) if open_sizes else None,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=ports.outputs,
             verbose=False,
         )
     assert program is not None
@@ -233,7 +268,9 @@ class _IntegerQuantizers(TorchFunctionMode):
         return result
 
 
-def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision) -> None:
+def _describe(
+    onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision, decode: DecodeName
+) -> None:
     proto.producer_name, proto.producer_version = "effnet", "pytorch " + torch.__version__
     facts = {
         METADATA_KEY: json.dumps(metadata.to_dict()),
@@ -241,6 +278,8 @@ def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Preci
         CLASSES_KEY: json.dumps(list(metadata.class_names())),
         PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
     }
+    if decode != "none":
+        facts[DECODE_KEY] = decode
     if metadata.several_labels:
         facts[THRESHOLDS_KEY] = json.dumps(list(metadata.thresholds))
     onnx.helper.set_model_props(proto, facts)

@@ -4,16 +4,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from effnet.data.preprocessing import Preprocessing
-from effnet.export.facts import METADATA_KEY, PRECISION_KEY
+from effnet.export.facts import DECODE_KEY, METADATA_KEY, PRECISION_KEY
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
-from effnet.export.reference import Precision, Reference, check_difference
+from effnet.export.reference import Precision, check_difference, checked_answers, reference_for
 from effnet.export.signal_stack import kept_signal_stack
+from effnet.recipe.choices import DecodeName
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_paths
@@ -23,6 +22,7 @@ from effnet.weights import WeightsMetadata
 
 # The section in which OpenVINO keeps an ONNX file's metadata, also in its own files.
 _FACTS = "framework"
+_KEYS = (METADATA_KEY, PRECISION_KEY, DECODE_KEY)
 
 
 def export_openvino(
@@ -33,14 +33,16 @@ def export_openvino(
     precision: Precision = "fp32",
     batch_size: int | None = None,
     preprocessing_in_graph: bool = False,
+    decode: DecodeName = "none",
+    probabilities: bool = False,
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> ExportedFile:
     """Write a model as OpenVINO's .xml and .bin, and compare OpenVINO's logits with PyTorch's.
 
     Args:
-        model, metadata, batch_size, preprocessing_in_graph, tolerance, device: as for `export_onnx`,
-            which writes an intermediate file.
+        model, metadata, batch_size, preprocessing_in_graph, decode, probabilities, tolerance, device: as for
+            `export_onnx`, which writes an intermediate file. OpenVINO decodes no image files.
         path: the .xml file to write; weights go to the .bin beside it.
         precision: `fp16` stores the weights in half the bytes; it computes as the engine is told to.
 
@@ -52,8 +54,9 @@ def export_openvino(
     openvino = load_package("openvino")
     check_writable(path, make_folder=True)
     check_writable(weights := path.with_suffix(".bin"))
-    preprocessing = Preprocessing.from_dict(metadata.preprocessing)
-    reference = Reference(model, preprocessing, batch_size=batch_size, device=device)
+    if decode == "jpeg":
+        raise UserError("--decode jpeg: OpenVINO decodes no image files; give --decode resize")
+    reference = reference_for(model, metadata, decode, batch_size=batch_size, device=device)
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder) / path.with_suffix(".onnx").name
         exported = export_onnx(
@@ -63,6 +66,8 @@ def export_openvino(
             target="openvino",
             batch_size=batch_size,
             preprocessing_in_graph=preprocessing_in_graph,
+            decode=decode,
+            probabilities=probabilities,
             tolerance=tolerance,
             reference=reference,
         )
@@ -77,7 +82,8 @@ def export_openvino(
             difference = exported.difference
         else:
             difference = reference.difference(
-                lambda images: np.asarray(compiled(images)[0]), takes_bytes=preprocessing_in_graph
+                lambda images: checked_answers(list(compiled(images).values()), metadata, path),
+                takes_bytes=preprocessing_in_graph,
             )
             check_difference(
                 path, difference, reference.tolerance(precision) if tolerance is None else tolerance
@@ -86,7 +92,8 @@ def export_openvino(
             op.get_type_name() not in ("Constant", "Parameter", "Result") for op in written.get_ops()
         )
     size = path.stat().st_size + weights.stat().st_size
-    return ExportedFile(path, size, operators, None, difference, reference.batches, exported.overflows)
+    compared = reference.batches, exported.overflows, reference.sizes
+    return ExportedFile(path, size, operators, None, difference, *compared)
 
 
 def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
@@ -105,7 +112,7 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
             f"{path}: not read by OpenVINO: {one_line(str(error).strip().rpartition(chr(10))[2])}"
         ) from None
     try:
-        keys = [key for key in (METADATA_KEY, PRECISION_KEY) if model.has_rt_info([_FACTS, key])]
+        keys = [key for key in _KEYS if model.has_rt_info([_FACTS, key])]
         return model, {key: str(model.get_rt_info([_FACTS, key]).astype(str)) for key in keys}
     except RuntimeError as error:  # a section where a text must be
         raise UserError(f"{path}: its metadata can't be read: {one_line(error)}") from None

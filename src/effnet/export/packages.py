@@ -10,6 +10,7 @@ from effnet.runtime.extras import install_command
 _EXTRAS = {
     "onnx": ("onnx", ("onnxscript", "onnx")),
     "onnxruntime": ("onnx", ("onnxruntime",)),
+    "onnxruntime_extensions": ("onnx-decode", ("onnxruntime_extensions",)),
     "openvino": ("openvino", ("openvino",)),
 }
 

@@ -1,7 +1,7 @@
 """PyTorch's logits, which the logits of an exported file must equal."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocessing import Preprocessing
+from effnet.export.graph import Probabilities
 from effnet.models.efficientnet import EfficientNet
+from effnet.recipe.choices import DecodeName
 from effnet.runtime.errors import UserError
 from effnet.training.step import Normalise
+from effnet.weights import WeightsMetadata
 
 Precision = Literal["fp32", "fp16"]
 
@@ -22,6 +25,8 @@ CHECKED_BATCHES = (1, 3, 8)
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
 # The same for a quantized model, as a share of the largest logit.
 QUANTIZED_TOLERANCE = 0.2
+# Of a probability to the one that PyTorch computes from the same logits.
+PROBABILITY_TOLERANCE = 1e-4
 
 
 def example_images(preprocessing: Preprocessing, batch_size: int, takes_bytes: bool) -> Tensor:
@@ -37,6 +42,7 @@ class Reference:
 
     Attributes:
         batches: sizes of the batches.
+        sizes: (height, width) of the images, where they are whole ones; see `effnet.export.whole`.
 
     Args:
         model: takes normalised images, returns logits; not changed.
@@ -53,7 +59,8 @@ class Reference:
         batch_size: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.batches = CHECKED_BATCHES if batch_size is None else (batch_size,)
+        self.sizes: tuple[tuple[int, int], ...] = ()
+        self.batches: tuple[int, ...] = CHECKED_BATCHES if batch_size is None else (batch_size,)
         self._is_quantized = isinstance(model, EfficientNet) and model.config.quantized
         self._preprocessing, self._device = preprocessing, device
         self._network = copy.deepcopy(model).eval().to(device)
@@ -94,6 +101,49 @@ class Reference:
             for size in self.batches
         ]
         return float(np.max(differences))  # NaN, which Python's `max` may drop, stays and is refused
+
+
+def reference_for(
+    model: nn.Module,
+    metadata: WeightsMetadata,
+    decode: DecodeName,
+    *,
+    batch_size: int | None,
+    device: torch.device | str,
+) -> Reference:
+    """Return what a file's logits are compared with: `Reference`, or a `WholeReference` for a file that resizes."""
+    preprocessing = Preprocessing.from_dict(metadata.preprocessing)
+    if decode == "none":
+        return Reference(model, preprocessing, batch_size=batch_size, device=device)
+    from effnet.export.whole import WholeReference  # which needs this module
+
+    return WholeReference(
+        model, preprocessing, batch_size=batch_size, device=device, encoded=decode == "jpeg"
+    )
+
+
+def checked_answers(
+    answers: Sequence[npt.NDArray[np.float32]], metadata: WeightsMetadata, path: Path
+) -> npt.NDArray[np.float32]:
+    """Return a file's logits.
+
+    Args:
+        answers: the logits (N, classes), and the probabilities if the file returns them.
+        metadata: of the model.
+        path: the file, for the error.
+
+    Raises:
+        UserError: the probabilities are not those of the logits.
+    """
+    logits, *further = answers
+    for probabilities in further:
+        wanted = Probabilities(metadata)(torch.from_numpy(np.array(logits))).numpy()
+        difference = float(np.abs(probabilities - wanted).max())
+        if not difference <= PROBABILITY_TOLERANCE:
+            raise UserError(
+                f"{path}: not written, its probabilities differ from those of its logits by {difference:.2g}"
+            )
+    return logits
 
 
 def check_difference(path: Path, difference: float, tolerance: float) -> None:

@@ -97,7 +97,8 @@ class Classifier:
         self.unknown = unknown
         if unknown:
             engine.known(torch.empty(0, 1))
-        self._transform = ValTransform(engine.preprocessing)
+        # All of an image for a network that resizes.
+        self._transform = None if engine.network.resizes else ValTransform(engine.preprocessing)
         self._names = engine.metadata.class_names()
         self._folders = engine.metadata.class_folders()
         self._thresholds = np.array(engine.metadata.thresholds, dtype=np.float32)
@@ -213,19 +214,32 @@ class Classifier:
         while batch := list(islice(remaining, self.batch_size)):
             pixels = [self.prepare(image) for image in batch]
             good = [each for each in pixels if not isinstance(each, BadImageError)]
-            rows = iter(self.rows(np.stack(good)) if good else ())
+            rows = iter(self.rows(good))
             for image, each in zip(batch, pixels, strict=True):
                 yield image, each if isinstance(each, BadImageError) else next(rows)
 
     def prepare(self, image: NamedImage) -> Pixels | BadImageError:
-        """Return the pixels of an image for `rows`, uint8 (S, S, 3), or the reason why it can't be decoded."""
+        """Return the pixels of an image for `rows`, or the reason why it can't be decoded.
+
+        They are uint8 (S, S, 3), or (H, W, 3) for a network that resizes.
+        """
         try:
-            return self._transform(image.open())
+            opened = image.open()
+            return opened.decode() if self._transform is None else self._transform(opened)
         except BadImageError as error:
             return error
 
-    def rows(self, images: Pixels) -> list["Row"]:
-        """Return the classifier's row for each image, of uint8 (N, S, S, 3)."""
+    def rows(self, images: Sequence[Pixels]) -> list["Row"]:
+        """Return the classifier's row for each image, of what `prepare` returned; those of one size in one batch."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(index)
+        rows: dict[int, Row] = {}
+        for indices in by_size.values():
+            rows |= zip(indices, self._rows_of_batch(np.stack([images[i] for i in indices])), strict=True)
+        return [rows[index] for index in range(len(images))]
+
+    def _rows_of_batch(self, images: Pixels) -> list["Row"]:
         logits = self.engine.logits(images)
         probabilities = self.engine.probabilities(logits)
         known = self.engine.known(logits).tolist() if self.unknown else [True] * len(probabilities)

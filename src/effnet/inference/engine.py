@@ -30,7 +30,8 @@ class Engine:
 
     Attributes:
         metadata: the model's classes and preprocessing.
-        preprocessing: the preprocessing of images before they are passed; its `image_size` is their side.
+        preprocessing: the preprocessing of images before they are passed; its `image_size` is their side. A network
+            that resizes images itself takes them without it as well, of any height and width.
         device: the device that images are expected on.
     """
 
@@ -143,7 +144,7 @@ def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> E
     opened = Engine(kind.name, kind.network(path, device, precision=choice.precision))
     if classes := opened.metadata.class_folders():
         choice.check_classes(len(classes), path)
-    has = {"image_size": opened.preprocessing.image_size, "arch": opened.metadata.model}
+    has = {"image_size": opened.metadata.preprocessing["image_size"], "arch": opened.metadata.model}
     for flag, value in has.items():
         if (wanted := getattr(choice, flag)) not in (None, value):
             raise UserError(f"--{flag.replace('_', '-')} {wanted}: {path} is for {value}; export it again")

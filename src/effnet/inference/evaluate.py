@@ -228,7 +228,7 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
     )
     resolved = given.resolve(facts)
     preprocessing = views_of(resolved.run.tta).preprocessing(
-        replace(own_preprocessing, resize=resolved.data.resize, interpolation=resolved.data.interpolation)
+        _before(engine, own_preprocessing, resolved.data.resize, resolved.data.interpolation)
     )
     place = processes.device, processes.rank, processes.world_size
     data = open_data(DataRequest(resolved, path or Path(), preprocessing, *place, ("val",), classes))
@@ -241,6 +241,23 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
             {} if known is None else {"val": known},
         )
     )
+
+
+def _before(engine: Engine, own: Preprocessing, resize: int, interpolation: str) -> Preprocessing:
+    """Return the preprocessing of images before an engine's network, with the recipe's resize and interpolation.
+
+    Raises:
+        UserError: they are others than those of a network that resizes itself.
+    """
+    wanted = replace(own, resize=resize, interpolation=interpolation)
+    if not engine.network.resizes:
+        return wanted
+    if wanted != own:
+        raise UserError(
+            f"--resize {resize}, --interpolation {interpolation}: the file resizes images itself, to {own.resize} px, "
+            f"{own.interpolation}; export it with --decode none"
+        )
+    return engine.network.preprocessing
 
 
 def _classes(recipe: Recipe, engine: Engine, path: DataPlace | None) -> list[str]:

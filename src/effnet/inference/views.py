@@ -53,7 +53,11 @@ class AveragedNetwork(Network):
 
     def __init__(self, network: Network, views: Views) -> None:
         super().__init__(
-            network.metadata, network.device, takes_bytes=network.takes_bytes, precision=network.precision
+            network.metadata,
+            network.device,
+            takes_bytes=network.takes_bytes,
+            precision=network.precision,
+            decode=network.decode,
         )
         self.is_channels_last = network.is_channels_last
         self.compiles_each_size = network.compiles_each_size

@@ -48,6 +48,9 @@ MetricName = Literal[
 TargetName = Literal["tensorrt", "onnxruntime", "openvino"]
 """rows of `effnet.quantization.targets`"""
 
+DecodeName = Literal["none", "resize", "jpeg"]
+"""steps of an exported graph before it normalises: none, validation's resize and crop, or decoding and these"""
+
 EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch"]
 """modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs"""
 

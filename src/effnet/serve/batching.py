@@ -16,7 +16,7 @@ import numpy as np
 from effnet.data.decode import Pixels
 from effnet.inference.classifier import Row
 
-Compute = Callable[[Pixels], list[Row]]
+Compute = Callable[[Sequence[Pixels]], list[Row]]
 
 
 class _Waiting(NamedTuple):
@@ -30,10 +30,10 @@ class Batcher:
     """A thread that computes images in batches.
 
     Args:
-        compute: rows of answers for images uint8 (N, S, S, 3).
+        compute: rows of answers for images.
         sizes: sizes that batches may have, among them 1.
         trial: sizes of the batches that are computed for a trial.
-        side: side S of the images, in pixels.
+        side: side of the images for the trial, in pixels.
         max_wait: seconds that an image waits for expected ones.
         prepare_thread: called in the thread before it computes.
         observe: called after each batch with its size and the seconds that it took.
@@ -75,7 +75,7 @@ class Batcher:
             self._changed.notify()
 
     def submit(self, pixels: Pixels) -> "Future[Row]":
-        """Queue an expected image uint8 (S, S, 3); return its answer to come, which may be cancelled."""
+        """Queue an expected image uint8 (H, W, 3); return its answer to come, which may be cancelled."""
         answer: Future[Row] = Future()
         with self._changed:
             self._expected -= 1
@@ -93,7 +93,7 @@ class Batcher:
         try:
             self._prepare_thread()
             for size in self._trial:
-                self._compute(np.zeros((size, self._side, self._side, 3), np.uint8))
+                self._compute([np.zeros((self._side, self._side, 3), np.uint8)] * size)
         except BaseException as error:
             self.ready.set_exception(error)
             return
@@ -127,7 +127,7 @@ class Batcher:
         wanted = [image.answer.set_running_or_notify_cancel() for image in batch]
         started = time.monotonic()
         try:
-            rows = self._compute(np.stack([image.pixels for image in batch]))
+            rows = self._compute([image.pixels for image in batch])
         except Exception as error:
             for image, is_wanted in zip(batch, wanted, strict=True):
                 if is_wanted:

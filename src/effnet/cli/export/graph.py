@@ -53,6 +53,35 @@ def add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = T
         )
 
 
+def add_file_flags(parser: Parser, *decodes: str) -> None:
+    """Add the flags that say what a file does beside the network, for `file_options`.
+
+    Args:
+        parser: the subcommand's.
+        decodes: values of --decode beside ``none``.
+    """
+    known = {
+        "resize": "resize and crop RGB bytes (N, H, W, 3) of any size as validation does",
+        "jpeg": "take the bytes of a JPEG or PNG file, too, one in a call",
+    }
+    parser.add_argument(
+        "--decode",
+        default="none",
+        choices=("none", *decodes),
+        help=f"in the graph, {'; '.join(f'{name}: {known[name]}' for name in decodes)} [default: none]",
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also return probabilities, with the temperature that validation has chosen, if it has",
+    )
+
+
+def file_options(namespace: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of exporters that `add_file_flags` stand for."""
+    return {"decode": namespace.decode, "probabilities": namespace.probabilities}
+
+
 def opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     """Return the model, its metadata and the options that all exporters share."""
     from effnet.export.trained import open_trained

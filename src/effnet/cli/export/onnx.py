@@ -5,7 +5,7 @@ import typing
 
 from effnet.cli.choice import truth
 from effnet.cli.export.form import Format
-from effnet.cli.export.graph import add_graph_flags, opened, output_path
+from effnet.cli.export.graph import add_file_flags, add_graph_flags, file_options, opened, output_path
 from effnet.cli.flags import Parser
 from effnet.cli.messages import say
 from effnet.recipe.choices import TargetName
@@ -13,6 +13,7 @@ from effnet.recipe.choices import TargetName
 
 def _add_flags(parser: Parser) -> None:
     add_graph_flags(parser)
+    add_file_flags(parser, "resize", "jpeg")
     parser.add_argument(
         "--target",
         default="onnxruntime",
@@ -28,6 +29,7 @@ def _export(namespace: argparse.Namespace) -> int:
     from effnet.export.onnx import export_onnx
 
     model, metadata, options = opened(namespace)
+    options |= file_options(namespace)
     options["target"] = "tensorrt" if namespace.trt else namespace.target
     say(export_onnx(model, metadata, output_path(namespace, metadata, ".onnx"), **options))
     return 0

@@ -3,14 +3,21 @@
 import argparse
 
 from effnet.cli.export.form import Format
-from effnet.cli.export.graph import add_graph_flags, opened, output_path
+from effnet.cli.export.graph import add_file_flags, add_graph_flags, file_options, opened, output_path
+from effnet.cli.flags import Parser
 from effnet.cli.messages import say
+
+
+def _add_flags(parser: Parser) -> None:
+    add_graph_flags(parser)
+    add_file_flags(parser, "resize")
 
 
 def _export(namespace: argparse.Namespace) -> int:
     from effnet.export.openvino import export_openvino
 
     model, metadata, options = opened(namespace)
+    options |= file_options(namespace)
     say(export_openvino(model, metadata, output_path(namespace, metadata, ".xml"), **options))
     return 0
 
@@ -18,6 +25,6 @@ def _export(namespace: argparse.Namespace) -> int:
 OPENVINO = Format(
     "openvino",
     "OpenVINO's .xml and .bin, compared with PyTorch after writing",
-    add_graph_flags,
+    _add_flags,
     _export,
 )

@@ -27,6 +27,7 @@ class EngineKind:
         device: type of device that it runs on; None for any.
         suffixes: files that it reads; empty for PyTorch, which reads weights.
         network: opens such a file: (path, device, precision=...).
+        decodes: it reads files that decode images, too (``effnet export onnx --decode jpeg``).
     """
 
     name: str
@@ -37,6 +38,7 @@ class EngineKind:
     device: str | None = None
     suffixes: tuple[str, ...] = ()
     network: Callable[..., Network] | None = None
+    decodes: bool = False
 
     def runs_on(self, device: torch.device) -> bool:
         """Return True if it is installed and has a use for the device."""

@@ -4,13 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, Port, check_ports, read_metadata
+from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, Port, check_ports, read_decode, read_metadata
 from effnet.export.session import open_session
 from effnet.inference.engines.form import EngineKind, by_onnx
-from effnet.inference.engines.network import Network, as_array, checked_logits, require_fp32
+from effnet.inference.engines.network import (
+    Network,
+    as_array,
+    checked_logits,
+    encoded_png,
+    require_fp32,
+)
 from effnet.runtime.errors import UserError, one_line
 
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
@@ -36,11 +43,13 @@ class OnnxRuntimeNetwork(Network):
         session = open_session(path, threads=threads, cuda=device.type == "cuda")
         facts = session.get_modelmeta().custom_metadata_map
         metadata = read_metadata(facts, path)
-        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), metadata, path)
+        decode = read_decode(facts, path)
+        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), metadata, path, decode)
         super().__init__(
             metadata,
             takes_bytes=session.get_inputs()[0].type == "tensor(uint8)",
             precision=facts.get(PRECISION_KEY, precision),
+            decode=decode,
         )
         self.path, self.session = path, session
 
@@ -50,14 +59,18 @@ class OnnxRuntimeNetwork(Network):
         Raises:
             UserError: the file's graph fails, or returns something else than logits of these images.
         """
-        array = as_array(images)
+        if self.decode == "jpeg":  # whose input is one file
+            return torch.cat([self._logits(encoded_png(image), 1) for image in images])
+        return self._logits(as_array(images), len(images))
+
+    def _logits(self, array: npt.NDArray[Any], images: int) -> Tensor:
         try:
             (logits,) = self.session.run([OUTPUT], {INPUT: array})
         except (
             Exception
         ) as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
             raise UserError(f"{self.path}: fails on onnxruntime: {one_line(error)}") from None
-        return checked_logits(logits, len(array), self.path)
+        return checked_logits(logits, images, self.path)
 
 
 def _ports(nodes: Sequence[Any]) -> list[Port]:
@@ -80,4 +93,5 @@ ENGINE = EngineKind(
     device="cpu",
     suffixes=(".onnx",),
     network=OnnxRuntimeNetwork,
+    decodes=True,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effnet.export.facts import PRECISION_KEY, Port, check_ports, read_metadata
+from effnet.export.facts import PRECISION_KEY, Port, check_ports, read_decode, read_metadata
 from effnet.export.openvino import compile_openvino, read_openvino
 from effnet.inference.engines.form import EngineKind, by_onnx
 from effnet.inference.engines.network import Network, as_array, checked_logits
@@ -44,11 +44,13 @@ class OpenVinoNetwork(Network):
             raise UserError(f"--precision {precision}: OpenVINO offers fp32 and bf16")
         model, facts = read_openvino(path)
         metadata = read_metadata(facts, path)
-        check_ports(_ports(model.inputs), _ports(model.outputs), metadata, path)
+        decode = read_decode(facts, path)
+        check_ports(_ports(model.inputs), _ports(model.outputs), metadata, path, decode)
         super().__init__(
             metadata,
             takes_bytes=model.input(0).get_element_type().get_type_name() == "u8",
             precision="int8" if facts.get(PRECISION_KEY) == "int8" else precision,
+            decode=decode,
         )
         self.path, self.model = path, model
         self.hint, self.threads = _HINTS[precision], threads

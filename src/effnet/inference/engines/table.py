@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from effnet.export.session import needs_decoders
 from effnet.inference.engines.form import EngineKind
 from effnet.recipe.choices import EngineName
 from effnet.runtime.errors import UserError
@@ -33,6 +34,8 @@ def kind_of_file(path: Path, device: torch.device) -> EngineKind:
         UserError: none of them does.
     """
     reading = [kind for kind in ENGINES.values() if path.suffix in kind.suffixes]
+    if needs_decoders(path):
+        reading = [kind for kind in reading if kind.decodes]
     for kind in reading:
         if kind.runs_on(device):
             return kind
