@@ -13,6 +13,7 @@ NOT_RUN = {
     r"^python -m benchmarks unbalanced ": "trains for an hour; benchmarks/results has what it has measured",
     r"^python -m benchmarks (?!scaling --simulate)": "trains or measures for minutes to hours; "
     "tests/benchmarks_lab runs the same for a few steps",
+    r"^effnet export (litert|executorch) |--target litert": "installs a converter; tests/export/test_edge.py does",
     r"^python \./multiproc\.py ": "needs ImageNet and 8 GPUs; test_launchers.py starts processes",
     r"--track tensorboard mlflow wandb": "starts processes of MLflow and W&B; tests/training/test_trackers.py reads "
     "back what each has written",

@@ -157,7 +157,7 @@ def kinds() -> list[Kind]:
             TargetName,
             "target",
             "The summary says how activations are stored; [quantization.md](quantization.md) explains the rest.",
-            {"ONNX opset": lambda target: str(target.opset)},
+            {"ONNX opset": lambda target: str(target.opset or "-")},
         ),
         Kind(
             "Engines",

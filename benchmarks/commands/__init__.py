@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.commands.checkpoint import add_checkpoint
 from benchmarks.commands.confidence import add_confidence
 from benchmarks.commands.distill import add_distill
+from benchmarks.commands.edge import add_edge
 from benchmarks.commands.epoch import add_epoch
 from benchmarks.commands.finetuning import add_finetuning
 from benchmarks.commands.int8_accuracy import add_int8_accuracy
@@ -25,6 +26,7 @@ COMMANDS = {
     "checkpoint": add_checkpoint,
     "confidence": add_confidence,
     "distill": add_distill,
+    "edge": add_edge,
     "epoch": add_epoch,
     "finetuning": add_finetuning,
     "int8-accuracy": add_int8_accuracy,

@@ -81,6 +81,6 @@ def test_products_of_two_pairs_fit_in_16_bits_on_x86(target: TargetName, reduce_
         integers = quantizer(layer.weight) / quantizer.channel_scales()
         torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-3)
         most = max(most, float(integers.abs().max().detach()))
-    is_reduced = reduce_range and target != "tensorrt"
+    is_reduced = reduce_range and TARGETS[target].on_x86
     assert round(most) == (63 if is_reduced else 127)
     assert (2 * 255 * round(most) < 2**15) == is_reduced

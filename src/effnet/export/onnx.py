@@ -142,6 +142,8 @@ def export_onnx(
     ports = Ports(preprocessing_in_graph, decode, probabilities)
     batch_size = _checked_batch(batch_size, decode)
     engine = TARGETS[target]
+    if engine.opset is None:
+        raise UserError(f"{target} does not read ONNX: effnet export {target} writes its files")
     with working(f"writing {path.name}"):
         form = inference_form(model, unsigned=engine.asymmetric).cpu()
         graph = ExportedGraph(form, metadata, ports, _DTYPES[precision]).eval()

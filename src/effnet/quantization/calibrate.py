@@ -127,13 +127,14 @@ def _set_ranges(
     _merge([calibrator.histogram for calibrator in calibrators.values()], processes)
     for name, quantizer in quantizers_of(model).items():
         if calibrator := calibrators.get(quantizer):
+            row = row_of(name)
             low, high = range_of(
                 calibrator.histogram,
-                settings.calib_method,
+                settings.calib_method if row.is_clipped else "max",
                 percentile=settings.calib_percentile,
                 symmetric=not quantizer.is_asymmetric,
             )
-            quantizer.set_range(*row_of(name).within_limits(low, high))
+            quantizer.set_range(*row.within_limits(low, high))
             quantizer.observer = None
         quantizer.rounds = True
 

@@ -175,10 +175,11 @@ class QuantClassifier(nn.Module):
         self.pooling = QuantPooling()
         self.dropout = source.dropout
         self.fc = QuantLinear.of(source.fc)
+        self.logits_quantizer = Quantizer(is_on=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes)."""
-        return self.fc(self.dropout(self.pooling(x).flatten(1)))
+        return self.logits_quantizer(self.fc(self.dropout(self.pooling(x).flatten(1))))
 
 
 def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:

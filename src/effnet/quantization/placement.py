@@ -33,12 +33,14 @@ class Row:
         targets: engines that want it.
         reason: why it is there.
         limits: values beyond which what follows is constant to less than its own rounding; a range need not hold them.
+        is_clipped: a method of calibration may leave out the farthest values.
     """
 
     place: str
     targets: tuple[TargetName, ...]
     reason: str
     limits: tuple[float, float] = (-math.inf, math.inf)
+    is_clipped: bool = True
 
     def within_limits(self, low: float, high: float) -> tuple[float, float]:
         """Return the part of a range that matters."""
@@ -66,7 +68,17 @@ PLACEMENT: tuple[Row, ...] = (
         "squeeze-and-excitation's second convolution is fused like the others",
         limits=(-SATURATED, SATURATED),
     ),
-    Row(".branch_quantizer", ("onnxruntime",), "QLinearAdd wants both of its inputs quantized"),
+    Row(
+        ".branch_quantizer",
+        ("onnxruntime", "litert", "executorch"),
+        "additions in integers (QLinearAdd, LiteRT's, XNNPACK's) want both of their inputs quantized",
+    ),
+    Row(
+        ".logits_quantizer",
+        ("litert", "executorch"),
+        "a linear layer in integers wants its output quantized; the others leave it in float",
+        is_clipped=False,  # the farthest are the answers
+    ),
     Row(
         ".residual_quantizer",
         _ALL,

@@ -160,7 +160,9 @@ def _save(opened: Opened, metrics: dict[str, float], description: dict[str, Any]
     files.save(content, is_best=True)
     files.flush()
     log.print(f"quantized weights: {files.best}")
-    log.print(f"to run them in an engine: effnet export onnx --pretrained-from-file {files.best}")
+    target = opened.recipe.quantization.target
+    form = target if TARGETS[target].opset is None else "onnx"
+    log.print(f"to run them in an engine: effnet export {form} --pretrained-from-file {files.best}")
 
 
 def _sensitivity(path: DataPlace | None, opened: Opened) -> list[LayerCost]:

@@ -22,14 +22,14 @@ class Target:
         on_x86: it runs on x86 CPUs. Those without VNNI add two products of 8 bits in 16, which overflow, unless one
             factor has 7 bits: 2 * 255 * 63 < 2^15.
         opset: version of ONNX's operators, the newest that the oldest supported version of the engine reads; the
-            graphs need nothing newer.
+            graphs need nothing newer. None: it does not read ONNX.
     """
 
     name: str
     summary: str
     asymmetric: bool
     on_x86: bool
-    opset: int
+    opset: int | None = None
 
 
 TARGETS = registry(
@@ -49,5 +49,9 @@ TARGETS = registry(
         True,
         opset=21,
     ),
+    Target(
+        "litert", "int8 with a zero point, also of the logits: all operators are in integers", True, False
+    ),
+    Target("executorch", "the same: XNNPACK computes in integers where inputs and output are", True, False),
 )
 """the registry, by the value of ``--target``"""

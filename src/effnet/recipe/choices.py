@@ -45,7 +45,10 @@ MetricName = Literal[
 ]
 """rows of `effnet.training.metrics`"""
 
-TargetName = Literal["tensorrt", "onnxruntime", "openvino"]
+OnnxTargetName = Literal["tensorrt", "onnxruntime", "openvino"]
+"""those of `TargetName` that read ONNX"""
+
+TargetName = Literal[OnnxTargetName, "litert", "executorch"]
 """rows of `effnet.quantization.targets`"""
 
 DecodeName = Literal["none", "resize", "jpeg"]

@@ -103,6 +103,12 @@ _FOR_WEIGHTS = "needs weights; give --pretrained, --pretrained-from-file or --re
 _FOR_BACKBONE = "has no effect with --freeze backbone; give one"
 _FOR_FP16 = "needs --precision fp16 or amp"
 
+
+def _has_one_width(values: Mapping[str, Any]) -> bool:
+    """Return True for targets whose weights have 8 bits in any case."""
+    return values["target"] not in ("onnxruntime", "openvino")
+
+
 _IDLE = (
     _Idle("cuda_graphs", lambda v: v["cuda_graphs"] == "on" and not v["compile"], "needs --compile"),
     _Idle("per_class", lambda v: not v["evaluate"], _FOR_EVALUATION),
@@ -142,8 +148,8 @@ _IDLE = (
     _Idle(
         "calib_percentile", lambda v: v["calib_method"] != "percentile", "goes with --calib-method percentile"
     ),
-    _Idle("cpu", lambda v: v["target"] == "tensorrt", "is for --target onnxruntime or openvino"),
-    _Idle("reduce_range", lambda v: v["target"] == "tensorrt", "is for --target onnxruntime or openvino"),
+    _Idle("cpu", _has_one_width, "is for --target onnxruntime or openvino"),
+    _Idle("reduce_range", _has_one_width, "is for --target onnxruntime or openvino"),
 )
 
 

@@ -3,6 +3,8 @@
 A new format is a module of `effnet.export` that writes it, a module here with its flags, and its row in `FORMATS`.
 """
 
+from effnet.cli.export.executorch import EXECUTORCH
+from effnet.cli.export.litert import LITERT
 from effnet.cli.export.onnx import ONNX
 from effnet.cli.export.openvino import OPENVINO
 from effnet.cli.export.tensorrt import TENSORRT
@@ -10,7 +12,7 @@ from effnet.cli.export.web import WEB
 from effnet.cli.export.weights import WEIGHTS
 from effnet.cli.flags import Commands, Parser
 
-FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, WEB)
+FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, WEB, LITERT, EXECUTORCH)
 """the registry of formats"""
 
 

@@ -8,7 +8,7 @@ from effnet.cli.export.form import Format
 from effnet.cli.export.graph import add_file_flags, add_graph_flags, file_options, opened, output_path
 from effnet.cli.flags import Parser
 from effnet.cli.messages import say
-from effnet.recipe.choices import TargetName
+from effnet.recipe.choices import OnnxTargetName
 
 
 def _add_flags(parser: Parser) -> None:
@@ -17,7 +17,7 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--target",
         default="onnxruntime",
-        choices=typing.get_args(TargetName),
+        choices=typing.get_args(OnnxTargetName),
         help="engine to write for [default: onnxruntime]",
     )
     parser.add_argument(

@@ -1,0 +1,57 @@
+"""Flags of the formats for phones and small devices, and the export that they stand for."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from effnet.cli.arguments import MOST_IMAGES, integer, path
+from effnet.cli.choice import add_model_flags, model_choice
+from effnet.cli.export.graph import output_path
+from effnet.cli.flags import Parser
+from effnet.cli.messages import say
+
+if TYPE_CHECKING:
+    from effnet.export.edge.formats import EdgeFormat
+
+
+def add_edge_flags(parser: Parser) -> None:
+    """Add the flags that all these formats have."""
+    add_model_flags(parser)
+    add = parser.add_argument
+    add(
+        "--output",
+        type=path,
+        metavar="FILE",
+        help="file to write [default: the model's name in the current folder]",
+    )
+    add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
+    add(
+        "-b",
+        "--batch-size",
+        type=integer(1, MOST_IMAGES),
+        default=1,
+        metavar="IMAGES",
+        help="number of images that the file takes [default: 1]",
+    )
+    add("--no-install", action="store_true", help="fail if the converter would have to be installed first")
+
+
+def export(namespace: argparse.Namespace, form: "EdgeFormat") -> int:
+    """Write a file of a format; return the exit code."""
+    from effnet.export.edge.formats import export_edge
+    from effnet.export.trained import open_trained
+    from effnet.runtime.processes import choose_device
+
+    choice = model_choice(namespace)
+    trained = open_trained(choice)
+    written = export_edge(
+        form,
+        trained.model,
+        trained.metadata,
+        output_path(namespace, trained.metadata, form.suffix),
+        batch_size=namespace.batch_size,
+        preprocessing_in_graph=namespace.uint8_input,
+        device=choose_device(choice.device),
+        install=not namespace.no_install,
+    )
+    say(written)
+    return 0

@@ -1,0 +1,23 @@
+"""`effnet export executorch`."""
+
+import argparse
+
+from effnet.cli.export.edge import add_edge_flags, export
+from effnet.cli.export.form import Format
+
+
+def _export(namespace: argparse.Namespace) -> int:
+    from effnet.export.edge.executorch import EXECUTORCH as FORM
+
+    return export(namespace, FORM)
+
+
+EXECUTORCH = Format(
+    "executorch",
+    "a .pte file for ExecuTorch on XNNPACK, compared with PyTorch after writing",
+    add_edge_flags,
+    _export,
+    description="Write a file for ExecuTorch; its logits, in ExecuTorch's own runtime, must be PyTorch's. The "
+    "converter is installed into the cache when it is first needed. A model of `effnet quantize --target executorch` "
+    "is written in integers.",
+)
