@@ -10,6 +10,7 @@ import pytest
 
 from effnet.cli import commands
 from effnet.cli.flags import Parser, add_recipe_flags
+from effnet.quantization.targets import TARGETS
 from effnet.recipe import Recipe, settings
 from effnet.recipe.fields import is_list, value_type
 from effnet.runtime.errors import UserError
@@ -60,7 +61,6 @@ def subparser(parser: argparse.ArgumentParser, *path: str) -> argparse.ArgumentP
     ("command", "flag", "title", "further"),
     [
         (("classify",), "--engine", "Engines", ["auto"]),
-        (("export", "onnx"), "--target", "Quantization targets", []),
     ],
 )
 def test_other_commands_offer_the_same(
@@ -69,6 +69,11 @@ def test_other_commands_offer_the_same(
     (kind,) = (kind for kind in kinds() if kind.title == title)
     action = action_of(subparser(commands.command_parser(), *command), flag)
     assert list(action.choices or ()) == further + [row.name for row in kind.rows]
+
+
+def test_onnx_files_are_written_for_the_targets_that_read_them() -> None:
+    action = action_of(subparser(commands.command_parser(), "export", "onnx"), "--target")
+    assert list(action.choices or ()) == [row.name for row in TARGETS.values() if row.opset is not None]
 
 
 def test_every_format_is_a_command() -> None:
