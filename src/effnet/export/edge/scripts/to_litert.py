@@ -51,4 +51,7 @@ def run(file: str, images_file: str, found_file: str) -> None:
 
 
 if __name__ == "__main__":
-    {"convert": convert, "run": run}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "convert":
+        convert(*sys.argv[2:])
+    else:
+        run(*sys.argv[2:])
