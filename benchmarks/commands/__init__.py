@@ -15,6 +15,7 @@ from benchmarks.commands.pairs import add_pairs
 from benchmarks.commands.quantized_logits import add_quantized_logits
 from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
+from benchmarks.commands.serve import add_serve
 from benchmarks.commands.suite import add_suite
 from benchmarks.commands.survival import add_survival
 from benchmarks.commands.unbalanced import add_unbalanced
@@ -35,6 +36,7 @@ COMMANDS = {
     "quantized-logits": add_quantized_logits,
     "roofline": add_roofline,
     "scaling": add_scaling,
+    "serve": add_serve,
     "suite": add_suite,
     "survival": add_survival,
     "unbalanced": add_unbalanced,
