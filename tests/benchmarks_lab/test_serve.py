@@ -17,7 +17,7 @@ def test_a_server_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     photo, file = tmp_path / "photo.jpg", tmp_path / "result.json"
     photo.write_bytes(photographs(1)[0])
     model = str(weights_file(tmp_path / "one.safetensors"))
-    few = ["--engine", "torch", "--clients", "2", "--rounds", "1", "--seconds", "1", "--requests", "5"]
+    few = ["--engine", "torch", "--clients", "2", "--rounds", "1", "--seconds", "3", "--requests", "5"]
     assert main(["serve", model, str(photo), *few, "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     (row,) = result["rows"]
