@@ -193,7 +193,7 @@ def test_what_can_not_be_decoded_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_photographs(name: str, shared_dir: Path, tmp_path: Path) -> None:
-    """Every tenth photograph of the sample; docs/deployment.md has the figures of all 426."""
+    """Every tenth photograph of the sample."""
     form = "openvino" if name.endswith("xml") else "onnx"
     pytest.importorskip(form, reason="extras onnx, openvino")
     pytest.importorskip("onnxruntime_extensions", reason="extra onnx-decode")
