@@ -63,7 +63,7 @@ COLUMNS = (
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-Logits = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def read_split(folder: Path, preprocessing: Preprocessing) -> Split:
     return Split(pixels[calibrates], pixels[~calibrates], labels[~calibrates])
 
 
-def logits(engine: Engine, images: Pixels) -> Logits:
-    """Return the logits of each image, float32 (N, classes)."""
+def probabilities(engine: Engine, images: Pixels) -> Probabilities:
+    """Return the probabilities of each image, float32 (N, classes)."""
     parts = range(0, len(images), BATCH_SIZE)
     return np.concatenate([engine(images[first : first + BATCH_SIZE]) for first in parts])
 
@@ -174,7 +174,7 @@ def measure(name: str, folder: Path, cases: Sequence[Case], nncf: Path | None) -
     """
     in_float = open_trained(ModelChoice(arch=name, device="cpu"))
     split = read_split(folder, in_float.preprocessing)
-    fp32 = logits(engine_of(in_float, "torch", CPU, "fp32"), split.views)
+    fp32 = probabilities(engine_of(in_float, "torch", CPU, "fp32"), split.views)
     for case in cases:
         with tempfile.TemporaryDirectory() as temporary:
             if case.method == "NNCF":
@@ -187,20 +187,24 @@ def measure(name: str, folder: Path, cases: Sequence[Case], nncf: Path | None) -
         yield _row(name, case, split.labels, fp32, simulated, found)
 
 
-def _by_effnet(trained: TrainedModel, case: Case, split: Split, folder: str) -> tuple[Logits, Logits]:
+def _by_effnet(
+    trained: TrainedModel, case: Case, split: Split, folder: str
+) -> tuple[Probabilities, Probabilities]:
     path = Path(folder) / "model.onnx"
     export_onnx(trained.model, trained.metadata, path, target=case.target)
     engine = open_engine(ModelChoice(weights=path, device="cpu"), case.target)
-    simulated = logits(engine_of(trained, "torch", CPU, "fp32"), split.to_validate)
-    return simulated, logits(engine, split.views)
+    simulated = probabilities(engine_of(trained, "torch", CPU, "fp32"), split.to_validate)
+    return simulated, probabilities(engine, split.views)
 
 
-def _by_nncf(python: Path, in_float: TrainedModel, split: Split, folder: Path) -> Logits:
-    """Return the logits of NNCF's default quantization, calibrated on the same images, in OpenVINO."""
+def _by_nncf(python: Path, in_float: TrainedModel, split: Split, folder: Path) -> Probabilities:
+    """Return the probabilities of NNCF's default quantization, calibrated on the same images, in OpenVINO."""
     normalise = Normalise(in_float.preprocessing)
 
-    def normalised(images: Pixels) -> Logits:
-        values: Logits = normalise(torch.from_numpy(images).permute(0, 3, 1, 2)).contiguous().numpy()
+    def normalised(images: Pixels) -> npt.NDArray[np.float32]:
+        values: npt.NDArray[np.float32] = (
+            normalise(torch.from_numpy(images).permute(0, 3, 1, 2)).contiguous().numpy()
+        )
         return values
 
     export_onnx(in_float.model, in_float.metadata, folder / "model.onnx", target="openvino")
@@ -210,19 +214,26 @@ def _by_nncf(python: Path, in_float: TrainedModel, split: Split, folder: Path) -
     subprocess.run([python, script, *files], check=True, capture_output=True)
     model = compile_openvino(read_openvino(folder / "model.xml")[0])
     parts = range(0, len(split.views), BATCH_SIZE)
-    return np.concatenate(
-        [np.array(model(normalised(split.views[first : first + BATCH_SIZE]))[0]) for first in parts]
-    )
+    logits = [model(normalised(split.views[first : first + BATCH_SIZE]))[0] for first in parts]
+    found: Probabilities = torch.from_numpy(np.concatenate(logits)).softmax(1).numpy()
+    return found
 
 
-def _row(name: str, case: Case, labels: Labels, fp32: Logits, simulated: Logits | None, found: Logits) -> Row:
+def _row(
+    name: str,
+    case: Case,
+    labels: Labels,
+    fp32: Probabilities,
+    simulated: Probabilities | None,
+    found: Probabilities,
+) -> Row:
     count, repeated = len(labels), np.tile(labels, 3)
 
-    def right(values: Logits) -> int:
+    def right(values: Probabilities) -> int:
         return int((values.argmax(1) == repeated[: len(values)]).sum())
 
     same = fp32.argmax(1) == found.argmax(1)
-    differences = np.abs(_softmax(fp32) - _softmax(found)).sum(1) / 2
+    differences = np.abs(fp32 - found).sum(1) / 2
     return Row(
         name,
         case.target,
@@ -238,11 +249,6 @@ def _row(name: str, case: Case, labels: Labels, fp32: Logits, simulated: Logits 
         100 * float(same.mean()),
         float(differences.mean()),
     )
-
-
-def _softmax(values: Logits) -> npt.NDArray[np.float64]:
-    probabilities: npt.NDArray[np.float64] = torch.from_numpy(values).double().softmax(1).numpy()
-    return probabilities
 
 
 def table(rows: Sequence[Row]) -> str:
