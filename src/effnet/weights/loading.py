@@ -381,11 +381,16 @@ def _drop_head(state_dict: StateDict, target: Mapping[str, Tensor]) -> tuple[int
 
 def _misfit(file: WeightsFile, layout: Layout, config: ModelConfig, faults: list[str]) -> UserError:
     for other in MODEL_CONFIGS.values():
-        if other.name != config.name and _fits(layout, file.state_dict, other):
+        if not _same_entries(other, MODEL_CONFIGS[config.name]) and _fits(layout, file.state_dict, other):
             return UserError(
                 f"{file.path}: weights of {other.name}, not of {config.name}; ask for that model"
             )
     return UserError(f"{file.path}: does not fit {config.name}: {_shown(faults)}")
+
+
+def _same_entries(one: ModelConfig, other: ModelConfig) -> bool:
+    """Return True for models whose state dicts have the same entries: those that differ in the activation alone."""
+    return replace(one, name=other.name, twin=other.twin, activation=other.activation) == other
 
 
 def _shown(faults: list[str]) -> str:
