@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.int8_accuracy import Case, Labels, Pixels, logits, quantized, read_split
+from benchmarks.int8_accuracy import Case, Labels, Pixels, probabilities, quantized, read_split
 from effnet.benchmark.environment import environment
 from effnet.export.edge.executorch import EXECUTORCH
 from effnet.export.edge.formats import EdgeFormat, export_edge, run_edge
@@ -48,7 +48,7 @@ class Row:
 
 def measure(form: EdgeFormat, trained: TrainedModel, fp32: Labels, images: Pixels, labels: Labels) -> Row:
     """Export a model, and return the row of its file."""
-    exported = logits(engine_of(trained, "torch", CPU, "fp32"), images).argmax(1)
+    exported = probabilities(engine_of(trained, "torch", CPU, "fp32"), images).argmax(1)
     normalised = Normalise(trained.preprocessing)(torch.from_numpy(images).permute(0, 3, 1, 2)).contiguous()
     with tempfile.TemporaryDirectory() as folder:
         written = export_edge(form, trained.model, trained.metadata, Path(folder) / f"model{form.suffix}")
@@ -101,7 +101,7 @@ def measure_missing(data: Path, out: Path, model: str) -> list[Row]:
     done = {(row.format, row.precision) for row in rows}
     in_float = open_trained(ModelChoice(arch=model, device="cpu"))
     split = read_split(data, in_float.preprocessing)
-    fp32 = logits(engine_of(in_float, "torch", CPU, "fp32"), split.to_validate).argmax(1)
+    fp32 = probabilities(engine_of(in_float, "torch", CPU, "fp32"), split.to_validate).argmax(1)
     out.mkdir(parents=True, exist_ok=True)
     for target, form in FORMATS.items():
         for precision in ("fp32", "int8"):
