@@ -1,5 +1,6 @@
 """Metadata of exported files, whatever their format, and the names of their input and output."""
 
+import logging
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,24 +8,29 @@ from pathlib import Path
 
 from effnet.recipe.choices import DecodeName
 from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.processor import sums_overflow
 from effnet.weights import WeightsMetadata
 from effnet.weights.metadata import parse_metadata
+
+_LOG = logging.getLogger("effnet")
 
 INPUT, OUTPUT = "images", "logits"
 PROBABILITIES = "probabilities"
 """second output, on request"""
 METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
 THRESHOLDS_KEY = "thresholds"
+WEIGHT_BITS_KEY = "weight_bits"
+"""``7`` or ``8``, in quantized files"""
 DECODE_KEY = "decode"
 """a `DecodeName`; files without it decode nothing"""
 
 
 def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
-    """Return the metadata of the model in a file.
+    """Return the metadata of the model in a file, with a warning if this CPU can't compute what it defines.
 
     Args:
         values: the file's metadata by key.
-        path: the file, for the error.
+        path: the file, for messages.
 
     Raises:
         UserError: it was written by another program.
@@ -33,6 +39,12 @@ def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
     if METADATA_KEY not in values:
         raise UserError(
             f"{path}: holds no metadata of its classes and preprocessing; write it with `effnet export onnx`"
+        )
+    if values.get(WEIGHT_BITS_KEY) == "8" and sums_overflow():
+        _LOG.warning(
+            "%s: its weights have 8 bits, for CPUs with VNNI; on this one sums overflow and answers change; quantize "
+            "with --cpu any",
+            path,
         )
     try:
         return WeightsMetadata.from_dict(parse_metadata(values[METADATA_KEY]))

@@ -23,10 +23,11 @@ from effnet.export.facts import (
     METADATA_KEY,
     PRECISION_KEY,
     THRESHOLDS_KEY,
+    WEIGHT_BITS_KEY,
 )
 from effnet.export.form import inference_form
 from effnet.export.graph import ExportedGraph, Ports
-from effnet.export.onnx_graph import operators, tidy
+from effnet.export.onnx_graph import operators, tidy, weight_bits
 from effnet.export.packages import load_package
 from effnet.export.reference import (
     Precision,
@@ -280,6 +281,8 @@ def _describe(
         CLASSES_KEY: json.dumps(list(metadata.class_names())),
         PRECISION_KEY: "int8" if "DequantizeLinear" in operators(proto) else precision,
     }
+    if bits := weight_bits(proto):
+        facts[WEIGHT_BITS_KEY] = str(bits)
     if decode != "none":
         facts[DECODE_KEY] = decode
     if metadata.several_labels:

@@ -42,6 +42,19 @@ def operators(model: Any) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
+def weight_bits(model: Any) -> int | None:
+    """Return the bits that the integers of an `onnx.ModelProto`'s weights need, 7 or 8; None if it has none."""
+    onnx = load_package("onnx")
+    largest = [
+        int(np.abs(onnx.numpy_helper.to_array(tensor).astype(np.int16)).max())
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
+    ]
+    if not largest:
+        return None
+    return 7 if max(largest) <= 63 else 8
+
+
 def quantized(values: Array, scale: Array, zero_point: Array, axis: int) -> Array:
     """Return ONNX's QuantizeLinear of an array, integers of the zero point's type.
 

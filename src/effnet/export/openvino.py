@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from effnet.export.facts import DECODE_KEY, METADATA_KEY, PRECISION_KEY
+from effnet.export.facts import DECODE_KEY, METADATA_KEY, PRECISION_KEY, WEIGHT_BITS_KEY
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, check_difference, checked_answers, reference_for
@@ -22,7 +22,7 @@ from effnet.weights import WeightsMetadata
 
 # The section in which OpenVINO keeps an ONNX file's metadata, also in its own files.
 _FACTS = "framework"
-_KEYS = (METADATA_KEY, PRECISION_KEY, DECODE_KEY)
+_KEYS = (METADATA_KEY, PRECISION_KEY, WEIGHT_BITS_KEY, DECODE_KEY)
 
 
 def export_openvino(
