@@ -1,8 +1,7 @@
 """A model as an ONNX file, with its classes and its preprocessing in the file's metadata."""
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.decode import prepend_decoder
@@ -38,6 +36,7 @@ from effnet.export.reference import (
     reference_for,
 )
 from effnet.export.session import open_session
+from effnet.export.tracing import trace
 from effnet.quantization.targets import TARGETS
 from effnet.recipe.choices import DecodeName, TargetName
 from effnet.runtime.disk import check_writable
@@ -48,9 +47,6 @@ from effnet.runtime.progress import working
 from effnet.weights import WeightsMetadata
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
-
-# (lowest, highest) integer of a fake quantizer to the type that stores it.
-_INTEGERS = {(0, 255): torch.uint8, (-128, 127): torch.int8, (-127, 127): torch.int8}
 
 _OVERFLOW = (
     "this CPU's engines will not return these logits: it has no VNNI, so that sums of products of 8 bits overflow; for "
@@ -212,63 +208,7 @@ def _traced(
     example = example_images(preprocessing, batch_size or 2, graph.normalise is not None)
     if ports.resizes:  # height and width must differ, or they are taken for one size
         example = torch.cat([example, example[:, :, :3]], dim=2)
-    with warnings.catch_warnings(), torch.no_grad(), _IntegerQuantizers(opset):
-        warnings.simplefilter("ignore")  # PyTorch's exporter warns of its own deprecations
-        program = torch.onnx.export(
-            graph,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            dynamic_shapes=(open_sizes,) if open_sizes else None,
-            input_names=[INPUT],
-            output_names=ports.outputs,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
-
-
-class _IntegerQuantizers(TorchFunctionMode):
-    """Traces fake quantizers as ONNX's own pair of operators, whose shapes `torch.export` knows."""
-
-    def __init__(self, opset: int) -> None:
-        super().__init__()
-        self.opset = opset
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.fake_quantize_per_tensor_affine:
-            return self._pair(*args, **(kwargs or {}))
-        if func is torch.fake_quantize_per_channel_affine:
-            return self._pair_per_channel(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    def _pair_per_channel(
-        self, input: Tensor, scale: Tensor, zero_point: Tensor, axis: int, quant_min: int, quant_max: int
-    ) -> Tensor:
-        return self._pair(input, scale, zero_point, quant_min, quant_max, {"axis": axis})
-
-    def _pair(
-        self,
-        input: Tensor,
-        scale: Tensor | float,
-        zero_point: Tensor | int,
-        quant_min: int,
-        quant_max: int,
-        attributes: dict[str, Any] | None = None,
-    ) -> Tensor:
-        integers = _INTEGERS[quant_min, quant_max]
-        scale = torch.as_tensor(scale, dtype=input.dtype)
-        zero_point = torch.as_tensor(zero_point).to(integers)
-        values = self._operator("QuantizeLinear", (input, scale, zero_point), attributes, integers)
-        return self._operator("DequantizeLinear", (values, scale, zero_point), attributes, input.dtype)
-
-    def _operator(
-        self, name: str, inputs: Sequence[Tensor], attributes: dict[str, Any] | None, dtype: torch.dtype
-    ) -> Tensor:
-        result: Tensor = torch.onnx.ops.symbolic(
-            name, inputs, attributes or {}, dtype=dtype, shape=inputs[0].shape, version=self.opset
-        )
-        return result
+    return trace(graph, example, opset=opset, open_sizes=open_sizes, outputs=ports.outputs)
 
 
 def _describe(

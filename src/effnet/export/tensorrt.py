@@ -5,6 +5,7 @@ Precision is in the graph (strongly typed networks), as TensorRT 11 requires and
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,23 @@ class TensorRtPlan:
     Attributes:
         onnx: the ONNX file that the engine is built from.
         path: the engine's file.
-        command: the `trtexec` command that builds it.
+        profile: the smallest, usual and largest shape of the input.
         built: the engine has been built here.
     """
 
     onnx: ExportedFile
     path: Path
-    command: str
+    profile: Mapping[str, tuple[int, ...]]
     built: bool
+
+    @property
+    def command(self) -> str:
+        """The `trtexec` command that builds the engine."""
+        shapes = [
+            f"--{name}Shapes={INPUT}:{'x'.join(map(str, shape))}" for name, shape in self.profile.items()
+        ]
+        files = [f"--onnx={self.onnx.path}", f"--saveEngine={self.path}"]
+        return shlex.join(["trtexec", *files, *shapes, "--stronglyTyped"])
 
 
 def export_tensorrt(
@@ -50,13 +60,14 @@ def export_tensorrt(
     batch_size: int = 1,
     max_batch_size: int = 256,
     preprocessing_in_graph: bool = False,
+    probabilities: bool = False,
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> TensorRtPlan:
     """Write the ONNX file that TensorRT reads, the engine's metadata, and where possible the engine.
 
     Args:
-        model, metadata, preprocessing_in_graph, tolerance, device: as for `export_onnx`.
+        model, metadata, preprocessing_in_graph, probabilities, tolerance, device: as for `export_onnx`.
         path: the engine's file; the ONNX file and the metadata are written beside it, as `path` with `.onnx`
             and `.json` appended.
         precision: of the weights and activations; quantized parts are INT8 in any case.
@@ -77,6 +88,7 @@ def export_tensorrt(
         target="tensorrt",
         precision=precision,
         preprocessing_in_graph=preprocessing_in_graph,
+        probabilities=probabilities,
         tolerance=tolerance,
         device=device,
     )
@@ -89,7 +101,7 @@ def export_tensorrt(
     if built:
         with working("building the engine"):
             _build(onnx_path, path, profile)
-    return TensorRtPlan(exported, path, _command(onnx_path, path, profile), built)
+    return TensorRtPlan(exported, path, profile, built)
 
 
 def is_installed() -> bool:
@@ -101,13 +113,7 @@ def is_installed() -> bool:
     return True
 
 
-def _command(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> str:
-    shapes = [f"--{name}Shapes={INPUT}:{'x'.join(map(str, shape))}" for name, shape in profile.items()]
-    files = [f"--onnx={onnx_path}", f"--saveEngine={path}"]
-    return shlex.join(["trtexec", *files, *shapes, "--stronglyTyped"])
-
-
-def _build(onnx_path: Path, path: Path, profile: dict[str, tuple[int, ...]]) -> None:
+def _build(onnx_path: Path, path: Path, profile: Mapping[str, tuple[int, ...]]) -> None:
     trt = load_package("tensorrt")
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)

@@ -80,6 +80,21 @@ def check_writable(path: Path, *, make_folder: bool = False, flag: str = "") -> 
         raise cannot_write(named, refusal)
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuse a folder that has something in it or can't be written, before the work that it is for begins.
+
+    Raises:
+        UserError: it exists and is not an empty folder.
+        DiskError: it can't be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists and is not an empty folder; remove it, or name another")
+    if not path.exists():
+        check_writable(path, make_folder=True)
+    elif (refusal := trial_write(path)) is not None:
+        raise cannot_write(path, refusal)
+
+
 def trial_write(path: Path) -> OSError | None:
     """Return the error of writing a megabyte to a temporary file beside `path`; None if it can be written."""
     trial = temporary_path(path)

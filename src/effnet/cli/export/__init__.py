@@ -8,11 +8,12 @@ from effnet.cli.export.litert import LITERT
 from effnet.cli.export.onnx import ONNX
 from effnet.cli.export.openvino import OPENVINO
 from effnet.cli.export.tensorrt import TENSORRT
+from effnet.cli.export.triton import TRITON
 from effnet.cli.export.web import WEB
 from effnet.cli.export.weights import WEIGHTS
 from effnet.cli.flags import Commands, Parser
 
-FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, WEB, LITERT, EXECUTORCH)
+FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, TRITON, WEB, LITERT, EXECUTORCH)
 """the registry of formats"""
 
 

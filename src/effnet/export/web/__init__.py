@@ -13,7 +13,7 @@ from effnet.export.reference import check_difference
 from effnet.export.trained import ModelChoice
 from effnet.export.web.models import WebModel, web_model
 from effnet.export.web.runtime import VERSION, copy_runtime
-from effnet.runtime.disk import check_writable
+from effnet.runtime.disk import check_new_folder
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_folder
 from effnet.runtime.progress import working
@@ -74,9 +74,7 @@ def export_web(
     Raises:
         UserError: the folder has something in it, a model or the runtime can't be used, or other logits than PyTorch's.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and is not an empty folder; remove it, or name another")
-    check_writable(folder, make_folder=True)
+    check_new_folder(folder)
     with atomic_folder(folder) as unfinished:
         for name in ("models", "runtime"):
             (unfinished / name).mkdir()
