@@ -62,7 +62,7 @@ class ServeBenchmark:
 
 
 def benchmark_serve(settings: ServeBenchmark) -> dict[str, Any]:
-    """Measure servers on this machine, whose cores wrk shares with them.
+    """Measure servers on this machine, whose cores wrk shares with them, and print each result as soon as it is there.
 
     Returns:
         For each engine and number of clients requests per second and latencies in milliseconds of both servers, medians
@@ -81,9 +81,12 @@ def benchmark_serve(settings: ServeBenchmark) -> dict[str, Any]:
                 name: stack.enter_context(_server(settings.model, engine, largest))
                 for name, largest in ((BATCHED, 8), (SINGLE, 1))
             }
-            rows += [_row(settings, engine, servers, clients) for clients in settings.clients]
+            for clients in settings.clients:
+                rows.append(_row(settings, engine, servers, clients))
+                _print_row(rows[-1])
             if settings.requests:
                 memory.append({"engine": engine, **_memory(settings, *servers[BATCHED])})
+                _print_memory(memory[-1])
     return {"benchmark": "serve", "rows": rows, "memory": memory, "environment": environment()}
 
 
@@ -186,20 +189,20 @@ def _load(photo: Path, address: str, clients: int, seconds: int) -> dict[str, fl
     return found
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """Print a result."""
+def _print_row(row: dict[str, Any]) -> None:
     console = Console()
-    for row in result["rows"]:
-        for name in (BATCHED, SINGLE):
-            each = row[name]
-            rate = f"{each['requests_per_second']:7.1f} requests/s"
-            console.print(
-                f"{row['engine']:12} {row['clients']:3} clients, {name:8} {rate}, p50/95/99 "
-                f"{each['p50']:.0f}/{each['p95']:.0f}/{each['p99']:.0f} ms"
-            )
-        console.print(f"{'':12} {row['clients']:3} clients, batches gain {row['ratio']:.2f} x")
-    for each in result["memory"]:
-        before, after = (each[key] / 2**20 for key in ("before", "after"))
+    for name in (BATCHED, SINGLE):
+        each = row[name]
+        rate = f"{each['requests_per_second']:7.1f} requests/s"
         console.print(
-            f"{each['engine']:12} memory {before:.0f} MiB, after {each['requests']} requests {after:.0f} MiB"
+            f"{row['engine']:12} {row['clients']:3} clients, {name:8} {rate}, p50/95/99 "
+            f"{each['p50']:.0f}/{each['p95']:.0f}/{each['p99']:.0f} ms"
         )
+    console.print(f"{'':12} {row['clients']:3} clients, batches gain {row['ratio']:.2f} x")
+
+
+def _print_memory(found: dict[str, Any]) -> None:
+    before, after = (found[key] / 2**20 for key in ("before", "after"))
+    Console().print(
+        f"{found['engine']:12} memory {before:.0f} MiB, after {found['requests']} requests {after:.0f} MiB"
+    )
