@@ -20,6 +20,7 @@ NOT_RUN = {
     r"^effnet predict --merge ": "needs the parts of several machines; tests/inference/test_predict.py merges some",
     r"^effnet predict .*--ray": "starts Ray, or needs a cluster; tests/inference/test_predict.py starts it here",
     r"^effnet export web ": "npm downloads onnxruntime-web; tests/export/test_web.py opens such folders",
+    r"^effnet export triton .*--(backend|instances) ": "tests/export/test_triton.py writes such repositories",
     r"^import tritonclient": "asks a running server; tests/export/test_triton.py follows what it would do",
     r"^effnet serve\b": "answers until it is stopped; tests/serve starts servers",
     r"^effnet report --live ": "answers until it is stopped; tests/report starts the server",
