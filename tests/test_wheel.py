@@ -33,7 +33,7 @@ def package_files() -> set[str]:
         for folder in (SOURCE, SOURCE / "recipes")
         for path in folder.rglob("*")
         if path.is_file()
-        and path.suffix in (".py", ".yaml", ".json", ".txt", ".cpp", ".typed", ".html", ".css", ".js")
+        and path.suffix in (".py", ".yaml", ".json", ".txt", ".cpp", ".typed", ".html", ".css", ".js", ".mjs")
     }
 
 

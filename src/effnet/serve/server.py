@@ -154,8 +154,8 @@ def _protocol(timeout: float) -> type[H11Protocol]:
                     "connection": "close",
                 }
                 head = h11.Response(status_code=status, headers=list(headers.items()))
-                for event in (head, h11.Data(data=body), h11.EndOfMessage()):
-                    self.transport.write(self.conn.send(event) or b"")
+                events = (head, h11.Data(data=body), h11.EndOfMessage())
+                self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
             self.transport.close()
 
         def _look(self, before: object) -> None:

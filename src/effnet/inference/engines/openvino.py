@@ -1,14 +1,23 @@
 """OpenVINO on the CPU, on its own files (.xml with .bin) or on ONNX."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from effnet.export.facts import PRECISION_KEY, Port, check_ports, read_decode, read_metadata
+from effnet.export.facts import (
+    INPUT,
+    OUTPUT,
+    PRECISION_KEY,
+    PROBABILITIES,
+    Port,
+    check_ports,
+    read_decode,
+    read_metadata,
+)
 from effnet.export.openvino import compile_openvino, read_openvino
 from effnet.inference.engines.form import EngineKind, by_onnx
 from effnet.inference.engines.network import Network, as_array, checked_logits
@@ -82,12 +91,17 @@ def _ports(nodes: Sequence[Any]) -> list[Port]:
     """Return what `check_ports` compares; OpenVINO's own files keep names, but not for every node."""
     return [
         Port(
-            None,
+            _name(node.get_names()),
             _TYPES.get(node.get_element_type().get_type_name(), "another type"),
             tuple(size.get_length() if size.is_static else None for size in node.get_partial_shape()),
         )
         for node in nodes
     ]
+
+
+def _name(names: Collection[str]) -> str | None:
+    """Return that one of a tensor's names which `check_ports` knows, else any, else None."""
+    return next((name for name in (INPUT, OUTPUT, PROBABILITIES) if name in names), min(names, default=None))
 
 
 ENGINE = EngineKind(
