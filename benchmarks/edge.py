@@ -18,16 +18,13 @@ import torch
 
 from benchmarks.int8_accuracy import Case, Labels, Pixels, probabilities, quantized, read_split
 from effnet.benchmark.environment import environment
-from effnet.export.edge.executorch import EXECUTORCH
 from effnet.export.edge.formats import EdgeFormat, export_edge, run_edge
-from effnet.export.edge.litert import LITERT
+from effnet.export.edge.table import EDGE_FORMATS
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
 from effnet.inference.engine import engine_of
-from effnet.recipe.choices import TargetName
 from effnet.training.step import Normalise
 
 CPU = torch.device("cpu")
-FORMATS: dict[TargetName, EdgeFormat] = {"litert": LITERT, "executorch": EXECUTORCH}
 WEIGHT_BITS = 8
 COLUMNS = ("format", "precision", "MiB", "as PyTorch's FP32", "as exported", "correct", "ms")
 
@@ -103,7 +100,7 @@ def measure_missing(data: Path, out: Path, model: str) -> list[Row]:
     split = read_split(data, in_float.preprocessing)
     fp32 = probabilities(engine_of(in_float, "torch", CPU, "fp32"), split.to_validate).argmax(1)
     out.mkdir(parents=True, exist_ok=True)
-    for target, form in FORMATS.items():
+    for target, form in EDGE_FORMATS.items():
         for precision in ("fp32", "int8"):
             if (target, precision) in done:
                 continue

@@ -22,6 +22,7 @@ NOT_RUN = {
     r"^effnet export web ": "npm downloads onnxruntime-web; tests/export/test_web.py opens such folders",
     r"^effnet export triton .*--(backend|instances) ": "tests/export/test_triton.py writes such repositories",
     r"^import tritonclient": "asks a running server; tests/export/test_triton.py follows what it would do",
+    r"^effnet export all ": "writes all that is installed; tests/export/test_all.py does, smaller",
     r"^effnet serve\b": "answers until it is stopped; tests/serve starts servers",
     r"^effnet report --live ": "answers until it is stopped; tests/report starts the server",
     r"^effnet doctor\b": "ends with 1 where something is missing; tests/doctor runs it in such places",

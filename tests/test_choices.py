@@ -83,7 +83,7 @@ def test_every_format_is_a_command() -> None:
         for a in subparser(commands.command_parser(), "export")._actions
         if isinstance(a, argparse._SubParsersAction)
     )
-    assert list(action.choices) == [row.name for row in kind.rows]
+    assert list(action.choices) == [*(row.name for row in kind.rows), "all"]
 
 
 def test_the_documentation_s_page_is_that_of_the_registries() -> None:

@@ -1,8 +1,10 @@
 """The inference benchmark: engines beside the baselines, the layouts of NVIDIA's README, and files side by side."""
 
 import json
+import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from effnet.benchmark.measure import Timing, interleaved
 from effnet.benchmark.tables import inference_tables, markdown, training_table
 from effnet.cli import main
 from effnet.export.onnx import export_onnx
+from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata, create_model, save_weights
 from tests.runs import PREPROCESSING, write_images
 
@@ -123,6 +126,55 @@ def test_files_side_by_side(tmp_path: Path, weights: Path, capsys: pytest.Captur
     assert {row["precision"] for row in rows} == {"fp32"}
     assert all(row["ratio_fp32"] == 1.0 and row["ratio_torch"] > 0 for row in rows)
     assert f"{rows[0]['right']}/4" in capsys.readouterr().out
+
+
+def edge_file(path: Path, weights: Path, batch_size: int) -> Path:
+    """Metadata of `effnet export litert` behind bytes that no runtime would read."""
+    from effnet.export.edge import formats
+    from effnet.export.trained import ModelChoice, open_trained
+
+    path.write_bytes(b"a model")
+    taken = {formats.BATCH_KEY: str(batch_size), formats.BYTES_KEY: "true"}
+    formats._describe(path, open_trained(ModelChoice(weights=weights)).metadata, "int8", taken)
+    return path
+
+
+def test_files_for_phones_in_their_own_runtime(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stands in for LiteRT: its answers to two images at a time are PyTorch's, a batch takes 4 ms by its clock."""
+    from effnet.benchmark import phones
+    from effnet.export.edge.litert import LITERT
+    from effnet.export.trained import ModelChoice, open_trained
+
+    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
+    file, result = edge_file(tmp_path / "two.tflite", weights, 2), tmp_path / "compared.json"
+    write_images(tmp_path / "val", {"ant": 2, "bee": 3})
+    flags = ["benchmark", "inference", "--compare", str(weights), str(file), "-b", "1", "2", *QUICK]
+    flags += ["--data", str(tmp_path), "--device", "cpu", "--json", str(result)]
+    assert main(flags) == 2
+    assert "is not in the cache; `effnet export litert` puts it there" in capsys.readouterr().err
+    LITERT.converter.folder.mkdir(parents=True)
+    (LITERT.converter.folder / "complete").touch()
+    trained = open_trained(ModelChoice(weights=weights))
+    normalise = Normalise(trained.preprocessing)
+
+    def run(form: object, path: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert (form, path, len(images) % 2) == (LITERT, file, 0)
+        with torch.inference_mode():
+            logits = trained.model(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))).numpy()
+        return logits, np.array([9.0, *[0.004] * (len(images) // 2 - 1)])
+
+    monkeypatch.setattr(phones, "run_edge", run)
+    assert main(flags) == 0
+    rows = json.loads(result.read_text())["rows"]
+    assert [(row["engine"], row["batch_size"]) for row in rows] == [("torch", 1), ("torch", 2), ("litert", 2)]
+    torch_row, row = rows[1:]
+    assert row["images_per_second"] == pytest.approx(500)
+    assert row["latency"] == pytest.approx(0.004)
+    assert (row["precision"], row["size"]) == ("int8", file.stat().st_size)
+    assert (row["right"], row["images"]) == (torch_row["right"], 5)
+    assert row["ratio_torch"] == pytest.approx(statistics.median(500 / rate for rate in torch_row["rounds"]))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import torch
 from effnet.benchmark.environment import environment
 from effnet.benchmark.inference import EngineTurns, engine_step
 from effnet.benchmark.measure import Step, Timing
+from effnet.benchmark.phones import EdgeNetwork, edge_format, open_edge
 from effnet.benchmark.tables import comparison_table
 from effnet.export.reference import example_images
+from effnet.export.session import needs_decoders
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import Engine, open_engine
 from effnet.inference.engines import ENGINES, is_exported
@@ -20,6 +22,7 @@ from effnet.models import model_config
 from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.runtime.processes import Processes, choose_device
+from effnet.runtime.progress import working
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,7 @@ def benchmark_files(settings: Comparison) -> dict[str, Any]:
     accuracy = {key: _accuracy(engine, settings, device) for key, engine in opened.items()}
     rows = []
     for batch_size in settings.batch_sizes:
-        steps = {key: _step(engine, batch_size) for key, engine in opened.items()}
-        by_key = settings.time(steps, batch_size, device)
+        by_key = _timings(opened, settings, batch_size, device)
         for key, timing in by_key.items():
             facts = {
                 "file": str(key[0]),
@@ -78,18 +80,51 @@ Key = tuple[Path, str]
 
 
 def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Engine]:
-    """Open a file on the engines that read it and run here."""
+    """Open a file on the engines that read it and run here, or in its own runtime."""
+    if form := edge_format(file):
+        name = form.converter.format
+        is_wanted = settings.engines is None or name in settings.engines
+        return [Engine(name, open_edge(form, file, device))] if is_wanted else []
     choice = ModelChoice(weights=file, device=device.type)
     if not is_exported(file):
         names = [name for name in settings.engines or ("torch",) if name in ("torch", "torch-compiled")]
     else:
         reading = [
-            name for name, kind in ENGINES.items() if file.suffix in kind.suffixes and kind.runs_on(device)
+            name
+            for name, kind in ENGINES.items()
+            if file.suffix in kind.suffixes
+            and kind.runs_on(device)
+            and (kind.decodes or not needs_decoders(file))
         ]
         names = [name for name in reading if name in (settings.engines or reading)]
         if not reading:
             raise UserError(f"{file}: no engine that reads it is installed or runs on {device.type}")
     return [open_engine(choice, name) for name in names]
+
+
+def _timings(
+    opened: dict[Key, Engine], settings: Comparison, batch_size: int, device: torch.device
+) -> dict[Key, Timing]:
+    """Time a batch on each engine, in turns, and then in each runtime that is a process of its own.
+
+    These take batches of one size; they are left out at others.
+    """
+    steps: dict[Key, Step] = {}
+    elsewhere: dict[Key, tuple[EdgeNetwork, torch.Tensor]] = {}
+    for key, engine in opened.items():
+        network = engine.network
+        if not isinstance(network, EdgeNetwork):
+            steps[key] = _step(engine, batch_size)
+        elif network.batch_size == batch_size:
+            images = example_images(network.preprocessing, batch_size, takes_bytes=network.takes_bytes)
+            elsewhere[key] = (network, images)
+    timings = settings.time(steps, batch_size, device) if steps else {}
+    for key, (network, images) in elsewhere.items():
+        with working(f"running {key[0].name}"):
+            timings[key] = network.timed(
+                images, rounds=settings.rounds, steps=settings.steps, seconds=settings.seconds
+            )
+    return {key: timings[key] for key in opened if key in timings}
 
 
 def _step(engine: Engine, batch_size: int) -> Step:

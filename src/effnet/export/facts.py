@@ -17,10 +17,14 @@ _LOG = logging.getLogger("effnet")
 INPUT, OUTPUT = "images", "logits"
 PROBABILITIES = "probabilities"
 """second output, on request"""
+FEATURES = "features"
+"""the only output of a file without logits"""
 METADATA_KEY, CLASSES_KEY, PRECISION_KEY = "effnet", "classes", "precision"
 THRESHOLDS_KEY = "thresholds"
 WEIGHT_BITS_KEY = "weight_bits"
 """``7`` or ``8``, in quantized files"""
+FEATURES_KEY = "features"
+"""a `FeaturesName`, in files that return features; files without it return logits"""
 DECODE_KEY = "decode"
 """a `DecodeName`; files without it decode nothing"""
 
@@ -33,9 +37,11 @@ def read_metadata(values: dict[str, str], path: Path) -> WeightsMetadata:
         path: the file, for messages.
 
     Raises:
-        UserError: it was written by another program.
+        UserError: it was written by another program, or returns features.
         UserError: the metadata is damaged.
     """
+    if FEATURES_KEY in values:
+        raise UserError(f"{path}: returns features, not logits of classes; export it without --features")
     if METADATA_KEY not in values:
         raise UserError(
             f"{path}: holds no metadata of its classes and preprocessing; write it with `effnet export onnx`"

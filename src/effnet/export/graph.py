@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.export.facts import OUTPUT, PROBABILITIES
+from effnet.export.facts import FEATURES, OUTPUT, PROBABILITIES
+from effnet.export.features import FeatureExtractor
 from effnet.export.resize import ResizeAndCrop
-from effnet.recipe.choices import DecodeName
+from effnet.recipe.choices import DecodeName, FeaturesName
+from effnet.runtime.errors import UserError
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
 
@@ -22,11 +24,22 @@ class Ports:
         decode: what the graph does before it normalises. With ``resize`` H and W are open; with ``jpeg`` the input is
             the content of an image file, uint8 (bytes,). Both imply `takes_bytes`.
         probabilities: return `probabilities` (N, classes) beside the logits.
+        features: return these, as `features`, instead of logits.
+
+    Raises:
+        UserError: probabilities of features.
     """
 
     takes_bytes: bool = False
     decode: DecodeName = "none"
     probabilities: bool = False
+    features: FeaturesName | None = None
+
+    def __post_init__(self) -> None:
+        if self.features and self.probabilities:
+            raise UserError(
+                "--features: a file that returns features has no --probabilities; give one of them"
+            )
 
     @property
     def resizes(self) -> bool:
@@ -36,14 +49,16 @@ class Ports:
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs."""
+        if self.features:
+            return [FEATURES]
         return [OUTPUT, PROBABILITIES] if self.probabilities else [OUTPUT]
 
 
 class ExportedGraph(nn.Module):
-    """The exported graph: the model from its input, or bytes that it prepares, to float32 logits.
+    """The exported graph: the model from its input, or bytes that it prepares, to float32 logits or features.
 
     Args:
-        model: takes normalised images, returns logits.
+        model: takes normalised images, returns logits, or what `ports.features` is to be taken of.
         metadata: preprocessing, temperature, and labels one or several.
         ports: input and outputs; what decodes files comes before this graph.
         dtype: of the model's weights and arithmetic; preparation and outputs are float32.
@@ -52,14 +67,14 @@ class ExportedGraph(nn.Module):
     def __init__(self, model: nn.Module, metadata: WeightsMetadata, ports: Ports, dtype: torch.dtype) -> None:
         super().__init__()
         preprocessing = Preprocessing.from_dict(metadata.preprocessing)
-        self.model = model.to(dtype)
+        self.model = (FeatureExtractor(model, ports.features) if ports.features else model).to(dtype)
         self.dtype = dtype
         self.resize = ResizeAndCrop(preprocessing) if ports.resizes else None
         self.normalise = Normalise(preprocessing) if ports.takes_bytes or ports.resizes else None
         self.probabilities = Probabilities(metadata) if ports.probabilities else None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the logits, and on request the probabilities."""
+        """Return the logits, and on request the probabilities; or the features."""
         if self.resize is not None:
             images = self.resize(images)
         elif self.normalise is not None:

@@ -17,6 +17,7 @@ from effnet.export.decode import prepend_decoder
 from effnet.export.facts import (
     CLASSES_KEY,
     DECODE_KEY,
+    FEATURES_KEY,
     INPUT,
     METADATA_KEY,
     PRECISION_KEY,
@@ -38,7 +39,7 @@ from effnet.export.reference import (
 from effnet.export.session import open_session
 from effnet.export.tracing import trace
 from effnet.quantization.targets import TARGETS
-from effnet.recipe.choices import DecodeName, TargetName
+from effnet.recipe.choices import DecodeName, FeaturesName, TargetName
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
@@ -101,6 +102,7 @@ def export_onnx(
     preprocessing_in_graph: bool = False,
     decode: DecodeName = "none",
     probabilities: bool = False,
+    features: FeaturesName | None = None,
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
     reference: Reference | None = None,
@@ -127,6 +129,8 @@ def export_onnx(
         decode: ``resize`` to take bytes of any height and width, which the graph resizes and crops as validation does;
             ``jpeg`` to take the content of a JPEG or PNG file, uint8 (bytes,), one in a call.
         probabilities: add the output ``probabilities``, with the metadata's temperature.
+        features: return ``features`` in place of the logits, of which the gate then speaks: ``pooled`` (N, C) before
+            the classifier, or ``map`` (N, C, H, W). Of models that have `extract_features`.
         tolerance: largest difference of a logit to PyTorch's that is accepted; None for that of `reference`.
         device: where PyTorch computes the logits to compare with.
         reference: PyTorch's logits, if they are needed for more than this file.
@@ -136,7 +140,7 @@ def export_onnx(
     """
     onnx = load_package("onnx")
     check_writable(path, make_folder=True)
-    ports = Ports(preprocessing_in_graph, decode, probabilities)
+    ports = Ports(preprocessing_in_graph, decode, probabilities, features)
     batch_size = _checked_batch(batch_size, decode)
     engine = TARGETS[target]
     if engine.opset is None:
@@ -150,10 +154,12 @@ def export_onnx(
         tidy(proto)
         if decode == "jpeg":
             prepend_decoder(proto)
-        _describe(onnx, proto, metadata, precision, decode)
+        _describe(onnx, proto, metadata, precision, ports)
         onnx.checker.check_model(proto, full_check=True)
     if reference is None:
-        reference = reference_for(model, metadata, decode, batch_size=batch_size, device=device)
+        reference = reference_for(
+            model, metadata, decode, batch_size=batch_size, device=device, features=features
+        )
     if tolerance is None:
         tolerance = reference.tolerance(precision)
     with atomic_path(path, make_folder=True) as temporary, working("comparing with PyTorch"):
@@ -211,9 +217,7 @@ def _traced(
     return trace(graph, example, opset=opset, open_sizes=open_sizes, outputs=ports.outputs)
 
 
-def _describe(
-    onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision, decode: DecodeName
-) -> None:
+def _describe(onnx: Any, proto: Any, metadata: WeightsMetadata, precision: Precision, ports: Ports) -> None:
     proto.producer_name, proto.producer_version = "effnet", "pytorch " + torch.__version__
     facts = {
         METADATA_KEY: json.dumps(metadata.to_dict()),
@@ -223,8 +227,10 @@ def _describe(
     }
     if bits := weight_bits(proto):
         facts[WEIGHT_BITS_KEY] = str(bits)
-    if decode != "none":
-        facts[DECODE_KEY] = decode
+    if ports.resizes:
+        facts[DECODE_KEY] = ports.decode
+    if ports.features:
+        facts[FEATURES_KEY] = ports.features
     if metadata.several_labels:
         facts[THRESHOLDS_KEY] = json.dumps(list(metadata.thresholds))
     onnx.helper.set_model_props(proto, facts)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from effnet.export.facts import DECODE_KEY, METADATA_KEY, PRECISION_KEY, WEIGHT_BITS_KEY
+from effnet.export.facts import DECODE_KEY, FEATURES_KEY, METADATA_KEY, PRECISION_KEY, WEIGHT_BITS_KEY
 from effnet.export.onnx import ExportedFile, export_onnx
 from effnet.export.packages import load_package
 from effnet.export.reference import Precision, check_difference, checked_answers, reference_for
 from effnet.export.signal_stack import kept_signal_stack
-from effnet.recipe.choices import DecodeName
+from effnet.recipe.choices import DecodeName, FeaturesName
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_paths
@@ -22,7 +22,7 @@ from effnet.weights import WeightsMetadata
 
 # The section in which OpenVINO keeps an ONNX file's metadata, also in its own files.
 _FACTS = "framework"
-_KEYS = (METADATA_KEY, PRECISION_KEY, WEIGHT_BITS_KEY, DECODE_KEY)
+_KEYS = (METADATA_KEY, PRECISION_KEY, WEIGHT_BITS_KEY, FEATURES_KEY, DECODE_KEY)
 
 
 def export_openvino(
@@ -35,14 +35,15 @@ def export_openvino(
     preprocessing_in_graph: bool = False,
     decode: DecodeName = "none",
     probabilities: bool = False,
+    features: FeaturesName | None = None,
     tolerance: float | None = None,
     device: torch.device | str = "cpu",
 ) -> ExportedFile:
     """Write a model as OpenVINO's .xml and .bin, and compare OpenVINO's logits with PyTorch's.
 
     Args:
-        model, metadata, batch_size, preprocessing_in_graph, decode, probabilities, tolerance, device: as for
-            `export_onnx`, which writes an intermediate file. OpenVINO decodes no image files.
+        model, metadata, batch_size, preprocessing_in_graph, decode, probabilities, features, tolerance, device: as
+            for `export_onnx`, which writes an intermediate file. OpenVINO decodes no image files.
         path: the .xml file to write; weights go to the .bin beside it.
         precision: `fp16` stores the weights in half the bytes; it computes as the engine is told to.
 
@@ -56,7 +57,9 @@ def export_openvino(
     check_writable(weights := path.with_suffix(".bin"))
     if decode == "jpeg":
         raise UserError("--decode jpeg: OpenVINO decodes no image files; give --decode resize")
-    reference = reference_for(model, metadata, decode, batch_size=batch_size, device=device)
+    reference = reference_for(
+        model, metadata, decode, batch_size=batch_size, device=device, features=features
+    )
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder) / path.with_suffix(".onnx").name
         exported = export_onnx(
@@ -68,6 +71,7 @@ def export_openvino(
             preprocessing_in_graph=preprocessing_in_graph,
             decode=decode,
             probabilities=probabilities,
+            features=features,
             tolerance=tolerance,
             reference=reference,
         )

@@ -15,6 +15,16 @@ _EXTRAS = {
 }
 
 
+def missing_package(*names: str) -> str | None:
+    """Return what `load_package` says of the first of some packages that is not installed; None if all are."""
+    for name in names:
+        try:
+            load_package(name)
+        except UserError as error:
+            return str(error)
+    return None
+
+
 def load_package(name: str) -> Any:
     """Import a package.
 

@@ -1,4 +1,4 @@
-"""PyTorch's logits, which the logits of an exported file must equal."""
+"""PyTorch's logits, or features, which those of an exported file must equal."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocessing import Preprocessing
+from effnet.export.features import FeatureExtractor
 from effnet.export.graph import Probabilities
 from effnet.models.efficientnet import EfficientNet
-from effnet.recipe.choices import DecodeName
+from effnet.recipe.choices import DecodeName, FeaturesName
 from effnet.runtime.errors import UserError
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
@@ -49,6 +50,7 @@ class Reference:
         preprocessing: size and normalisation of the images.
         batch_size: the only batch size that the file takes; None if it takes any.
         device: device of PyTorch's computation.
+        features: compare these in place of the logits.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Reference:
         *,
         batch_size: int | None = None,
         device: torch.device | str = "cpu",
+        features: FeaturesName | None = None,
     ) -> None:
         self.sizes: tuple[tuple[int, int], ...] = ()
         self.batches: tuple[int, ...] = CHECKED_BATCHES if batch_size is None else (batch_size,)
         self._is_quantized = isinstance(model, EfficientNet) and model.config.quantized
         self._preprocessing, self._device = preprocessing, device
-        self._network = copy.deepcopy(model).eval().to(device)
+        network = copy.deepcopy(model).eval().to(device)
+        self._network = FeatureExtractor(network, features) if features else network
         self._known: dict[int, npt.NDArray[np.float32]] = {}
 
     def _logits(self, size: int) -> npt.NDArray[np.float32]:
@@ -110,15 +114,21 @@ def reference_for(
     *,
     batch_size: int | None,
     device: torch.device | str,
+    features: FeaturesName | None = None,
 ) -> Reference:
     """Return what a file's logits are compared with: `Reference`, or a `WholeReference` for a file that resizes."""
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
     if decode == "none":
-        return Reference(model, preprocessing, batch_size=batch_size, device=device)
+        return Reference(model, preprocessing, batch_size=batch_size, device=device, features=features)
     from effnet.export.whole import WholeReference  # which needs this module
 
     return WholeReference(
-        model, preprocessing, batch_size=batch_size, device=device, encoded=decode == "jpeg"
+        model,
+        preprocessing,
+        batch_size=batch_size,
+        device=device,
+        encoded=decode == "jpeg",
+        features=features,
     )
 
 

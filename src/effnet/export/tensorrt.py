@@ -15,7 +15,7 @@ from torch import nn
 
 from effnet.export.facts import INPUT
 from effnet.export.onnx import ExportedFile, export_onnx
-from effnet.export.packages import load_package
+from effnet.export.packages import load_package, missing_package
 from effnet.export.reference import Precision
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
@@ -106,11 +106,16 @@ def export_tensorrt(
 
 def is_installed() -> bool:
     """Return True if TensorRT is installed."""
-    try:
-        load_package("tensorrt")
-    except UserError:
-        return False
-    return True
+    return missing_package("tensorrt") is None
+
+
+def why_none() -> str | None:
+    """Return why no engine can be built here, in one line with the remedy; None where one can."""
+    elsewhere = "`effnet export tensorrt` writes what another machine builds it from"
+    if not torch.cuda.is_available():
+        return f"no NVIDIA GPU here; {elsewhere}"
+    missing = missing_package("tensorrt", "onnx", "onnxruntime")
+    return missing and f"{missing}; or {elsewhere}"
 
 
 def _build(onnx_path: Path, path: Path, profile: Mapping[str, tuple[int, ...]]) -> None:

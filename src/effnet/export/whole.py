@@ -16,6 +16,7 @@ from effnet.data.packed import RawImage
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.transforms import ValTransform
 from effnet.export.reference import Precision, Reference
+from effnet.recipe.choices import FeaturesName
 from effnet.training.step import Normalise
 
 _QUALITY = 95
@@ -43,7 +44,7 @@ class WholeReference(Reference):
         sizes: (height, width) of the images; there is a batch of each.
 
     Args:
-        model, preprocessing, device: as for `Reference`.
+        model, preprocessing, device, features: as for `Reference`.
         batch_size: images of each size; None for one, and two of the first size.
         encoded: the file takes the bytes of a JPEG file, one in a call.
     """
@@ -56,8 +57,9 @@ class WholeReference(Reference):
         batch_size: int | None = None,
         device: torch.device | str = "cpu",
         encoded: bool = False,
+        features: FeaturesName | None = None,
     ) -> None:
-        super().__init__(model, preprocessing, batch_size=batch_size, device=device)
+        super().__init__(model, preprocessing, batch_size=batch_size, device=device, features=features)
         self.sizes = tuple(whole_sizes(preprocessing.resize))
         self._transform, self._normalise = ValTransform(preprocessing), Normalise(preprocessing)
         counts = [batch_size or 1] * len(self.sizes)

@@ -54,6 +54,9 @@ TargetName = Literal[OnnxTargetName, "litert", "executorch"]
 DecodeName = Literal["none", "resize", "jpeg"]
 """steps of an exported graph before it normalises: none, validation's resize and crop, or decoding and these"""
 
+FeaturesName = Literal["pooled", "map"]
+"""features that an exported graph returns: the head's mean over height and width, or the head's output"""
+
 EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch"]
 """modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs"""
 

@@ -24,7 +24,7 @@ def add_inference(forms: Commands) -> None:
         nargs="+",
         type=path,
         metavar="FILE",
-        help="exported files and weights, on every engine that reads them",
+        help="exported files and weights, on every engine that reads them; .tflite and .pte in their own runtimes",
     )
     add("--data", type=path, metavar="DIR", help="--compare: folder with val/<class>/ to take top-1 on")
     add(

@@ -3,6 +3,7 @@
 A new format is a module of `effnet.export` that writes it, a module here with its flags, and its row in `FORMATS`.
 """
 
+from effnet.cli.export.all import add_all
 from effnet.cli.export.executorch import EXECUTORCH
 from effnet.cli.export.litert import LITERT
 from effnet.cli.export.onnx import ONNX
@@ -25,3 +26,4 @@ def add_export(commands: Commands, prog: str | None) -> None:
         form = forms.add_parser(row.name, help=row.summary, description=row.description)
         row.add_flags(form)
         form.set_defaults(command=row.run)
+    add_all(forms, FORMATS)

@@ -1,6 +1,8 @@
 """Flags of the formats for phones and small devices, and the export that they stand for."""
 
 import argparse
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import MOST_IMAGES, integer, path
@@ -11,6 +13,7 @@ from effnet.cli.messages import say
 
 if TYPE_CHECKING:
     from effnet.export.edge.formats import EdgeFormat
+    from effnet.export.writer import Order, Writer, Written
 
 
 def add_edge_flags(parser: Parser) -> None:
@@ -55,3 +58,25 @@ def export(namespace: argparse.Namespace, form: "EdgeFormat") -> int:
     )
     say(written)
     return 0
+
+
+def edge_writer(form: "EdgeFormat") -> "Writer":
+    """Return a format's part of `effnet export all`: it takes part once its converter is in the cache."""
+    from effnet.export.edge.formats import export_edge, run_edge
+    from effnet.export.writer import Writer, Written
+
+    converter = form.converter
+
+    def missing(install: bool) -> str | None:
+        if install or converter.is_installed:
+            return None
+        return (
+            f"{converter.packages[0]} is not in the cache; --install puts it there ({converter.megabytes} MB)"
+        )
+
+    def write(order: "Order", path: Path) -> "Written":
+        trained = order.trained
+        written = export_edge(form, trained.model, trained.metadata, path, device=order.device)
+        return Written(path, written.size, written.difference)
+
+    return Writer(form.suffix, missing, write, run=partial(run_edge, form))

@@ -3,8 +3,12 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from effnet.cli.flags import Parser
+
+if TYPE_CHECKING:
+    from effnet.export.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Format:
         add_flags: adds the subcommand's flags.
         run: writes the file; returns the exit code.
         description: more for the subcommand's own help.
+        writer: returns the format's part of `effnet export all`; None where it has none.
     """
 
     name: str
@@ -24,3 +29,4 @@ class Format:
     add_flags: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int]
     description: str | None = None
+    writer: "Callable[[], Writer] | None" = None

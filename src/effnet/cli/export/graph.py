@@ -1,12 +1,19 @@
 """Flags of the formats that hold a graph, and the model and options that they stand for."""
 
 import argparse
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effnet.cli.arguments import MOST_IMAGES, integer, path
 from effnet.cli.choice import add_model_flags, model_choice
 from effnet.cli.flags import Parser
+from effnet.recipe.choices import EngineName, FeaturesName
+
+if TYPE_CHECKING:
+    from effnet.export.onnx import ExportedFile
+    from effnet.export.writer import Order, Writer, Written
 
 
 def add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
@@ -75,11 +82,18 @@ def add_file_flags(parser: Parser, *decodes: str) -> None:
         action="store_true",
         help="also return probabilities, with the temperature that validation has chosen, if it has",
     )
+    parser.add_argument(
+        "--features",
+        nargs="?",
+        const="pooled",
+        choices=typing.get_args(FeaturesName),
+        help="return features in place of logits: pooled (N, C), the default, or map (N, C, H, W)",
+    )
 
 
 def file_options(namespace: argparse.Namespace) -> dict[str, Any]:
     """Return the options of exporters that `add_file_flags` stand for."""
-    return {"decode": namespace.decode, "probabilities": namespace.probabilities}
+    return {name: getattr(namespace, name) for name in ("decode", "probabilities", "features")}
 
 
 def opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
@@ -96,6 +110,27 @@ def opened(namespace: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     }
     trained = open_trained(choice)
     return trained.model, trained.metadata, options
+
+
+def graph_writer(
+    suffix: str, export: "Callable[..., ExportedFile]", engine: EngineName, *packages: str
+) -> "Writer":
+    """Return the part of `effnet export all` of a format that holds a graph.
+
+    Args:
+        suffix: of the file's name.
+        export: writes the file: (model, metadata, path, device=...).
+        engine: runs it.
+        packages: what both need.
+    """
+    from effnet.export.packages import missing_package
+    from effnet.export.writer import Writer, Written
+
+    def write(order: "Order", path: Path) -> "Written":
+        exported = export(order.trained.model, order.trained.metadata, path, device=order.device)
+        return Written(path, exported.size, exported.difference)
+
+    return Writer(suffix, lambda _: missing_package(*packages), write, engine)
 
 
 def output_path(namespace: argparse.Namespace, metadata: Any, suffix: str) -> Path:

@@ -2,13 +2,24 @@
 
 import argparse
 import typing
+from typing import TYPE_CHECKING
 
 from effnet.cli.choice import truth
 from effnet.cli.export.form import Format
-from effnet.cli.export.graph import add_file_flags, add_graph_flags, file_options, opened, output_path
+from effnet.cli.export.graph import (
+    add_file_flags,
+    add_graph_flags,
+    file_options,
+    graph_writer,
+    opened,
+    output_path,
+)
 from effnet.cli.flags import Parser
 from effnet.cli.messages import say
 from effnet.recipe.choices import OnnxTargetName
+
+if TYPE_CHECKING:
+    from effnet.export.writer import Writer
 
 
 def _add_flags(parser: Parser) -> None:
@@ -35,4 +46,12 @@ def _export(namespace: argparse.Namespace) -> int:
     return 0
 
 
-ONNX = Format("onnx", "an ONNX file, compared with PyTorch after writing", _add_flags, _export)
+def _writer() -> "Writer":
+    from effnet.export.onnx import export_onnx
+
+    return graph_writer(".onnx", export_onnx, "onnxruntime", "onnx", "onnxruntime")
+
+
+ONNX = Format(
+    "onnx", "an ONNX file, compared with PyTorch after writing", _add_flags, _export, writer=_writer
+)

@@ -1,12 +1,17 @@
 """`effnet export tensorrt`."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import MOST_IMAGES, integer
 from effnet.cli.export.form import Format
 from effnet.cli.export.graph import add_graph_flags, opened, output_path
 from effnet.cli.flags import Parser
 from effnet.cli.messages import say
+
+if TYPE_CHECKING:
+    from effnet.export.writer import Order, Writer, Written
 
 NOT_BUILT = 3
 """Exit code of `effnet export tensorrt` where it has prepared all but built no engine."""
@@ -40,6 +45,18 @@ def _export(namespace: argparse.Namespace) -> int:
     return NOT_BUILT
 
 
+def _writer() -> "Writer":
+    from effnet.export.tensorrt import export_tensorrt, why_none
+    from effnet.export.writer import Writer, Written
+
+    def write(order: "Order", path: Path) -> "Written":
+        trained = order.trained
+        plan = export_tensorrt(trained.model, trained.metadata, path, device=order.device)
+        return Written(path, path.stat().st_size, plan.onnx.difference)
+
+    return Writer(".engine", lambda _: why_none(), write, "tensorrt")
+
+
 TENSORRT = Format(
     "tensorrt",
     "a TensorRT engine, or its ONNX file and the command that builds it",
@@ -47,4 +64,5 @@ TENSORRT = Format(
     _export,
     description="Build a TensorRT engine. Without TensorRT or a GPU, write the ONNX file, print the trtexec "
     "command that builds the engine elsewhere, and end with exit code 3.",
+    writer=_writer,
 )

@@ -3,12 +3,16 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effnet.cli.arguments import path
 from effnet.cli.choice import add_model_flags, model_choice
 from effnet.cli.export.form import Format
 from effnet.cli.flags import Parser
 from effnet.cli.messages import say
+
+if TYPE_CHECKING:
+    from effnet.export.writer import Order, Writer, Written
 
 
 def _add_flags(parser: Parser) -> None:
@@ -47,6 +51,22 @@ def _export(namespace: argparse.Namespace) -> int:
     return 0
 
 
+def _writer() -> "Writer":
+    from effnet.export.packages import missing_package
+    from effnet.export.web import export_web
+    from effnet.export.web.runtime import why_none
+    from effnet.export.writer import Writer, Written
+
+    def missing(install: bool) -> str | None:
+        return missing_package("onnx", "onnxruntime") or why_none(install)
+
+    def write(order: "Order", path: Path) -> "Written":
+        written = export_web([order.choice], path)
+        return Written(path, written.size, written.differences[0] if written.differences else None)
+
+    return Writer("", missing, write)
+
+
 WEB = Format(
     "web",
     "a folder of static files that classifies photographs in a browser",
@@ -54,4 +74,5 @@ WEB = Format(
     _export,
     description="Write a page that classifies photographs in the browser that opens it: the models, onnxruntime-web "
     "beside them, and no server code. `--pretrained-from-file` also takes a file of `effnet export onnx`.",
+    writer=_writer,
 )

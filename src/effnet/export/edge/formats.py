@@ -3,6 +3,7 @@
 import json
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from effnet.runtime.progress import working
 from effnet.weights import WeightsMetadata
 
 CHECKED_IMAGES = 8
+BATCH_KEY, BYTES_KEY = "batch_size", "takes_bytes"
+"""metadata of the input: the number of images, and ``true`` for bytes; files without them take a normalised image"""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def export_edge(
             form.converter.run("convert", traced, converted, install=install)
         with atomic_path(path, make_folder=True) as temporary, working("comparing with PyTorch"):
             temporary.write_bytes(converted.read_bytes())
-            _describe(temporary, metadata, precision)
+            taken = {BATCH_KEY: json.dumps(batch_size), BYTES_KEY: json.dumps(preprocessing_in_graph)}
+            _describe(temporary, metadata, precision, taken)
             difference = reference.difference(
                 lambda batch: run_edge(form, temporary, batch)[0], takes_bytes=preprocessing_in_graph
             )
@@ -151,12 +155,13 @@ def run_edge(
             return arrays["logits"], arrays["seconds"]
 
 
-def _describe(path: Path, metadata: WeightsMetadata, precision: str) -> None:
+def _describe(path: Path, metadata: WeightsMetadata, precision: str, taken: Mapping[str, str]) -> None:
     """Append the metadata as a zip archive, which runtimes do not read and every unzip does."""
     facts = {
         f"{METADATA_KEY}.json": json.dumps(metadata.to_dict()),
         f"{CLASSES_KEY}.txt": "".join(f"{name}\n" for name in metadata.class_names()),
         PRECISION_KEY: precision,
+        **taken,
     }
     if metadata.several_labels:
         facts[f"{THRESHOLDS_KEY}.json"] = json.dumps(list(metadata.thresholds))

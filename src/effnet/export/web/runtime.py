@@ -8,12 +8,13 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from effnet.runtime.cache import writable_cache
+from effnet.runtime.cache import cache_dir, writable_cache
 from effnet.runtime.errors import UserError, one_line
 from effnet.runtime.files import atomic_file
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 _SPECIFIER = f"{PACKAGE}@{VERSION}"
+_KEPT_IN, _FILE = "npm", f"{PACKAGE}-{VERSION}.tgz"
 _DOWNLOAD_S = 900
 
 # SHA-256 of the files of this version in the package's folder `dist`.
@@ -47,14 +48,27 @@ def copy_runtime(target: Path, *, source: Path | None = None, webgpu: bool = Tru
         (target / name).write_bytes(content)
 
 
+def why_none(install: bool) -> str | None:
+    """Return why the runtime can't be had here, in one line with the remedy; None where it can.
+
+    Args:
+        install: npm may download it.
+    """
+    if (cache_dir() / _KEPT_IN / _FILE).is_file():
+        return None
+    if not install:
+        return f"{_SPECIFIER} is not in the cache; --install lets npm put it there (33 MB)"
+    return None if shutil.which("npm") else "npm, which downloads the runtime, is not there; install Node.js"
+
+
 def _cached(wanted: dict[str, str]) -> dict[str, bytes]:
     """Return the files of the package in the cache, which npm downloads if it is not there or damaged."""
-    folder = writable_cache("npm")
+    folder = writable_cache(_KEPT_IN)
     if folder is None:
         raise UserError(
             f"no cache to keep {_SPECIFIER} in; EFFNET_HOME names its folder, or give --runtime FILE"
         )
-    kept = folder / f"{PACKAGE}-{VERSION}.tgz"
+    kept = folder / _FILE
     if kept.is_file():
         with suppress(UserError):
             return _contents(kept, wanted)
@@ -80,7 +94,7 @@ def _packed_by_npm(scratch: Path) -> Path:
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"npm did not download {_SPECIFIER} in {_DOWNLOAD_S} s; {elsewhere}") from None
-    packed = scratch / f"{PACKAGE}-{VERSION}.tgz"
+    packed = scratch / _FILE
     if done.returncode or not packed.is_file():
         said = one_line((done.stderr or done.stdout).strip().rpartition("npm error")[2])
         raise UserError(
