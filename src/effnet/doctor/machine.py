@@ -9,7 +9,7 @@ from pathlib import Path
 from effnet.doctor.finding import Finding
 from effnet.doctor.load import Busy, cpu_quota, sample_busy, usable_cores
 from effnet.runtime.memory import available_memory
-from effnet.runtime.processor import cpu_model, has_vnni, vector_extensions
+from effnet.runtime.processor import cpu_model, has_vnni, is_arm, vector_extensions
 
 _TAKEN = 0.25  # share of the cores that others may take before it is worth a warning
 _LITTLE = 2 * 2**30
@@ -24,7 +24,7 @@ _WARN_TOGETHER = (
 def check_processor() -> Iterator[Finding]:
     """Report the processor, and what its vector extensions mean for INT8."""
     extensions = vector_extensions()
-    arm = platform.machine().lower() in ("aarch64", "arm64")
+    arm = is_arm()
     facts = {"model": cpu_model(), "extensions": extensions, "vnni": has_vnni()}
     if extensions is None or arm:
         meaning = (

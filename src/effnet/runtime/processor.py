@@ -29,9 +29,14 @@ def has_vnni(cpu_info: Path = _CPU_INFO) -> bool:
     return any("vnni" in flag for flag in vector_extensions(cpu_info) or ())
 
 
+def is_arm() -> bool:
+    """Return whether the CPU is an ARM of 64 bits."""
+    return platform.machine().lower() in _ARM
+
+
 def sums_overflow(cpu_info: Path = _CPU_INFO) -> bool:
     """Return whether sums of products of 8-bit integers may overflow on the CPU: not with VNNI, and not on ARM."""
-    return platform.machine().lower() not in _ARM and not has_vnni(cpu_info)
+    return not is_arm() and not has_vnni(cpu_info)
 
 
 def cpu_model(cpu_info: Path = _CPU_INFO) -> str:

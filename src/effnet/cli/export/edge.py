@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effnet.cli.arguments import MOST_IMAGES, integer, path
+from effnet.cli.arguments import MOST_IMAGES, integer
 from effnet.cli.choice import add_model_flags, model_choice
-from effnet.cli.export.graph import output_path
+from effnet.cli.export.graph import add_bytes_flag, add_output_flag, output_path
 from effnet.cli.flags import Parser
 from effnet.cli.messages import say
 
@@ -20,13 +20,8 @@ def add_edge_flags(parser: Parser) -> None:
     """Add the flags that all these formats have."""
     add_model_flags(parser)
     add = parser.add_argument
-    add(
-        "--output",
-        type=path,
-        metavar="FILE",
-        help="file to write [default: the model's name in the current folder]",
-    )
-    add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
+    add_output_flag(parser)
+    add_bytes_flag(parser)
     add(
         "-b",
         "--batch-size",

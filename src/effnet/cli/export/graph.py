@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from effnet.export.writer import Order, Writer, Written
 
 
+def add_output_flag(parser: Parser) -> None:
+    """Add --output, for `output_path`."""
+    parser.add_argument(
+        "--output",
+        type=path,
+        metavar="FILE",
+        help="file to write [default: the model's name in the current folder]",
+    )
+
+
+def add_bytes_flag(parser: Parser) -> None:
+    """Add --uint8-input."""
+    parser.add_argument(
+        "--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph"
+    )
+
+
 def add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = True) -> None:
     """Add the flags that all formats of graphs have.
 
@@ -26,12 +43,7 @@ def add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = T
     """
     add_model_flags(parser)
     add = parser.add_argument
-    add(
-        "--output",
-        type=path,
-        metavar="FILE",
-        help="file to write [default: the model's name in the current folder]",
-    )
+    add_output_flag(parser)
     add(
         "--precision",
         default=precision,
@@ -39,7 +51,7 @@ def add_graph_flags(parser: Parser, *, precision: str = "fp32", static: bool = T
         choices=("fp32", "fp16"),
         help=f"weights and arithmetic; for OpenVINO only the weights [default: {precision}]",
     )
-    add("--uint8-input", action="store_true", help="take RGB bytes (N, H, W, 3); normalise in the graph")
+    add_bytes_flag(parser)
     if static:
         add(
             "-b",
