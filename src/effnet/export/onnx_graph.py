@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effnet.export.packages import load_package
+from effnet.quantization.placement import MOST_REDUCED
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +53,7 @@ def weight_bits(model: Any) -> int | None:
     ]
     if not largest:
         return None
-    return 7 if max(largest) <= 63 else 8
+    return 7 if max(largest) <= MOST_REDUCED else 8
 
 
 def quantized(values: Array, scale: Array, zero_point: Array, axis: int) -> Array:

@@ -21,7 +21,7 @@ from effnet.runtime.errors import UserError
 SATURATED = 8.0
 
 # Largest integers of weights in 8 and in 7 bits.
-_MOST, _MOST_REDUCED = 127, 63
+_MOST, MOST_REDUCED = 127, 63
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def place_quantizers(
     for name, quantizer in quantizers_of(model).items():
         is_on = target in row_of(name).targets and name.rpartition(".")[0] not in float_layers
         quantizer.switch(is_on, asymmetric=engine.asymmetric)
-        quantizer.most = _MOST_REDUCED if engine.on_x86 and reduce_range else _MOST
+        quantizer.most = MOST_REDUCED if engine.on_x86 and reduce_range else _MOST
 
 
 def _chosen_layers(layers: Sequence[str], patterns: Sequence[str]) -> set[str]:
