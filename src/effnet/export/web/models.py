@@ -19,6 +19,7 @@ from effnet.export.reference import QUANTIZED_TOLERANCE, TOLERANCES
 from effnet.export.session import open_session
 from effnet.export.trained import ModelChoice, open_trained
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import move_into_place
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
 
@@ -97,7 +98,8 @@ def web_model(choice: ModelChoice, folder: Path) -> WebModel:
     with torch.inference_mode():
         logits = trained.model(_normalised(trained.preprocessing))[0].numpy()
     precision = _precision(open_session(path))
-    named = path.rename(_free_name(folder, trained.metadata, precision))
+    named = _free_name(folder, trained.metadata, precision)
+    move_into_place(path, named)
     return WebModel(named, trained.metadata, precision, True, logits)
 
 
