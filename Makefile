@@ -11,7 +11,7 @@ INPUTS ?= 10000
 # Whatever the machine says, Python keeps what it has compiled: without, every start takes about twice as long.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install train test fuzz bench lint format types tables docs links lock dist matrix clean
+.PHONY: install converters train test fuzz bench lint format types tables docs links lock dist matrix clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
+
+# The converters of `effnet export litert` and `executorch`, each in an environment of its own in the cache: 1 GB.
+converters: install
+	$(BIN)/python -c 'from effnet.export.edge.table import EDGE_FORMATS as forms; \
+		[form.converter.install() for form in forms.values()]'
 
 train: install
 	$(BIN)/effnet prepare sample $(SAMPLE)

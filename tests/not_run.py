@@ -7,13 +7,14 @@ docs/python.md (test_python_page.py), and all others that match none of these pa
 import re
 
 NOT_RUN = {
-    r"^make (test|dist|matrix)\b": "these run the tests, or install gigabytes; .ci/run calls the first two",
+    r"^make (test|dist|matrix|converters)\b": "these run the tests, or install gigabytes; .ci/run calls all but matrix",
     r"^(pip|\.venv/bin/pip|uvx) ": "installs from an index; test_wheel.py does with what is here",
     r"hf-hub:OWNER|--private": "OWNER is a reader's account on a hub; tests/sharing pushes to one of its own and loads",
     r"^python -m benchmarks unbalanced ": "trains for an hour; benchmarks/results has what it has measured",
     r"^python -m benchmarks (?!scaling --simulate)": "trains or measures for minutes to hours; "
     "tests/benchmarks_lab runs the same for a few steps",
-    r"^effnet export (litert|executorch) |--target litert": "installs a converter; tests/export/test_edge.py does",
+    r"^effnet export (litert|executorch) |--target litert|lite0\.tflite": "installs a converter; tests/export "
+    "and tests/inference/test_litert.py do",
     r"^python \./multiproc\.py ": "needs ImageNet and 8 GPUs; test_launchers.py starts processes",
     r"--track tensorboard mlflow wandb": "starts processes of MLflow and W&B; tests/training/test_trackers.py reads "
     "back what each has written",

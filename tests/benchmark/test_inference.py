@@ -129,7 +129,7 @@ def test_files_side_by_side(tmp_path: Path, weights: Path, capsys: pytest.Captur
 
 
 def edge_file(path: Path, weights: Path, batch_size: int) -> Path:
-    """Metadata of `effnet export litert` behind bytes that no runtime would read."""
+    """Metadata of `effnet export executorch` behind bytes that no runtime would read."""
     from effnet.export.edge import formats
     from effnet.export.trained import ModelChoice, open_trained
 
@@ -142,25 +142,25 @@ def edge_file(path: Path, weights: Path, batch_size: int) -> Path:
 def test_files_for_phones_in_their_own_runtime(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stands in for LiteRT: its answers to two images at a time are PyTorch's, a batch takes 4 ms by its clock."""
+    """Stands in for ExecuTorch: its answers to two images at a time are PyTorch's, a batch takes 4 ms by its clock."""
     from effnet.benchmark import phones
-    from effnet.export.edge.litert import LITERT
+    from effnet.export.edge.executorch import EXECUTORCH
     from effnet.export.trained import ModelChoice, open_trained
 
     monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
-    file, result = edge_file(tmp_path / "two.tflite", weights, 2), tmp_path / "compared.json"
+    file, result = edge_file(tmp_path / "two.pte", weights, 2), tmp_path / "compared.json"
     write_images(tmp_path / "val", {"ant": 2, "bee": 3})
     flags = ["benchmark", "inference", "--compare", str(weights), str(file), "-b", "1", "2", *QUICK]
     flags += ["--data", str(tmp_path), "--device", "cpu", "--json", str(result)]
     assert main(flags) == 2
-    assert "is not in the cache; `effnet export litert` puts it there" in capsys.readouterr().err
-    LITERT.converter.folder.mkdir(parents=True)
-    (LITERT.converter.folder / "complete").touch()
+    assert "is not in the cache; `effnet export executorch` puts it there" in capsys.readouterr().err
+    EXECUTORCH.converter.folder.mkdir(parents=True)
+    (EXECUTORCH.converter.folder / "complete").touch()
     trained = open_trained(ModelChoice(weights=weights))
     normalise = Normalise(trained.preprocessing)
 
     def run(form: object, path: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        assert (form, path, len(images) % 2) == (LITERT, file, 0)
+        assert (form, path, len(images) % 2) == (EXECUTORCH, file, 0)
         with torch.inference_mode():
             logits = trained.model(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))).numpy()
         return logits, np.array([9.0, *[0.004] * (len(images) // 2 - 1)])
@@ -168,7 +168,11 @@ def test_files_for_phones_in_their_own_runtime(
     monkeypatch.setattr(phones, "run_edge", run)
     assert main(flags) == 0
     rows = json.loads(result.read_text())["rows"]
-    assert [(row["engine"], row["batch_size"]) for row in rows] == [("torch", 1), ("torch", 2), ("litert", 2)]
+    assert [(row["engine"], row["batch_size"]) for row in rows] == [
+        ("torch", 1),
+        ("torch", 2),
+        ("executorch", 2),
+    ]
     torch_row, row = rows[1:]
     assert row["images_per_second"] == pytest.approx(500)
     assert row["latency"] == pytest.approx(0.004)

@@ -22,46 +22,26 @@ from effnet.quantization.calibrate import calibrate
 from effnet.quantization.layers import quantizers_of
 from effnet.quantization.placement import place_quantizers
 from effnet.recipe import QuantizationSettings
-from effnet.recipe.choices import TargetName
 from effnet.runtime.errors import UserError
 from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 from effnet.training.step import Normalise
-from effnet.weights import WeightsMetadata
-from tests.export.test_quantized import calibrated
-from tests.quantization.test_layers import small
+from tests.phones import CLASSES, SIZE, in_integers, metadata, phone_file, shared_folder, tiny
 
 CPU = torch.device("cpu")
-SIZE = 64
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 
 
-def metadata(name: str) -> WeightsMetadata:
-    return WeightsMetadata(
-        name, Preprocessing(SIZE, SIZE).to_dict(), classes=tuple(f"class {index}" for index in range(10))
-    )
-
-
-def in_integers(target: TargetName) -> torch.nn.Module:
-    pixels = torch.randint(0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8)
-    name = "efficientnet-quant-lite0"
-    return calibrated(small(name), target, pixels, metadata(name))
-
-
-def installed(form: EdgeFormat) -> Path:
-    """The environment's Python; the test is skipped where there is none, since making it takes up to a gigabyte."""
-    if not form.converter.is_installed:
-        pytest.skip(f"its converter is not installed; `effnet export {form.converter.format}` does that")
-    return form.converter.folder / "bin" / "python"
+@pytest.fixture
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_folder(tmp_path_factory)
 
 
 @pytest.mark.slow
-def test_litert_computes_in_integers_alone(tmp_path: Path) -> None:
-    python = installed(LITERT)
-    path = tmp_path / "model.tflite"
-    written = export_edge(LITERT, in_integers("litert"), metadata("efficientnet-quant-lite0"), path)
-    assert (written.precision, written.images) == ("int8", 8)
+def test_litert_computes_in_integers_alone(shared: Path) -> None:
+    file = phone_file(LITERT, shared, target="litert")
+    assert (file.written.precision, file.written.images) == ("int8", 8)
     types = """
 import json, sys
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -69,38 +49,34 @@ plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 interpreter = Interpreter(sys.argv[1], experimental_op_resolver_type=plain)
 print(json.dumps(sorted({tensor["dtype"].__name__ for tensor in interpreter.get_tensor_details()})))
 """
-    done = subprocess.run([python, "-I", "-c", types, path], capture_output=True, text=True, check=True)
+    python = LITERT.converter.folder / "bin" / "python"
+    done = subprocess.run([python, "-I", "-c", types, file.path], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["int32", "int8"]  # the former are sums and shapes
 
 
 @pytest.mark.slow
-def test_litert_takes_bytes_and_batches(tmp_path: Path) -> None:
-    installed(LITERT)
-    path = tmp_path / "model.tflite"
-    facts = metadata("efficientnet-lite0")
-    model = small("efficientnet-lite0")
-    written = export_edge(LITERT, model, facts, path, batch_size=3, preprocessing_in_graph=True)
+def test_litert_takes_bytes_and_batches(shared: Path) -> None:
+    file = phone_file(LITERT, shared, target=None, batch_size=3, takes_bytes=True)
+    written = file.written
     assert (written.precision, written.images, written.difference < 1e-4) == ("fp32", 9, True)
-    assert read_metadata(read_facts(path), path).to_dict() == facts.to_dict()
-    assert read_facts(path)["classes"].splitlines() == [f"class {index}" for index in range(10)]
+    facts = read_facts(file.path)
+    assert read_metadata(facts, file.path).to_dict() == file.metadata.to_dict()
+    assert facts["classes"].splitlines() == list(CLASSES)
 
 
 @pytest.mark.slow
-def test_executorch_computes_in_integers(tmp_path: Path) -> None:
-    installed(EXECUTORCH)
-    model = in_integers("executorch")
-    path = tmp_path / "model.pte"
-    written = export_edge(EXECUTORCH, model, metadata("efficientnet-quant-lite0"), path)
-    assert written.precision == "int8"
-    weights = sum(weight.numel() for weight in model.parameters())
-    assert weights < written.size < 3 * weights  # bytes, not floats
+def test_executorch_computes_in_integers(shared: Path) -> None:
+    file = phone_file(EXECUTORCH, shared, target="executorch")
+    assert file.written.precision == "int8"
+    weights = sum(weight.numel() for weight in file.model.parameters())
+    assert weights < file.written.size < 3 * weights  # bytes, not floats
     images = example_images(Preprocessing(SIZE, SIZE), 4, takes_bytes=False)
-    logits, seconds = run_edge(EXECUTORCH, path, images.numpy())
+    logits, seconds = run_edge(EXECUTORCH, file.path, images.numpy())
     with torch.inference_mode():
-        expected = model(images)
+        expected = file.model(images)
     assert len(seconds) == 4
     assert float((torch.from_numpy(logits) - expected).abs().max()) <= 0.2 * float(expected.abs().max())
-    assert read_facts(path)["precision"] == "int8"
+    assert read_facts(file.path)["precision"] == "int8"
 
 
 @pytest.mark.parametrize("integer_weights", [True, False])
@@ -120,7 +96,7 @@ def test_the_program_is_the_quantized_model(integer_weights: bool) -> None:
 def test_logits_are_quantized_without_clipping() -> None:
     """A percentile leaves out the largest values, which of the logits are the answers."""
     torch.manual_seed(0)
-    model = small("efficientnet-quant-lite0")
+    model = tiny("efficientnet-quant-lite0")
     place_quantizers(model, "litert")
     pixels = torch.randint(0, 256, (20, 3, SIZE, SIZE), dtype=torch.uint8)
     calibrate(
@@ -147,10 +123,10 @@ def test_nothing_is_installed_where_that_is_forbidden(
     monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
     path = tmp_path / f"model{form.suffix}"
     with pytest.raises(UserError, match=f"--no-install: {form.converter.packages[0]} is not there"):
-        export_edge(form, small("efficientnet-lite0"), metadata("efficientnet-lite0"), path, install=False)
+        export_edge(form, tiny("efficientnet-lite0"), metadata("efficientnet-lite0"), path, install=False)
     assert not path.exists()
     with pytest.raises(UserError, match=f"end in {form.suffix}"):
-        export_edge(form, small("efficientnet-lite0"), metadata("efficientnet-lite0"), tmp_path / "m.bin")
+        export_edge(form, tiny("efficientnet-lite0"), metadata("efficientnet-lite0"), tmp_path / "m.bin")
 
 
 def test_an_installation_that_fails_says_why_and_is_repeated(
@@ -183,7 +159,7 @@ def test_an_installation_that_fails_says_why_and_is_repeated(
 def test_no_onnx_file_is_written_for_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="litert does not read ONNX: effnet export litert"):
         export_onnx(
-            small("efficientnet-lite0"),
+            tiny("efficientnet-lite0"),
             metadata("efficientnet-lite0"),
             tmp_path / "model.onnx",
             target="litert",

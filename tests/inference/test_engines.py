@@ -13,7 +13,7 @@ from effnet.export.onnx import export_onnx
 from effnet.export.openvino import export_openvino
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import open_engine
-from effnet.inference.engines import ENGINES, fastest, kind_of_file
+from effnet.inference.engines import ENGINES, fastest, for_weights, kind_of_file
 from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, create_model, load_model, save_weights
 from tests.runs import PREPROCESSING, write_images
@@ -27,7 +27,7 @@ METADATA = WeightsMetadata(
     padding="same",
     classes=CLASSES,
 )
-ON_CPU = [name for name, kind in ENGINES.items() if kind.runs_on(CPU) and name != "torch-compiled"]
+ON_CPU = [kind.name for kind in for_weights(CPU) if kind.name != "torch-compiled"]
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ Key = tuple[Path, str]
 
 def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Engine]:
     """Open a file on the engines that read it and run here, or in its own runtime."""
-    if form := edge_format(file):
+    form = edge_format(file)
+    if form is not None and not _read_here(file, device):
         name = form.converter.format
         is_wanted = settings.engines is None or name in settings.engines
         return [Engine(name, open_edge(form, file, device))] if is_wanted else []
@@ -89,17 +90,22 @@ def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Eng
     if not is_exported(file):
         names = [name for name in settings.engines or ("torch",) if name in ("torch", "torch-compiled")]
     else:
-        reading = [
-            name
-            for name, kind in ENGINES.items()
-            if file.suffix in kind.suffixes
-            and kind.runs_on(device)
-            and (kind.decodes or not needs_decoders(file))
-        ]
+        reading = _read_here(file, device)
         names = [name for name in reading if name in (settings.engines or reading)]
         if not reading:
             raise UserError(f"{file}: no engine that reads it is installed or runs on {device.type}")
     return [open_engine(choice, name) for name in names]
+
+
+def _read_here(file: Path, device: torch.device) -> list[str]:
+    """Return the engines that read a file and run here."""
+    return [
+        name
+        for name, kind in ENGINES.items()
+        if file.suffix in kind.suffixes
+        and kind.runs_on(device)
+        and (kind.decodes or not needs_decoders(file))
+    ]
 
 
 def _timings(
@@ -107,15 +113,17 @@ def _timings(
 ) -> dict[Key, Timing]:
     """Time a batch on each engine, in turns, and then in each runtime that is a process of its own.
 
-    These take batches of one size; they are left out at others.
+    Files that take batches of another size are left out.
     """
     steps: dict[Key, Step] = {}
     elsewhere: dict[Key, tuple[EdgeNetwork, torch.Tensor]] = {}
     for key, engine in opened.items():
         network = engine.network
+        if network.batch_size not in (None, batch_size):
+            continue
         if not isinstance(network, EdgeNetwork):
             steps[key] = _step(engine, batch_size)
-        elif network.batch_size == batch_size:
+        else:
             images = example_images(network.preprocessing, batch_size, takes_bytes=network.takes_bytes)
             elsewhere[key] = (network, images)
     timings = settings.time(steps, batch_size, device) if steps else {}

@@ -21,6 +21,7 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "ai-edge-litert",
     "tensorrt",
     "numpy",
     "pillow",

@@ -15,7 +15,7 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.export.reference import example_images
 from effnet.export.trained import TrainedModel
 from effnet.inference.engine import engine_of
-from effnet.inference.engines import ENGINES
+from effnet.inference.engines import ENGINES, for_weights
 from effnet.inference.engines.network import Network
 from effnet.models import model_config
 from effnet.quantization.model import build
@@ -147,7 +147,7 @@ def _implementations(
     settings: InferenceBenchmark, trained: TrainedModel, precision: str, device: torch.device
 ) -> Iterator[tuple[str, Callable[[Tensor], Step]]]:
     """Yield names with functions that make a step for given images."""
-    for name in settings.engines or [name for name, kind in ENGINES.items() if kind.runs_on(device)]:
+    for name in settings.engines or [kind.name for kind in for_weights(device)]:
         if settings.compiled or name != "torch-compiled":
             yield (
                 f"effnet {name}",

@@ -23,10 +23,7 @@ _MOST_STEPS = 20
 
 
 class EdgeNetwork(Network):
-    """A file of `effnet export litert` or `executorch` in its own runtime.
-
-    Attributes:
-        batch_size: number of images that it takes; smaller batches are filled up.
+    """A file of `effnet export litert` or `executorch` in its own runtime, where no engine of this process reads it.
 
     Args:
         form: the format.
@@ -35,6 +32,8 @@ class EdgeNetwork(Network):
     Raises:
         UserError: the runtime is not installed, or the file is missing or another program's.
     """
+
+    batch_size: int
 
     def __init__(self, form: EdgeFormat, path: Path) -> None:
         converter = form.converter

@@ -30,6 +30,7 @@ _MODULES = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
+    "ai-edge-litert": "ai_edge_litert",
     "pyarrow": "pyarrow",
 }
 OTHER_MODULES = tuple(module for module in _MODULES.values() if module not in TORCH_MODULES)
@@ -43,6 +44,7 @@ _PURPOSES = {
     "onnx": "export onnx, --engine onnxruntime",
     "onnx-decode": "export onnx --decode jpeg",
     "openvino": "export openvino, --engine openvino",
+    "litert": ".tflite files, --engine litert",
     "tables": "Parquet files, for lists of images and for predictions",
     "datasets": "folders of Hugging Face's datasets library",
     "completion": "effnet completion: commands, flags and values by the Tab key",

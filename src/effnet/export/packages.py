@@ -12,6 +12,7 @@ _EXTRAS = {
     "onnxruntime": ("onnx", ("onnxruntime",)),
     "onnxruntime_extensions": ("onnx-decode", ("onnxruntime_extensions",)),
     "openvino": ("openvino", ("openvino",)),
+    "ai_edge_litert": ("litert", ("ai_edge_litert.interpreter",)),
 }
 
 

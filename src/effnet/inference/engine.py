@@ -131,6 +131,11 @@ def engine_of(trained: TrainedModel, engine: str, device: torch.device, precisio
         UserError: the engine is not installed, or a device or precision that it does not offer.
     """
     kind = fastest(device) if engine == AUTO else ENGINES[engine]
+    if kind.from_weights is None:
+        raise UserError(
+            f"--engine {kind.name} runs {' and '.join(kind.suffixes)} files, not weights; `effnet export {kind.name}` "
+            "writes one"
+        )
     with tempfile.TemporaryDirectory() as folder:
         return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
 

@@ -57,8 +57,8 @@ DecodeName = Literal["none", "resize", "jpeg"]
 FeaturesName = Literal["pooled", "map"]
 """features that an exported graph returns: the head's mean over height and width, or the head's output"""
 
-EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch"]
-"""modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs"""
+EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch", "litert"]
+"""modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs the model"""
 
 ViewsName = Literal["none", "flip", "five", "ten"]
 """rows of `effnet.data.views`"""

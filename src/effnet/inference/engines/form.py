@@ -23,7 +23,7 @@ class EngineKind:
         needs: what has to be installed for it, for the same table.
         package: module whose presence says that it is installed.
         from_weights: opens a model in memory, by way of a file in a folder where it needs one: (model, device,
-            precision, folder). The precision is one of `ComputeSettings`.
+            precision, folder). The precision is one of `ComputeSettings`. None where it runs only files.
         device: type of device that it runs on; None for any.
         suffixes: files that it reads; empty for PyTorch, which reads weights.
         network: opens such a file: (path, device, precision=...).
@@ -34,7 +34,7 @@ class EngineKind:
     summary: str
     needs: str
     package: str
-    from_weights: FromWeights
+    from_weights: FromWeights | None
     device: str | None = None
     suffixes: tuple[str, ...] = ()
     network: Callable[..., Network] | None = None

@@ -34,6 +34,8 @@ class Network(nn.Module):
     """float images are best given channels-last in memory"""
     compiles_each_size = False
     """each size of a batch is compiled when it first comes, which takes seconds"""
+    batch_size: int | None = None
+    """the one size of its batches, into which images are divided; None for any"""
     features: Callable[[], AbstractContextManager[list[Tensor]]] | None = None
     """in its block, each call appends the pooled features (N, C) to the list; None where only logits can be had"""
 

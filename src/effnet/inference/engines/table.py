@@ -19,7 +19,12 @@ ENGINES: ModuleRegistry[EngineKind] = ModuleRegistry(EngineName, "effnet.inferen
 
 def fastest(device: torch.device) -> EngineKind:
     """Return the fastest engine for a float model among those installed."""
-    return next(kind for kind in ENGINES.values() if kind.runs_on(device))
+    return for_weights(device)[0]
+
+
+def for_weights(device: torch.device) -> list[EngineKind]:
+    """Return the engines installed that run weights, the fastest first."""
+    return [kind for kind in ENGINES.values() if kind.runs_on(device) and kind.from_weights is not None]
 
 
 def is_exported(path: Path | None) -> bool:

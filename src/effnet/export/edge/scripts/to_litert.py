@@ -4,6 +4,7 @@ to_litert.py convert PROGRAM FILE
 to_litert.py run FILE IMAGES FOUND
 """
 
+import os
 import sys
 import time
 
@@ -30,7 +31,7 @@ def run(file: str, images_file: str, found_file: str) -> None:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(file)
+    interpreter = Interpreter(file, num_threads=len(os.sched_getaffinity(0)))
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     images = np.load(images_file)
