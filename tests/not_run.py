@@ -18,6 +18,8 @@ NOT_RUN = {
     r"^python \./multiproc\.py ": "needs ImageNet and 8 GPUs; test_launchers.py starts processes",
     r"--track tensorboard mlflow wandb": "starts processes of MLflow and W&B; tests/training/test_trackers.py reads "
     "back what each has written",
+    r"^effnet benchmark inference --forget": "removes what is kept here; tests/inference/test_auto.py does so in a "
+    "cache of its own",
     r"^effnet predict --merge ": "needs the parts of several machines; tests/inference/test_predict.py merges some",
     r"^effnet predict .*--ray": "starts Ray, or needs a cluster; tests/inference/test_predict.py starts it here",
     r"^effnet export web ": "npm downloads onnxruntime-web; tests/export/test_web.py opens such folders",

@@ -165,8 +165,8 @@ def kinds() -> list[Kind]:
             list(ENGINES.values()),
             EngineName,
             "engine",
-            "The fastest in FP32 first; `auto` takes the first that runs. [deployment.md](deployment.md) has the "
-            "figures.",
+            "`auto` takes the one that a measurement on the machine finds the fastest, and where nothing is measured "
+            "the first one here that runs ([deployment.md](deployment.md)).",
             {"reads": _files, "needs": lambda engine: engine.needs},
         ),
         Kind(

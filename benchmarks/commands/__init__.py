@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from benchmarks.commands.auto import add_auto
 from benchmarks.commands.checkpoint import add_checkpoint
 from benchmarks.commands.confidence import add_confidence
 from benchmarks.commands.distill import add_distill
@@ -24,6 +25,7 @@ from effnet.runtime.errors import UserError
 
 PROG = "python -m benchmarks"
 COMMANDS = {
+    "auto": add_auto,
     "checkpoint": add_checkpoint,
     "confidence": add_confidence,
     "distill": add_distill,

@@ -244,6 +244,14 @@ def test_shards_in_any_order_leave_the_same_bytes(
     assert out.read_bytes() == expected.read_bytes()
 
 
+def test_auto_continues_on_the_engine_of_the_table(source: Path, weights: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "t.parquet", {"batch_size": BATCH, "workers": 0}
+    effnet.predict(source, weights, out, engine="torch", shard=(0, 2), **options)
+    assert effnet.predict(source, weights, out, engine="auto", shard=(1, 2), **options).complete
+    assert effnet.predict(source, weights, out, engine="torch", **options).complete
+    assert effnet.predict(source, weights, out, engine="auto", **options).complete
+
+
 def test_shards_of_separate_machines_are_merged(
     source: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

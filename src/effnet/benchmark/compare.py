@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from effnet.benchmark.environment import environment
-from effnet.benchmark.inference import EngineTurns, engine_step
+from effnet.benchmark.inference import EngineTurns
 from effnet.benchmark.measure import Step, Timing
 from effnet.benchmark.phones import EdgeNetwork, edge_format, open_edge
 from effnet.benchmark.tables import comparison_table
 from effnet.export.reference import example_images
 from effnet.export.session import needs_decoders
 from effnet.export.trained import ModelChoice
+from effnet.inference.auto.step import engine_step
 from effnet.inference.engine import Engine, open_engine
 from effnet.inference.engines import ENGINES, is_exported
 from effnet.inference.evaluate import open_for

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from effnet.benchmark.environment import environment
-from effnet.benchmark.inference import engine_step
 from effnet.benchmark.measure import Step, interleaved
 from effnet.benchmark.results import write
 from effnet.export.reference import CHECKED_BATCHES, example_images
 from effnet.export.writer import Order, Writer, Written
+from effnet.inference.auto.step import engine_step
 from effnet.inference.engine import engine_of
 from effnet.inference.engines import ENGINES
 from effnet.inference.engines.network import Network

@@ -14,9 +14,10 @@ from effnet.benchmark.tables import inference_tables, latencies, markdown
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.reference import example_images
 from effnet.export.trained import TrainedModel
-from effnet.inference.engine import engine_of
+from effnet.inference.auto.choose import Work
+from effnet.inference.auto.step import engine_step
+from effnet.inference.engine import AUTO, engine_of
 from effnet.inference.engines import ENGINES, for_weights
-from effnet.inference.engines.network import Network
 from effnet.models import model_config
 from effnet.quantization.model import build
 from effnet.recipe import Recipe
@@ -34,7 +35,7 @@ class EngineTurns:
     """Engines that take turns, and the length of the turns.
 
     Attributes:
-        engines: keys of `ENGINES`; None for all that run here.
+        engines: keys of `ENGINES`, or ``auto``; None for all that run here.
         batch_sizes: images in a batch.
         device: `auto`, `cuda` or `cpu`.
         rounds, steps, seconds: see `effnet.benchmark.measure.interleaved`.
@@ -93,8 +94,8 @@ def benchmark_inference(settings: InferenceBenchmark) -> dict[str, Any]:
         UserError: a model, engine, device or precision is not available.
     """
     device = choose_device(settings.device)
-    if unknown := set(settings.engines or ()) - set(ENGINES):
-        raise UserError(f"--engine must be among {', '.join(ENGINES)}, not {min(unknown)!r}")
+    if unknown := set(settings.engines or ()) - {AUTO, *ENGINES}:
+        raise UserError(f"--engine must be among {', '.join((AUTO, *ENGINES))}, not {min(unknown)!r}")
     runs = [
         _run(settings, arch, resolve_precision(precision, device), batch_size, device)
         for arch in settings.archs
@@ -108,12 +109,9 @@ def _run(
     settings: InferenceBenchmark, arch: str, precision: str, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
     torch.compiler.reset()  # otherwise later batch sizes get code for any size, which is slower
-    torch.manual_seed(0)
-    size = model_config(arch, image_size=settings.image_size).image_size
-    preprocessing = Preprocessing(size, size + 32)
-    model = build(model_config(arch, image_size=size)).eval()
-    trained = TrainedModel(model, WeightsMetadata(arch, preprocessing.to_dict()))
-    images = example_images(preprocessing, batch_size, takes_bytes=False)
+    trained = random_model(arch, settings.image_size)
+    size = trained.preprocessing.image_size
+    images = example_images(trained.preprocessing, batch_size, takes_bytes=False)
     steps: dict[str, Step] = {}
     skipped: dict[str, str] = {}
     for name, make in _implementations(settings, trained, precision, device):
@@ -137,6 +135,20 @@ def _run(
     }
 
 
+def random_model(arch: str, image_size: int | None = None) -> TrainedModel:
+    """Return a model with random weights.
+
+    Args:
+        arch: its name.
+        image_size: side in pixels; None for its own.
+    """
+    torch.manual_seed(0)
+    size = model_config(arch, image_size=image_size).image_size
+    preprocessing = Preprocessing(size, size + 32)
+    model = build(model_config(arch, image_size=size)).eval()
+    return TrainedModel(model, WeightsMetadata(arch, preprocessing.to_dict()))
+
+
 def _row(name: str, timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
     """Return plain values of an implementation, with its ratio to each baseline."""
     ratios = {f"ratio_to_{base}": timing.ratio_to(timings[base]) for base in BASELINES if base in timings}
@@ -152,7 +164,7 @@ def _implementations(
             yield (
                 f"effnet {name}",
                 lambda images, name=name: engine_step(  # type: ignore[misc]
-                    engine_of(trained, name, device, precision).network, images
+                    engine_of(trained, name, device, precision, Work(len(images))).network, images
                 ),
             )
     if settings.baselines:
@@ -164,19 +176,6 @@ def _implementations(
                         library, trained.metadata.model, images, precision, device, compiles=compiles
                     ),
                 )
-
-
-def engine_step(network: Network, images: Tensor) -> Step:
-    """Return the inference of normalised images, float32 (N, 3, H, W), in the memory layout that suits the engine.
-
-    A network that takes bytes gets random ones.
-    """
-    if network.takes_bytes:
-        images = example_images(network.preprocessing, len(images), takes_bytes=True)
-    elif network.is_channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    images = images.to(network.device)
-    return torch.inference_mode()(lambda: network(images))
 
 
 def baseline_step(

@@ -92,8 +92,8 @@ def add_engine_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=typing.get_args(value_type(leaf)[0]),
-        help="engine that runs the model; auto selects the fastest available [default: the one that the file is for, "
-        "torch for weights]",
+        help="engine that runs the model; auto measures which is the fastest here and keeps that [default: the one "
+        "that the file is for, torch for weights]",
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import typing
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ from effnet.cli.choice import (
     model_choice,
 )
 from effnet.cli.flags import Commands, Parser, add_flags
+from effnet.cli.messages import shown_log
 from effnet.recipe.choices import HeatMapName
 from effnet.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from effnet.inference.auto.choose import Work
     from effnet.inference.classify import HeatMapSettings
 
 
@@ -112,6 +115,20 @@ def _heat_maps(namespace: argparse.Namespace) -> "HeatMapSettings | None":
     return HeatMapSettings(Path(namespace.explain), **given)
 
 
+def _work(namespace: argparse.Namespace, images: list[str]) -> "Work":
+    """Return the number of images, which are counted only for a choice among engines."""
+    from effnet.inference.auto.choose import Work
+    from effnet.inference.classify import STANDARD_INPUT
+    from effnet.inference.images import named_images
+
+    if namespace.engine != "auto":
+        return Work(namespace.batch_size)
+    return Work(
+        namespace.batch_size,
+        sum(1 if name == STANDARD_INPUT else len(named_images(name)) for name in images),
+    )
+
+
 def _classify(namespace: argparse.Namespace) -> int:
     from effnet.inference.classify import classify
     from effnet.inference.engine import open_engine
@@ -128,7 +145,10 @@ def _classify(namespace: argparse.Namespace) -> int:
     choice = model_choice(namespace)
     if models:
         choice = replace(choice, weights=Path(models[0]))
-    engine = open_engine(choice, namespace.engine, getattr(namespace, "tta", "none"))
+    with shown_log() if namespace.engine == "auto" else nullcontext():
+        engine = open_engine(
+            choice, namespace.engine, getattr(namespace, "tta", "none"), _work(namespace, images)
+        )
     classes = len(engine.metadata.class_folders())
     if namespace.topk is not None and 0 < classes < namespace.topk:
         raise UserError(f"--topk {namespace.topk}: {engine.metadata.model} has {classes} classes")

@@ -11,6 +11,7 @@ from typing import Any
 
 from effnet.doctor.bytecode import check_bytecode
 from effnet.doctor.compiler import check_compiler
+from effnet.doctor.engines import check_engine_choices
 from effnet.doctor.finding import Finding
 from effnet.doctor.load import usable_cores
 from effnet.doctor.machine import check_cores, check_memory, check_processor, check_shared_memory
@@ -91,6 +92,7 @@ CHECKS: tuple[Callable[[Examination], Iterator[Finding]], ...] = (
     lambda examination: check_torch(examination.torch),
     lambda examination: check_gpus(driver_gpus(), examination.torch),
     lambda examination: check_extras(examination.imports),
+    lambda _: check_engine_choices(),
     _decoding,
     lambda examination: check_disk(examination.folder, examination.decoded),
 )

@@ -122,15 +122,18 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
         raise UserError(f"{path}: its metadata can't be read: {one_line(error)}") from None
 
 
-def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0) -> Any:
-    """Return an `openvino.CompiledModel` for the CPU, for one batch at a time.
+def compile_openvino(model: Any, *, precision: str = "f32", threads: int = 0, streams: int = 0) -> Any:
+    """Return an `openvino.CompiledModel` for the CPU.
 
     Args:
         model: `openvino.Model`.
         precision: `f32` or `bf16`; OpenVINO's own default is the latter where the CPU has it.
         threads: 0 for one per core.
+        streams: requests that are computed side by side, each by its share of the threads; 0 for one at a time.
     """
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    if streams:
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     with kept_signal_stack():

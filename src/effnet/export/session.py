@@ -12,7 +12,13 @@ EXTENSIONS = "com.microsoft.extensions"
 
 
 def open_session(
-    path: Path, *, threads: int = 0, cuda: bool = False, fused: bool = True, with_decoders: bool = False
+    path: Path,
+    *,
+    threads: int = 0,
+    cuda: bool = False,
+    fused: bool = True,
+    spinning: bool = True,
+    with_decoders: bool = False,
 ) -> Any:
     """Return an `onnxruntime.InferenceSession` on a file.
 
@@ -21,6 +27,7 @@ def open_session(
         threads: threads of an operator; 0 for one per core.
         cuda: run on a GPU.
         fused: fuse operators, quantized ones to integer arithmetic; otherwise each runs as the file defines it.
+        spinning: threads spin while they wait for the next operator, which is faster unless others need the cores.
         with_decoders: load the operators of onnxruntime-extensions, which is done anyway for a file that needs them.
 
     Raises:
@@ -38,16 +45,18 @@ def open_session(
     options.intra_op_num_threads = threads
     if not fused:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Threads spin while they wait for the next operator, which is faster, but not between calls.
     if with_decoders:
         options.register_custom_ops_library(load_package("onnxruntime_extensions").get_library_path())
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Between calls they never spin.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return runtime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime has its own classes for each status, below RuntimeError or not
         if with_decoders or EXTENSIONS not in str(error):
             raise UserError(f"{path}: not read by onnxruntime: {one_line(error)}") from None
-    return open_session(path, threads=threads, cuda=cuda, fused=fused, with_decoders=True)
+    return open_session(path, threads=threads, cuda=cuda, fused=fused, spinning=spinning, with_decoders=True)
 
 
 def needs_decoders(path: Path) -> bool:

@@ -14,6 +14,7 @@ import torch
 from effnet.data.decode import BadImageError, Pixels
 from effnet.data.transforms import ValTransform
 from effnet.export.trained import ModelChoice
+from effnet.inference.auto.choose import Work
 from effnet.inference.engine import Engine, open_engine
 from effnet.inference.engines import is_exported
 from effnet.inference.heat_maps import DEFAULT_LAYER, DEFAULT_METHOD
@@ -304,7 +305,8 @@ def load(
             on the hub, ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``.
         arch: the model; None for the one that the weights name or look like.
         ema: take a checkpoint's averaged weights; None for those that were the better ones in validation.
-        engine: as ``effnet classify --engine``; None for the file's own, which is PyTorch for weights.
+        engine: as ``effnet classify --engine``; None for the file's own, which is PyTorch for weights. ``auto``
+            measures engines for some seconds, once for each model, batch size and machine.
         device: ``auto``, ``cuda`` or ``cpu``.
         image_size: side of the input in pixels; None for the weights'.
         precision: arithmetic in PyTorch: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``amp``.
@@ -327,7 +329,8 @@ def load(
     choice = replace(choice_of(source, ema), device=device, image_size=image_size, precision=precision)
     if arch is not None:
         choice = replace(choice, arch=arch)
-    return Classifier(open_engine(choice, engine, tta), batch_size=batch_size, unknown=unknown)
+    opened = open_engine(choice, engine, tta, Work(batch_size))
+    return Classifier(opened, batch_size=batch_size, unknown=unknown)
 
 
 def choice_of(source: str | PathLike[str], ema: bool | None = None) -> ModelChoice:

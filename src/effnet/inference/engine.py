@@ -10,8 +10,10 @@ from torch import Tensor
 
 from effnet.data.views import views_of
 from effnet.export.trained import ModelChoice, TrainedModel, open_trained
+from effnet.inference.auto.cases import case_of_file, case_of_weights, open_weights
+from effnet.inference.auto.choose import Chooser, Opened, Work
+from effnet.inference.engines import ENGINES, Candidate, is_exported, kind_of_file
 from effnet.inference.engines.network import Network
-from effnet.inference.engines.table import ENGINES, EngineKind, fastest, is_exported, kind_of_file
 from effnet.inference.views import AveragedNetwork
 from effnet.runtime.errors import UserError
 from effnet.runtime.processes import choose_device
@@ -19,24 +21,27 @@ from effnet.training.step import Normalise
 from effnet.training.unknown import are_known
 
 AUTO = "auto"
+_ONE = Work(1, 1)
 
 
 class Engine:
     """A trained model on an engine.
 
     Args:
-        name: the engine's name, a key of `ENGINES`.
+        candidate: the engine, or its name where its settings are the defaults.
         network: the model on it.
 
     Attributes:
+        name: the engine's name, a key of `ENGINES`.
         metadata: the model's classes and preprocessing.
         preprocessing: the preprocessing of images before they are passed; its `image_size` is their side. A network
             that resizes images itself takes them without it as well, of any height and width.
         device: the device that images are expected on.
     """
 
-    def __init__(self, name: str, network: Network) -> None:
-        self.name = name
+    def __init__(self, candidate: Candidate | str, network: Network) -> None:
+        self.candidate = Candidate(candidate) if isinstance(candidate, str) else candidate
+        self.name = self.candidate.engine
         self.network = network
         self.metadata = network.metadata
         self.preprocessing = network.preprocessing
@@ -89,64 +94,99 @@ class Engine:
         return known
 
 
-def open_engine(choice: ModelChoice, engine: str | None = None, tta: str = "none") -> Engine:
+def open_engine(
+    choice: ModelChoice, engine: str | None = None, tta: str = "none", work: Work = _ONE
+) -> Engine:
     """Open the model of a choice on an engine.
 
     Args:
         choice: weights, or a file that `effnet export` wrote.
-        engine: a key of `ENGINES`; ``auto`` for the fastest one here; None for the file's own, which is PyTorch for
-            weights. Weights for another engine are exported to it first, which takes seconds.
+        engine: a key of `ENGINES`, or the text of a `Candidate`; ``auto`` for the fastest one here; None for the file's
+            own, which is PyTorch for weights. Weights for another engine are exported to it first, which takes seconds.
         tta: views of each image over which probabilities are averaged, a key of `effnet.data.views.VIEWS`.
+        work: what it is for, which decides whether ``auto`` measures.
 
     Raises:
         UserError: weights that can't be found, downloaded or read, or don't fit the model.
         UserError: an engine, device, precision or file that is missing or contradicts the others.
     """
     views = views_of(tta)
-    opened = _opened(choice, engine)
-    return Engine(opened.name, AveragedNetwork(opened.network, views)) if views.are_several else opened
+    opened = _opened(choice, engine, work)
+    if not views.are_several:
+        return opened
+    return Engine(opened.candidate, AveragedNetwork(opened.network, views))
 
 
-def _opened(choice: ModelChoice, engine: str | None) -> Engine:
+def _opened(choice: ModelChoice, engine: str | None, work: Work) -> Engine:
     device = choose_device(choice.device)
-    if engine not in (None, AUTO, *ENGINES):
-        raise UserError(f"--engine must be one of {', '.join((AUTO, *ENGINES))}, not {engine!r}")
+    if engine not in (None, AUTO):
+        _parsed(engine)
     if not is_exported(choice.weights):
-        return engine_of(open_trained(choice), engine or "torch", device, choice.precision)
+        return engine_of(open_trained(choice), engine or "torch", device, choice.precision, work)
     assert choice.weights is not None
-    kind = kind_of_file(choice.weights, device) if engine in (None, AUTO) else ENGINES[str(engine)]
-    return _open_file(choice, kind, device)
+    if engine == AUTO:
+        found = Chooser().choose(case_of_file(choice.weights, device, choice.precision, work), work)
+    else:
+        name = kind_of_file(choice.weights, device).name if engine is None else engine
+        found = _open_file(choice, _parsed(name), device)
+    return _checked(choice, Engine(*found))
 
 
-def engine_of(trained: TrainedModel, engine: str, device: torch.device, precision: str) -> Engine:
+def _parsed(engine: str) -> Candidate:
+    """Return an engine and its settings.
+
+    Raises:
+        UserError: there is no such engine.
+    """
+    try:
+        candidate = Candidate.parse(engine)
+    except ValueError:
+        candidate = Candidate(engine)
+    if candidate.engine not in ENGINES:
+        raise UserError(f"--engine must be one of {', '.join((AUTO, *ENGINES))}, not {engine!r}")
+    return candidate
+
+
+def engine_of(
+    trained: TrainedModel, engine: str, device: torch.device, precision: str, work: Work = _ONE
+) -> Engine:
     """Open a model in memory on an engine, exported to a temporary file where the engine needs one.
 
     Args:
         trained: the model.
-        engine: a key of `ENGINES`, or ``auto``.
+        engine: as for `open_engine`.
         device: the device to run on.
         precision: as in `ComputeSettings`.
+        work: as for `open_engine`.
 
     Raises:
         UserError: the engine is not installed, or a device or precision that it does not offer.
     """
-    kind = fastest(device) if engine == AUTO else ENGINES[engine]
-    if kind.from_weights is None:
-        raise UserError(
-            f"--engine {kind.name} runs {' and '.join(kind.suffixes)} files, not weights; `effnet export {kind.name}` "
-            "writes one"
-        )
     with tempfile.TemporaryDirectory() as folder:
-        return Engine(kind.name, kind.from_weights(trained, device, precision, Path(folder)))
+        if engine == AUTO:
+            case = case_of_weights(trained, device, precision, Path(folder), work)
+            return Engine(*Chooser().choose(case, work))
+        candidate = _parsed(engine)
+        return Engine(candidate, open_weights(candidate, trained, device, precision, Path(folder)))
 
 
-def _open_file(choice: ModelChoice, kind: EngineKind, device: torch.device) -> Engine:
-    path = choice.weights
+def _open_file(choice: ModelChoice, candidate: Candidate, device: torch.device) -> Opened:
+    path, kind = choice.weights, ENGINES[candidate.engine]
     assert path is not None
     if kind.network is None or path.suffix not in kind.suffixes:
         reads = f"reads {' and '.join(kind.suffixes)}" if kind.suffixes else "reads weights"
         raise UserError(f"--engine {kind.name} {reads}, not {path}")
-    opened = Engine(kind.name, kind.network(path, device, precision=choice.precision))
+    network = kind.network(path, device, precision=choice.precision, **dict(candidate.settings))
+    return Opened(candidate, network)
+
+
+def _checked(choice: ModelChoice, opened: Engine) -> Engine:
+    """Return an engine on a file, unless the choice asks for something else than the file holds.
+
+    Raises:
+        UserError: the flag is named.
+    """
+    path = choice.weights
     if classes := opened.metadata.class_folders():
         choice.check_classes(len(classes), path)
     has = {"image_size": opened.metadata.preprocessing["image_size"], "arch": opened.metadata.model}

@@ -1,6 +1,7 @@
 """Accuracy and speed of a model on a validation set."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from effnet.data import DataPlace, DataRequest, DataSource, find_classes, open_d
 from effnet.data.preprocessing import Preprocessing
 from effnet.data.views import views_of
 from effnet.export.trained import ModelChoice, TrainedModel
+from effnet.inference.auto.choose import Work
 from effnet.inference.by_class import ClassMetrics, class_metrics, write_per_class
-from effnet.inference.engine import Engine, engine_of, open_engine
+from effnet.inference.engine import AUTO, Engine, engine_of, open_engine
 from effnet.inference.engines import is_exported
 from effnet.inference.reliability import Reliability
 from effnet.inference.views import Averaged
@@ -188,7 +190,14 @@ def _own_validator(opened: Opened) -> Validator:
 def _on_engine(opened: Opened, model: nn.Module) -> Engine:
     assert opened.recipe.run.engine is not None
     trained = TrainedModel(model, opened.metadata)
-    return engine_of(trained, opened.recipe.run.engine, opened.processes.device, opened.precision.name)
+    place = opened.processes.device, opened.precision.name
+    return engine_of(trained, opened.recipe.run.engine, *place, _work(opened.data))
+
+
+def _work(data: DataSource) -> Work:
+    """Return the images of this process."""
+    assert data.val is not None
+    return Work(data.val.batch_size, len(data.val) * data.val.batch_size)
 
 
 def _open_exported(recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
@@ -198,10 +207,25 @@ def _open_exported(recipe: Recipe, path: DataPlace | None, processes: Processes)
         device=processes.device.type,
         precision=recipe.compute.precision or "fp32",
     )
-    return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
+    if recipe.run.engine != AUTO:
+        return open_for(open_engine(choice, recipe.run.engine), recipe, path, processes)
+    # The data, of which the choice depends on the number of images, is opened for the file first.
+    return open_for(
+        open_engine(choice),
+        recipe,
+        path,
+        processes,
+        lambda data: open_engine(choice, AUTO, work=_work(data)),
+    )
 
 
-def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: Processes) -> Opening:
+def open_for(
+    engine: Engine,
+    recipe: Recipe,
+    path: DataPlace | None,
+    processes: Processes,
+    choose: Callable[[DataSource], Engine] | None = None,
+) -> Opening:
     """Open the validation set with the preprocessing of an engine's model.
 
     Args:
@@ -209,6 +233,7 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
         recipe: data settings; sizes and interpolation that it leaves open are the model's.
         path: folder with ``val/<class>/``; None with synthetic images.
         processes: the processes that share the set.
+        choose: returns another engine for the same model and the data.
 
     Raises:
         UserError: data that can't be used, or has other classes than the model.
@@ -232,6 +257,8 @@ def open_for(engine: Engine, recipe: Recipe, path: DataPlace | None, processes: 
     )
     place = processes.device, processes.rank, processes.world_size
     data = open_data(DataRequest(resolved, path or Path(), preprocessing, *place, ("val",), classes))
+    if choose is not None:
+        engine = choose(data)
     known = engine.metadata.confidence
     return _with_views(
         Opening(

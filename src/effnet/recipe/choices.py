@@ -58,7 +58,7 @@ FeaturesName = Literal["pooled", "map"]
 """features that an exported graph returns: the head's mean over height and width, or the head's output"""
 
 EngineName = Literal["tensorrt", "openvino", "onnxruntime", "torch-compiled", "torch", "litert"]
-"""modules of `effnet.inference.engines`, the fastest in FP32 first: ``auto`` takes the first that runs the model"""
+"""modules of `effnet.inference.engines`, in the order in which ``auto`` takes them where it measures nothing"""
 
 ViewsName = Literal["none", "flip", "five", "ten"]
 """rows of `effnet.data.views`"""

@@ -313,7 +313,7 @@ class Settings(TypedDict, total=False):
     """show metrics, recipe, training images, confusion matrix and the best model in one or several trackers of
     experiments, too (docs/trackers.md)"""
     engine: Literal["auto", EngineName] | None
-    """evaluation: engine that runs the model; auto takes the fastest one here [default: the one that the file is
+    """evaluation: engine that runs the model; auto measures which is the fastest [default: the one that the file is
     for, torch for weights]"""
     per_class: str | None
     """evaluation: write the accuracy of each class to this CSV file"""

@@ -108,6 +108,7 @@ class Models:
             device=settings.device,
             image_size=settings.image_size,
             precision=settings.precision,
+            batch_size=settings.max_batch,
             unknown=settings.unknown,
             tta=settings.tta,
         )

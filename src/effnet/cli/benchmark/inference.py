@@ -1,13 +1,18 @@
 """`effnet benchmark inference`."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effnet.cli.arguments import MOST_IMAGES, MOST_PIXELS, integer, number, path
 from effnet.cli.benchmark.result import PRECISIONS, add_baselines_flag, add_result_flags, conclude
 from effnet.cli.flags import Commands
+from effnet.cli.messages import say, shown_log
 from effnet.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from effnet.benchmark.inference import InferenceBenchmark
 
 
 def add_inference(forms: Commands) -> None:
@@ -59,7 +64,13 @@ def add_inference(forms: Commands) -> None:
         choices=PRECISIONS,
         help="[default: fp32]",
     )
-    add("--engine", nargs="+", type=path, metavar="ENGINE", help="[default: all that run here]")
+    add(
+        "--engine",
+        nargs="+",
+        type=path,
+        metavar="ENGINE",
+        help="auto among them [default: all that run here]",
+    )
     add("--image-size", type=integer(32, MOST_PIXELS), metavar="PIXELS", help="[default: each model's own]")
     add("--device", default="auto", choices=("auto", "cuda", "cpu"), help="[default: auto]")
     add_baselines_flag(parser)
@@ -79,6 +90,12 @@ def add_inference(forms: Commands) -> None:
         help="steps in a turn at most [default: 100]",
     )
     add("--seconds", type=number(3600), default=0.5, help="length of a turn [default: 0.5]")
+    add(
+        "--choose",
+        action="store_true",
+        help="measure again what --engine auto takes, for these models or the files of --compare, and keep it",
+    )
+    add("--forget", action="store_true", help="remove all that is kept for --engine auto")
     add_result_flags(parser, markdown="the tables")
     parser.set_defaults(command=_benchmark_inference)
 
@@ -86,7 +103,16 @@ def add_inference(forms: Commands) -> None:
 def _benchmark_inference(namespace: argparse.Namespace) -> int:
     if namespace.data and not namespace.compare:
         raise UserError("--data goes with --compare FILE...")
-    result, text = _compare(namespace) if namespace.compare else _sweep(namespace)
+    if namespace.forget:
+        from effnet.runtime.engine_choices import EngineChoices
+
+        count = EngineChoices().forget()
+        say(f"{count} choice{'s'[: count != 1]} of --engine auto removed")
+        if not namespace.choose:
+            return 0
+    is_shown = namespace.choose or "auto" in (namespace.engine or ())
+    with shown_log() if is_shown else nullcontext():
+        result, text = _measured(namespace)
     return conclude(namespace, result, lambda _: print(text), markdown=text)
 
 
@@ -95,10 +121,32 @@ def _common(namespace: argparse.Namespace) -> dict[str, Any]:
     return {**given, **{name: getattr(namespace, name) for name in ("device", "rounds", "steps", "seconds")}}
 
 
-def _sweep(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from effnet.benchmark.inference import InferenceBenchmark, benchmark_inference, report
+def _measured(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    if namespace.choose:
+        return _choose(namespace)
+    return _compare(namespace) if namespace.compare else _sweep(namespace)
 
-    settings = InferenceBenchmark(
+
+def _choose(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from effnet.benchmark.choices import choose_again, report
+
+    if namespace.engine:
+        raise UserError("--choose compares all engines that run here; leave --engine out")
+    result = choose_again(_settings(namespace), [Path(file) for file in namespace.compare or ()])
+    return result, report(result)
+
+
+def _sweep(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from effnet.benchmark.inference import benchmark_inference, report
+
+    result = benchmark_inference(_settings(namespace))
+    return result, report(result)
+
+
+def _settings(namespace: argparse.Namespace) -> "InferenceBenchmark":
+    from effnet.benchmark.inference import InferenceBenchmark
+
+    return InferenceBenchmark(
         archs=namespace.arch,
         precisions=namespace.precision,
         image_size=namespace.image_size,
@@ -106,8 +154,6 @@ def _sweep(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:
         compiled=namespace.compiled,
         **_common(namespace),
     )
-    result = benchmark_inference(settings)
-    return result, report(result)
 
 
 def _compare(namespace: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effnet.export.facts import INPUT, OUTPUT, PRECISION_KEY, Port, check_ports, read_decode, read_metadata
 from effnet.export.session import open_session
-from effnet.inference.engines.form import EngineKind, by_onnx
+from effnet.inference.engines.form import EngineKind, Settings, by_onnx
 from effnet.inference.engines.network import (
     Network,
     as_array,
@@ -31,16 +31,23 @@ class OnnxRuntimeNetwork(Network):
         device: a GPU needs the package onnxruntime-gpu.
         precision: `fp32`; another one is the file's.
         threads: threads of an operator; 0 for one per core.
+        spinning: threads spin while they wait for the next operator.
 
     Raises:
         UserError: a package is missing, or the file can't be used.
     """
 
     def __init__(
-        self, path: Path, device: torch.device, *, precision: str = "fp32", threads: int = 0
+        self,
+        path: Path,
+        device: torch.device,
+        *,
+        precision: str = "fp32",
+        threads: int = 0,
+        spinning: int = 1,
     ) -> None:
         require_fp32("onnxruntime", precision)
-        session = open_session(path, threads=threads, cuda=device.type == "cuda")
+        session = open_session(path, threads=threads, cuda=device.type == "cuda", spinning=bool(spinning))
         facts = session.get_modelmeta().custom_metadata_map
         metadata = read_metadata(facts, path)
         decode = read_decode(facts, path)
@@ -84,6 +91,10 @@ def _ports(nodes: Sequence[Any]) -> list[Port]:
     ]
 
 
+def _settings(cores: int, images: int) -> Sequence[Settings]:
+    return ({}, {"spinning": 0}) if cores > 1 else ({},)
+
+
 ENGINE = EngineKind(
     "onnxruntime",
     "onnxruntime on a CPU, or for exported files on a GPU",
@@ -94,4 +105,6 @@ ENGINE = EngineKind(
     suffixes=(".onnx",),
     network=OnnxRuntimeNetwork,
     decodes=True,
+    precisions=("fp32", "tf32"),
+    settings=_settings,
 )

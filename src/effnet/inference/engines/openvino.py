@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from effnet.export.facts import (
     read_metadata,
 )
 from effnet.export.openvino import compile_openvino, read_openvino
-from effnet.inference.engines.form import EngineKind, by_onnx
+from effnet.inference.engines.form import EngineKind, Settings, by_onnx
 from effnet.inference.engines.network import Network, as_array, checked_logits
 from effnet.runtime.errors import UserError, one_line
 
@@ -37,6 +39,7 @@ class OpenVinoNetwork(Network):
         device: must be the CPU.
         precision: `fp32` or `bf16`; of a quantized file, the precision of its floating-point part.
         threads: 0 for one per core.
+        streams: parts of a batch that are computed side by side, by as many groups of threads.
 
     Raises:
         UserError: the package is missing, the file can't be used, or the device or precision is not offered.
@@ -45,7 +48,13 @@ class OpenVinoNetwork(Network):
     compiles_each_size = True
 
     def __init__(
-        self, path: Path, device: torch.device, *, precision: str = "fp32", threads: int = 0
+        self,
+        path: Path,
+        device: torch.device,
+        *,
+        precision: str = "fp32",
+        threads: int = 0,
+        streams: int = 1,
     ) -> None:
         if device.type != "cpu":
             raise UserError("--device cuda: OpenVINO runs on the CPU here; use --device cpu")
@@ -62,8 +71,8 @@ class OpenVinoNetwork(Network):
             decode=decode,
         )
         self.path, self.model = path, model
-        self.hint, self.threads = _HINTS[precision], threads
-        self._request = functools.lru_cache(_COMPILED)(self._compiled)
+        self.hint, self.threads, self.streams = _HINTS[precision], threads, streams
+        self._requests = functools.lru_cache(_COMPILED)(self._compiled)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of images.
@@ -72,19 +81,33 @@ class OpenVinoNetwork(Network):
             UserError: the file's graph fails, or returns something else than logits of these images.
         """
         try:
-            request = self._request(len(images))
-            logits = request.infer({0: as_array(images)}, share_inputs=True)[0].copy()
+            logits = self._logits(as_array(images))
         except RuntimeError as error:
             raise UserError(f"{self.path}: fails on OpenVINO: {one_line(error)}") from None
         return checked_logits(logits, len(images), self.path)
 
-    def _compiled(self, batch_size: int) -> Any:
+    def _logits(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        parts = self.streams if self.streams <= len(array) and len(array) % self.streams == 0 else 1
+        requests = self._requests(len(array) // parts, parts)
+        if parts == 1:
+            one: npt.NDArray[np.generic] = requests[0].infer({0: array}, share_inputs=True)[0].copy()
+            return one
+        for request, part in zip(requests, np.split(array, parts), strict=True):
+            request.start_async({0: part}, share_inputs=True)
+        for request in requests:
+            request.wait()
+        return np.concatenate([request.get_output_tensor(0).data for request in requests])
+
+    def _compiled(self, batch_size: int, parts: int) -> list[Any]:
         model = self.model
         if model.is_dynamic():
             model = model.clone()
             _, *image = model.input(0).get_partial_shape()
             model.reshape([batch_size, *image])
-        return compile_openvino(model, precision=self.hint, threads=self.threads).create_infer_request()
+        compiled = compile_openvino(
+            model, precision=self.hint, threads=self.threads, streams=parts if parts > 1 else 0
+        )
+        return [compiled.create_infer_request() for _ in range(parts)]
 
 
 def _ports(nodes: Sequence[Any]) -> list[Port]:
@@ -104,6 +127,15 @@ def _name(names: Collection[str]) -> str | None:
     return next((name for name in (INPUT, OUTPUT, PROBABILITIES) if name in names), min(names, default=None))
 
 
+def _settings(cores: int, images: int) -> Sequence[Settings]:
+    """Compare one stream with two, and with one for each core, as far as they divide a batch."""
+    counts = sorted({2, min(cores, images)})
+    return (
+        {},
+        *({"streams": count} for count in counts if 1 < count <= cores and images % count == 0),
+    )
+
+
 ENGINE = EngineKind(
     "openvino",
     "OpenVINO on the CPU",
@@ -113,4 +145,6 @@ ENGINE = EngineKind(
     device="cpu",
     suffixes=(".xml", ".onnx"),
     network=OpenVinoNetwork,
+    precisions=("fp32", "tf32", "bf16", "amp"),
+    settings=_settings,
 )

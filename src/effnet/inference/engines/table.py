@@ -14,16 +14,11 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.registry import ModuleRegistry
 
 ENGINES: ModuleRegistry[EngineKind] = ModuleRegistry(EngineName, "effnet.inference.engines", "ENGINE")
-"""the registry, by the value of ``--engine``; the fastest in FP32 first (docs/deployment.md)"""
-
-
-def fastest(device: torch.device) -> EngineKind:
-    """Return the fastest engine for a float model among those installed."""
-    return for_weights(device)[0]
+"""the registry, by the value of ``--engine``, in the order in which they are taken where nothing is measured"""
 
 
 def for_weights(device: torch.device) -> list[EngineKind]:
-    """Return the engines installed that run weights, the fastest first."""
+    """Return the engines installed that run weights, in the order of the registry."""
     return [kind for kind in ENGINES.values() if kind.runs_on(device) and kind.from_weights is not None]
 
 
@@ -33,16 +28,24 @@ def is_exported(path: Path | None) -> bool:
 
 
 def kind_of_file(path: Path, device: torch.device) -> EngineKind:
-    """Return the fastest engine installed that reads a file.
+    """Return the first engine installed that reads a file.
 
     Raises:
         UserError: none of them does.
     """
-    reading = [kind for kind in ENGINES.values() if path.suffix in kind.suffixes]
+    return reading(path, device)[0]
+
+
+def reading(path: Path, device: torch.device) -> list[EngineKind]:
+    """Return the engines installed that read a file.
+
+    Raises:
+        UserError: there are none.
+    """
+    kinds = [kind for kind in ENGINES.values() if path.suffix in kind.suffixes]
     if needs_decoders(path):
-        reading = [kind for kind in reading if kind.decodes]
-    for kind in reading:
-        if kind.runs_on(device):
-            return kind
-    names = " or ".join(kind.name for kind in reading)
+        kinds = [kind for kind in kinds if kind.decodes]
+    if here := [kind for kind in kinds if kind.runs_on(device)]:
+        return here
+    names = " or ".join(kind.name for kind in kinds)
     raise UserError(f"{path} needs {names}, which is not installed or does not run on {device.type}")

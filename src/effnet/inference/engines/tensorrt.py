@@ -74,4 +74,5 @@ ENGINE = EngineKind(
     device="cuda",
     suffixes=(".engine", ".plan"),
     network=TensorRtNetwork,
+    precisions=("fp32", "tf32", "fp16"),
 )

@@ -11,4 +11,5 @@ ENGINE = EngineKind(
     "a C++ compiler; on a GPU, Triton",
     package="torch",
     from_weights=partial(torch_network, compiles=True),
+    least_images=20_000,
 )

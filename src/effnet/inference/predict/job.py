@@ -1,7 +1,7 @@
 """Source, model and columns: all that decides the bytes of a table."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 
 from effnet.data.sources import SourceImages
 from effnet.export.trained import ModelChoice
-from effnet.inference.engine import Engine, open_engine
+from effnet.inference.auto.choose import Work
+from effnet.inference.engine import AUTO, Engine, open_engine
 from effnet.inference.predict.answers import Answers
 from effnet.inference.predict.listing import open_source
 from effnet.recipe import Recipe
@@ -28,7 +29,7 @@ class PredictJob:
         source: the images: a folder, a table of paths, or another data source.
         data: settings of the source by name, such as `path_column`.
         choice: the model.
-        engine: as ``--engine``; None for the file's own.
+        engine: as for `effnet.inference.engine.open_engine`.
         batch_size: images in a batch.
         topk: classes to name for each image.
         probabilities: write the probabilities of all classes.
@@ -62,14 +63,24 @@ class PredictJob:
         """
         return open_source(self.source, Recipe().replace(self.data))
 
-    def open(self) -> Answers:
+    def open(self, images: int = 1, *, is_shared: bool = False) -> Answers:
         """Open the model.
+
+        Args:
+            images: number of images, which decides whether ``auto`` measures engines.
+            is_shared: others compute parts, too, perhaps on machines that differ; all need the same engine.
 
         Raises:
             UserError: see `effnet.inference.engine.open_engine`.
         """
-        engine = open_engine(self.choice, self.engine, self.tta)
+        work = Work(self.batch_size, images, measures=not is_shared)
+        engine = open_engine(self.choice, self.engine, self.tta, work)
         return Answers(engine, topk=self.topk, probabilities=self.probabilities, features=self.features)
+
+    def continuing(self, header: Mapping[str, Any] | None) -> "PredictJob":
+        """Return the job with the engine of a table that has been begun, where it leaves the engine to ``auto``."""
+        found = header["model"].get("engine") if header and isinstance(header.get("model"), dict) else None
+        return replace(self, engine=found) if self.engine == AUTO and isinstance(found, str) else self
 
     def header(self, images: SourceImages, answers: Answers) -> dict[str, Any]:
         """Return what identifies the table: plain values, which `same_table` compares."""
@@ -84,7 +95,7 @@ class PredictJob:
             "model": {
                 "arch": engine.metadata.model,
                 **_weights(self.choice, engine),
-                "engine": engine.name,
+                "engine": str(engine.candidate),
                 "device": engine.device.type,
                 "precision": engine.network.precision,
                 "preprocessing": engine.preprocessing.to_dict(),

@@ -14,13 +14,14 @@ import torch
 from effnet.data.sources import SourceImages
 from effnet.data.workers import worker_count
 from effnet.inference.classifier import choice_of
+from effnet.inference.engine import AUTO
 from effnet.inference.predict.answers import Answers
 from effnet.inference.predict.computing import Part, computed
 from effnet.inference.predict.formats import format_of
 from effnet.inference.predict.formats.form import OutputFormat
 from effnet.inference.predict.job import PredictJob, same_table
 from effnet.inference.predict.on_ray import ray_parts
-from effnet.inference.predict.work import Shard, Work, bad_list, count_bad, folder_of
+from effnet.inference.predict.work import Shard, Work, bad_list, count_bad, folder_of, plan_of
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
 from effnet.runtime.progress import ProgressBar
@@ -144,7 +145,11 @@ def run_job(
     header = form.header(out) if finished else None
     if finished and header is None:
         raise UserError(f"--out {out} exists; name another file, or give --overwrite")
-    images, answers = job.images(), job.open()
+    images = job.images()
+    job = job.continuing(header if finished else None if overwrite else plan_of(out))
+    answers = job.open(len(images), is_shared=shard[1] > 1 or ray is not None)
+    if job.engine == AUTO:
+        job = replace(job, engine=str(answers.engine.candidate))
     work = Work(out, job.header(images, answers))
     if finished:
         if not same_table(header, work.plan):

@@ -63,7 +63,7 @@ class Work:
         Raises:
             UserError: there is none.
         """
-        plan = _read_plan(folder_of(out))
+        plan = plan_of(out)
         if plan is None:
             raise UserError(f"{folder_of(out)}: no such folder; run the shards of {out} first")
         return cls(out, plan)
@@ -186,6 +186,15 @@ def remove_at_once(folder: Path) -> None:
 
 def _stem(number: int) -> str:
     return f"{number:07d}"
+
+
+def plan_of(out: Path) -> dict[str, Any] | None:
+    """Return what identifies the table that has been begun for a file; None where there is none.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return _read_plan(folder_of(out))
 
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
