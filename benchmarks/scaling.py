@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from effnet.benchmark.cost import IMAGENET_IMAGES
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
+from effnet.runtime.errors import UserError, one_line
+from effnet.runtime.plain import parse_json
 
 MEGABYTE = 1 << 20  # as PyTorch counts buckets
 FIRST_BUCKET = 1.0  # megabytes; as in PyTorch: a small first bucket starts the all-reduce early
@@ -25,8 +29,7 @@ BACKWARD_SHARE = 2 / 3
 GRADIENT_BYTES = 4
 # Weights, two optimizer states, and the EMA of the weights.
 CHECKPOINT_COPIES = 4
-EPOCH_IMAGES = 1_281_167  # ImageNet's
-TABLE_WIDTH = 110
+TABLE_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -219,9 +222,46 @@ def simulate_published(cluster: Cluster, bucket_size: float) -> list[dict[str, A
     return rows
 
 
-def simulate_workload(workload: Workload, cluster: Cluster, gpus: Sequence[int]) -> list[dict[str, Any]]:
-    """Return a row for each number of GPUs, from the measured rate of one."""
-    return [_row(workload.arch, workload, cluster, count) for count in gpus]
+def simulate_workload(
+    workload: Workload, cluster: Cluster, gpus: Sequence[int], price: float | None = None
+) -> list[dict[str, Any]]:
+    """Return a row for each number of GPUs, from the measured rate of one.
+
+    Args:
+        workload: the training job.
+        cluster: the machines.
+        gpus: numbers of GPUs.
+        price: of a GPU for an hour; None if it is not known, which leaves the cost of an epoch out.
+    """
+    rows = [_row(workload.arch, workload, cluster, count) for count in gpus]
+    if price is None:
+        return rows
+    return [{**row, "epoch_cost": row["epoch_seconds"] / 3600 * row["gpus"] * price} for row in rows]
+
+
+def measured_workloads(path: Path, step_size: int, bucket_size: float) -> list[tuple[Workload, float | None]]:
+    """Return the training jobs that `effnet benchmark train --json` has measured, each with its price per hour.
+
+    Args:
+        path: its file. Of each run, the fastest of this project's implementations counts.
+        step_size, bucket_size: as in `Workload`.
+
+    Raises:
+        UserError: the file can't be read, or is another one.
+    """
+    try:
+        result = parse_json(path.read_bytes())
+        assert isinstance(result, dict)
+        return [_measured(run, step_size, bucket_size) for run in result.get("runs", [result])]
+    except (OSError, UserError, AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = one_line(error) or "another file"
+        raise UserError(f"--measured {path}: no result of effnet benchmark train --json ({reason})") from None
+
+
+def _measured(run: dict[str, Any], step_size: int, bucket_size: float) -> tuple[Workload, float | None]:
+    rates = [row["images_per_second"] for name, row in run["rows"].items() if name.startswith("effnet")]
+    workload = Workload(run["arch"], float(max(rates)), int(run["batch_size"]), step_size, bucket_size)
+    return workload, run.get("price_per_hour")
 
 
 def _row(name: str, workload: Workload, cluster: Cluster, gpus: int) -> dict[str, Any]:
@@ -238,7 +278,7 @@ def _row(name: str, workload: Workload, cluster: Cluster, gpus: int) -> dict[str
         "milliseconds": milliseconds,
         "bound": simulated.bound,
         "checkpoint_seconds": checkpoint,
-        "epoch_seconds": EPOCH_IMAGES / simulated.images_per_second + checkpoint,
+        "epoch_seconds": IMAGENET_IMAGES / simulated.images_per_second + checkpoint,
     }
 
 
@@ -251,6 +291,9 @@ def print_simulated(result: dict[str, Any]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("bound", no_wrap=True)
     table.add_column("epoch", justify="right", no_wrap=True)
+    has_cost = any("epoch_cost" in row for row in result["simulated"])
+    if has_cost:
+        table.add_column("cost", justify="right", no_wrap=True)
     for row in result["simulated"]:
         table.add_row(
             row["name"],
@@ -261,6 +304,7 @@ def print_simulated(result: dict[str, Any]) -> None:
             *(f"{row['milliseconds'][part]:.1f}" for part in ("compute", "sum", "straggler", "input")),
             row["bound"],
             f"{row['epoch_seconds']:.1f}",
+            *([f"{row['epoch_cost']:.2f}"] if has_cost else []),
         )
     # A file or a pipe has no width, and figures must not be cut off.
     Console(width=max(Console().width, TABLE_WIDTH)).print(table)

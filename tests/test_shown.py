@@ -45,6 +45,7 @@ ADDED = {
     r"^effnet export ": "--image-size 32",
     r"^effnet predict photos --out": "--image-size 32 --workers 0",
     r"^effnet predict photos": "--workers 0",
+    r"^effnet benchmark train": "--image-size 32 -b 2 --rounds 1 --steps 1 --eager-only --no-baselines --device cpu",
     r"^effnet benchmark inference --choose": "--image-size 32 --batch-size 1",
     r"^effnet benchmark inference --compare": "--batch-size 1 --rounds 1 --seconds 0.01",
     r"^effnet benchmark inference": f"{QUICK} --arch efficientnet-lite0 --image-size 32 --batch-size 1 --engine torch",

@@ -1,9 +1,10 @@
 """`python -m benchmarks scaling`."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, ArgumentType, integer, number
+from effnet.cli.arguments import ANY_INTEGER, ANY_NUMBER, ArgumentType, integer, number, path
 from effnet.cli.benchmark.result import add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
@@ -50,12 +51,24 @@ def add_scaling(commands: Commands) -> None:
         help="measured on one GPU with --arch and --batch-size",
     )
     simulated.add_argument(
+        "--measured",
+        type=path,
+        metavar="FILE",
+        help="take model, batch size, images per second and price from effnet benchmark train --json FILE",
+    )
+    simulated.add_argument(
+        "--price-per-hour",
+        type=number(1e9),
+        metavar="PRICE",
+        help="price of a GPU for an hour, in any currency: show the cost of an epoch of ImageNet",
+    )
+    simulated.add_argument(
         "--gpus",
         type=integer(1, 100_000),
         nargs="+",
         default=[1, 8, 16, 32, 64],
         metavar="N",
-        help="numbers of GPUs",
+        help="numbers of GPUs [default: 1 8 16 32 64]",
     )
     for name, (kind, metavar, words) in _CLUSTER.items():
         flag = "--" + name.replace("_", "-")
@@ -77,7 +90,13 @@ def _run(namespace: argparse.Namespace) -> int:
 
 
 def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
-    from benchmarks.scaling import Cluster, Workload, simulate_published, simulate_workload
+    from benchmarks.scaling import (
+        Cluster,
+        Workload,
+        measured_workloads,
+        simulate_published,
+        simulate_workload,
+    )
 
     given = {name: getattr(namespace, name) for name in _CLUSTER if hasattr(namespace, name)}
     values = {**given, "images_per_second": namespace.images_per_second, "gpus": min(namespace.gpus)}
@@ -85,13 +104,25 @@ def _simulated(namespace: argparse.Namespace, recipe: Recipe) -> list[dict[str, 
         if value is not None and value <= 0 and name not in ("jitter", "latency"):
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
     cluster, bucket_size = Cluster(**given), recipe.compute.bucket_size
+    step_size = recipe.optimizer.optimizer_batch_size or 4096
+    price = namespace.price_per_hour
+    if namespace.measured:
+        if namespace.images_per_second is not None:
+            raise UserError("--measured brings the images per second; leave --images-per-second out")
+        return [
+            row
+            for workload, own in measured_workloads(Path(namespace.measured), step_size, bucket_size)
+            for row in simulate_workload(workload, cluster, namespace.gpus, own if price is None else price)
+        ]
     if namespace.images_per_second is None:
+        if price is not None:
+            raise UserError("--price-per-hour goes with --images-per-second or --measured FILE")
         return simulate_published(cluster, bucket_size)
     workload = Workload(
         recipe.model.arch,
         namespace.images_per_second,
         (recipe.optimizer.batch_size or 64),
-        step_size=recipe.optimizer.optimizer_batch_size or 4096,
+        step_size=step_size,
         bucket_size=bucket_size,
     )
-    return simulate_workload(workload, cluster, namespace.gpus)
+    return simulate_workload(workload, cluster, namespace.gpus, price)

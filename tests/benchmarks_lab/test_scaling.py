@@ -133,3 +133,31 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "input" in capsys.readouterr().out
     assert main(["scaling", "--simulate", "--input-rate", "0"]) == 2
     assert "--input-rate must be above 0" in capsys.readouterr().err
+
+
+def test_the_cost_of_an_epoch_from_a_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"effnet": {"images_per_second": 900.0}, "effnet compiled": {"images_per_second": 1000.0}}
+    run = {"arch": "efficientnet-b0", "batch_size": 128, "price_per_hour": 2.0}
+    measured, out = tmp_path / "train.json", tmp_path / "scaling.json"
+    measured.write_text(json.dumps({**run, "rows": {**row, "torchvision": {"images_per_second": 2000.0}}}))
+    command = ["scaling", "--simulate", "--measured", str(measured), "--json", str(out)]
+    assert main([*command, "--gpus", "1", "8", "64"]) == 0
+    rows = json.loads(out.read_text())["simulated"]
+    assert [row["gpus"] for row in rows] == [1, 8, 64]
+    assert rows[0]["images_per_second"] == pytest.approx(1000)
+    for row in rows:
+        assert row["epoch_cost"] == pytest.approx(2 * row["gpus"] * row["epoch_seconds"] / 3600)
+    assert rows[0]["epoch_cost"] < rows[1]["epoch_cost"] < rows[2]["epoch_cost"]  # what is lost is paid for
+    shown = capsys.readouterr().out
+    assert "cost" in shown
+    assert f"{rows[2]['epoch_cost']:.2f}" in shown
+    assert main([*command, "--price-per-hour", "4", "--gpus", "1"]) == 0
+    (other,) = json.loads(out.read_text())["simulated"]
+    assert other["epoch_cost"] == pytest.approx(2 * rows[0]["epoch_cost"])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": {}, "arch": "efficientnet-b0"}'])
+def test_another_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    assert main(["scaling", "--simulate", "--measured", str(tmp_path / "x.json")]) == 2
+    assert "--measured" in capsys.readouterr().err

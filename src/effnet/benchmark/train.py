@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from effnet.benchmark.baselines import LIBRARIES, baseline_model
+from effnet.benchmark.cost import cost_facts
 from effnet.benchmark.environment import environment
 from effnet.benchmark.measure import Step, Timing, interleaved
 from effnet.data import Batch
@@ -24,6 +25,13 @@ from effnet.training.setup import open_run
 from effnet.training.step import Normalise
 from effnet.training.trainer import Trainer
 
+# What an epoch costs: name in a row, heading, format.
+_COSTS = (
+    ("images_per_joule", "images/J", ".2f"),
+    ("epoch_hours", "hours", ".2f"),
+    ("epoch_cost", "cost", ".2f"),
+)
+
 
 @dataclass(frozen=True)
 class TrainBenchmark:
@@ -33,12 +41,14 @@ class TrainBenchmark:
         recipe: model, sizes, precision and device; `compiled` replaces its `compile`.
         baselines: run torchvision and timm beside this project.
         compiled: run each with torch.compile too, which takes minutes to compile on few cores.
+        price: of the machine for an hour, in any currency; None if an epoch's cost is not wanted.
         rounds, steps, warmup: see `effnet.benchmark.measure.interleaved`.
     """
 
     recipe: Recipe
     baselines: bool = True
     compiled: bool = True
+    price: float | None = None
     rounds: int = 5
     steps: int = 5
     warmup: int = 3
@@ -80,7 +90,8 @@ def benchmark_train(settings: TrainBenchmark) -> dict[str, Any]:
         "image_size": resolved.model.image_size,
         "batch_size": resolved.optimizer.batch_size,
         "precision": trainer.precision.name,
-        "rows": {name: _row(timing, timings) for name, timing in timings.items()},
+        "price_per_hour": settings.price,
+        "rows": {name: _row(timing, timings, settings.price) for name, timing in timings.items()},
         "skipped": skipped,
         "environment": environment(),
     }
@@ -114,10 +125,11 @@ def benchmark_sweep(
     return {"benchmark": "train", "runs": runs, "skipped": skipped, "environment": environment()}
 
 
-def _row(timing: Timing, timings: dict[str, Timing]) -> dict[str, Any]:
+def _row(timing: Timing, timings: dict[str, Timing], price: float | None) -> dict[str, Any]:
     baselines = [name for name in ("torchvision", "torchvision compiled") if name in timings]
     return {
         **timing.to_dict(),
+        **cost_facts(timing.images_per_second, timing.watts, price),
         **{
             f"ratio_to_{name}": timing.images_per_second / timings[name].images_per_second
             for name in baselines
@@ -189,5 +201,25 @@ def print_table(result: dict[str, Any]) -> None:
         )
     console = Console()
     console.print(table)
+    if (costs := _cost_table(result)) is not None:
+        console.print(costs)
     for name, reason in result["skipped"].items():
         console.print(f"{name} left out: {reason}")
+
+
+def _cost_table(result: dict[str, Any]) -> Table | None:
+    """Return the table of what is known of power and price; None if neither is."""
+    rows = result["rows"]
+    known = {name for row in rows.values() for name in row}
+    if result["price_per_hour"] is None:
+        known -= {"epoch_hours"}
+    shown = [column for column in _COSTS if column[0] in known]
+    if not shown:
+        return None
+    table = Table(title="power, and an epoch of ImageNet", box=None)
+    table.add_column("implementation")
+    for _, heading, _ in shown:
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(format(row[key], form) if key in row else "" for key, _, form in shown))
+    return table

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from effnet.cli.arguments import MOST_IMAGES, integer, path
+from effnet.cli.arguments import MOST_IMAGES, integer, number, path
 from effnet.cli.benchmark.result import PRECISIONS, add_baselines_flag, add_result_flags, conclude
 from effnet.cli.flags import Commands, add_recipe_flags, given_settings
 from effnet.recipe import Recipe
@@ -24,6 +24,12 @@ def add_train(forms: Commands) -> None:
         type=integer(1, 10**6),
         default=5,
         help="steps of each implementation in a round [default: 5]",
+    )
+    train.add_argument(
+        "--price-per-hour",
+        type=number(1e9),
+        metavar="PRICE",
+        help="price of this machine for an hour, in any currency: show hours and cost of an epoch of ImageNet",
     )
     sweep = "measure all combinations of these [default: the value of {}]"
     train.add_argument("--archs", nargs="+", type=path, metavar="MODEL", help=sweep.format("--arch"))
@@ -52,6 +58,7 @@ def _benchmark_train(namespace: argparse.Namespace) -> int:
         recipe,
         baselines=namespace.baselines,
         compiled=namespace.compiled,
+        price=namespace.price_per_hour,
         rounds=namespace.rounds,
         steps=namespace.steps,
     )
