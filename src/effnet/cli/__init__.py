@@ -13,6 +13,7 @@ from effnet.runtime.errors import ProcessLostError, UserError, one_line
 from effnet.runtime.launcher import Ending, Launcher
 from effnet.runtime.memory import use_huge_pages
 from effnet.runtime.signals import HANDLED, Interrupted, Signals, handled_signals
+from effnet.runtime.spinning import bound_spinning
 
 BAD_INPUT = 2
 PROCESS_LOST = 75
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None, *, command: str | None = None, prog:
         in one line; 128 + N when ended by signal N.
     """
     use_huge_pages()
+    bound_spinning()
     take_any_character()
     arguments = list(sys.argv[1:] if argv is None else argv)
     with handled_signals() as signals:

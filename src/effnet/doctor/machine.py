@@ -16,8 +16,8 @@ _LITTLE = 2 * 2**30
 _SHARED = Path("/dev/shm")
 _SHARED_ENOUGH = 2**30
 _WARN_TOGETHER = (
-    "two trainings that each start a thread for every core wait for each other most of the time (on two cores they "
-    "fell from 100 to 4 images/s)"
+    "programs that start a thread for every core wait for each other; where their threads spin meanwhile, as PyTorch's "
+    "do outside effnet's commands, all of them get slow"
 )
 
 
