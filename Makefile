@@ -24,10 +24,9 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
-# The converters of `effnet export litert` and `executorch`, each in an environment of its own in the cache: 1 GB.
+# The converters of `effnet export litert`, `executorch` and `coreml`, each in an environment of its own in the cache: 1 GB.
 converters: install
-	$(BIN)/python -c 'from effnet.export.edge.table import EDGE_FORMATS as forms; \
-		[form.converter.install() for form in forms.values()]'
+	$(BIN)/python -c 'from effnet.export.edge.table import CONVERTERS; [each.install() for each in CONVERTERS]'
 
 train: install
 	$(BIN)/effnet prepare sample $(SAMPLE)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from effnet.data.preprocessing import Preprocessing
+from effnet.export.edge.environment import Converter
 from effnet.export.edge.formats import EdgeFile, EdgeFormat, export_edge
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
@@ -50,19 +51,18 @@ def tiny(name: str) -> EfficientNet:
     return model.eval()
 
 
-def in_integers(target: TargetName) -> EfficientNet:
+def in_integers(target: TargetName, name: str = "efficientnet-quant-lite0") -> EfficientNet:
     pixels = torch.randint(
         0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    name = "efficientnet-quant-lite0"
     return calibrated(tiny(name), target, pixels, metadata(name))
 
 
-def require_converter(form: EdgeFormat) -> None:
+def require_converter(converter: Converter) -> None:
     """Skip the test where a converter is missing, except in CI, which installs it."""
-    if form.converter.is_installed:
+    if converter.is_installed:
         return
-    reason = f"{form.converter.packages[0]} is not in the cache: make converters"
+    reason = f"{converter.packages[0]} is not in the cache: make converters"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -84,7 +84,7 @@ def phone_file(
         target: a model in integers for this target; None for a float model.
         batch_size, takes_bytes: as for `export_edge`.
     """
-    require_converter(form)
+    require_converter(form.converter)
     name = f"efficientnet-{'quant-' if target else ''}lite0"
     model = in_integers(target) if target else tiny(name)
     path = shared / f"{name}-{batch_size}{'-bytes' if takes_bytes else ''}{form.suffix}"

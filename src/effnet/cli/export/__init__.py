@@ -4,6 +4,7 @@ A new format is a module of `effnet.export` that writes it, a module here with i
 """
 
 from effnet.cli.export.all import add_all
+from effnet.cli.export.coreml import COREML
 from effnet.cli.export.executorch import EXECUTORCH
 from effnet.cli.export.litert import LITERT
 from effnet.cli.export.onnx import ONNX
@@ -14,7 +15,7 @@ from effnet.cli.export.web import WEB
 from effnet.cli.export.weights import WEIGHTS
 from effnet.cli.flags import Commands, Parser
 
-FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, TRITON, WEB, LITERT, EXECUTORCH)
+FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, TRITON, WEB, LITERT, EXECUTORCH, COREML)
 """the registry of formats"""
 
 

@@ -60,18 +60,9 @@ def edge_writer(form: "EdgeFormat") -> "Writer":
     from effnet.export.edge.formats import export_edge, run_edge
     from effnet.export.writer import Writer, Written
 
-    converter = form.converter
-
-    def missing(install: bool) -> str | None:
-        if install or converter.is_installed:
-            return None
-        return (
-            f"{converter.packages[0]} is not in the cache; --install puts it there ({converter.megabytes} MB)"
-        )
-
     def write(order: "Order", path: Path) -> "Written":
         trained = order.trained
         written = export_edge(form, trained.model, trained.metadata, path, device=order.device)
         return Written(path, written.size, written.difference)
 
-    return Writer(form.suffix, missing, write, run=partial(run_edge, form))
+    return Writer(form.suffix, form.converter.missing, write, run=partial(run_edge, form))

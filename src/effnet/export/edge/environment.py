@@ -54,6 +54,12 @@ class Converter:
         """True if the environment is there, complete."""
         return (self.folder / _COMPLETE).is_file()
 
+    def missing(self, install: bool) -> str | None:
+        """Return why the format can't be written now; None if it can, where `install` allows to install it first."""
+        if install or self.is_installed:
+            return None
+        return f"{self.packages[0]} is not in the cache; --install puts it there ({self.megabytes} MB)"
+
     def install(self) -> None:
         """Make the environment unless it is there.
 

@@ -116,7 +116,7 @@ def export_edge(
                 model,
                 preprocessing,
                 batch_size=batch_size,
-                takes_bytes=preprocessing_in_graph,
+                takes="bytes" if preprocessing_in_graph else "normalised",
                 integer_weights=form.integer_weights,
             )
             save_program(program, traced)

@@ -6,6 +6,7 @@ in their own terms, with the ranges that `effnet quantize` found.
 
 from collections.abc import Hashable
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the operators
@@ -19,6 +20,8 @@ from effnet.quantization.exported import ExportedQuantizer, NoQuantizer
 from effnet.quantization.layers import QuantConv2d, QuantLinear
 from effnet.training.step import Normalise
 
+Taken = Literal["normalised", "bytes", "pixels"]
+
 _OPERATORS = torch.ops.quantized_decomposed
 
 
@@ -30,9 +33,9 @@ class _Graph(nn.Module):
         self.model, self.normalise = model, normalise
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of uint8 (N, H, W, 3) or of normalised float32 (N, 3, H, W)."""
+        """Return the logits of uint8 (N, H, W, 3), or of float32 (N, 3, H, W), normalised or not yet."""
         if self.normalise is not None:
-            images = self.normalise(images.permute(0, 3, 1, 2))
+            images = self.normalise(images.permute(0, 3, 1, 2) if images.dtype == torch.uint8 else images)
         logits: Tensor = self.model(images)
         return logits
 
@@ -93,7 +96,7 @@ def export_program(
     preprocessing: Preprocessing,
     *,
     batch_size: int = 1,
-    takes_bytes: bool = False,
+    takes: Taken = "normalised",
     integer_weights: bool = True,
 ) -> torch.export.ExportedProgram:
     """Return a model as a program for one batch size.
@@ -102,7 +105,8 @@ def export_program(
         model: takes normalised images, returns logits; not changed.
         preprocessing: size and normalisation of the images.
         batch_size: number of images.
-        takes_bytes: take RGB bytes (N, H, W, 3) and normalise them.
+        takes: normalised images; or, to normalise them, RGB `bytes` uint8 (N, H, W, 3) or `pixels` float32
+            (N, 3, H, W) from 0 to 255.
         integer_weights: store quantized weights as integers, not as floats that the program rounds.
     """
     form = inference_form(model, unsigned=False).cpu()
@@ -110,8 +114,11 @@ def export_program(
         if isinstance(layer, QuantConv2d | QuantLinear):
             _replace_quantizer(layer, integer_weights)
     form = replace_modules(form, _for_activations)
-    graph = _Graph(form, Normalise(preprocessing) if takes_bytes else None).eval()
-    program = torch.export.export(graph, (example_images(preprocessing, batch_size, takes_bytes),))
+    graph = _Graph(form, None if takes == "normalised" else Normalise(preprocessing)).eval()
+    images = example_images(preprocessing, batch_size, takes != "normalised")
+    if takes == "pixels":
+        images = images.permute(0, 3, 1, 2).float().contiguous()
+    program = torch.export.export(graph, (images,))
     _share_quantizers(program.graph_module)
     return program
 
