@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,13 +30,18 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.precision import AUTOCAST_DTYPES, Precision
 from effnet.runtime.processes import choose_device
 
+# Images in the batch whose results are compared with float64.
+_COMPARED = 2
 
-def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
+
+def benchmark_kernels(recipe: Recipe, *, shapes: int | None = None, anywhere: bool = False) -> dict[str, Any]:
     """Measure every shape of a model.
 
     Args:
         recipe: model, image size, batch size and precision; `compile` compiles the block's part in which the
             kernels are compared with cuDNN's.
+        shapes: the first so many alone; None for all.
+        anywhere: on a CPU too, where the operators' plain versions run, or with TRITON_INTERPRET=1 the kernels.
 
     Returns:
         A row for each shape, the ceilings and the environment, as plain values for JSON.
@@ -44,7 +50,7 @@ def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
         UserError: there is no GPU, or no Triton.
     """
     device = choose_device(recipe.compute.device)
-    if device.type != "cuda" or not has_triton():
+    if not anywhere and (device.type != "cuda" or not has_triton()):
         raise UserError(
             "python -m benchmarks kernels needs a CUDA GPU and the package triton; the kernels are for GPUs"
         )
@@ -61,20 +67,20 @@ def benchmark_kernels(recipe: Recipe) -> dict[str, Any]:
         "precision": precision.name,
         "compiled": workload.compiled,
         "ceilings": asdict(ceilings),
-        "rows": kernel_rows(recipe.model.arch, workload, device, ceilings),
+        "rows": kernel_rows(recipe.model.arch, workload, device, ceilings, shapes),
         "environment": environment(),
     }
 
 
 def kernel_rows(
-    arch: str, workload: Workload, device: torch.device, ceilings: Ceilings
+    arch: str, workload: Workload, device: torch.device, ceilings: Ceilings, most: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return a row for each distinct shape of a model's blocks that the kernels support."""
+    """Return a row for each distinct shape of a model's blocks that the kernels support, `most` at most."""
     model = build_model(arch).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows: dict[str, dict[str, Any]] = {}
     for _, block, side in block_sides(model, workload.image_size):
         name = shape_name(block, side, workload.batch_size)
-        if can_fuse(block) and name not in rows:
+        if can_fuse(block) and name not in rows and len(rows) != most:
             rows[name] = measure_shape(block, side, workload, device, ceilings)
     return rows
 
@@ -95,7 +101,9 @@ def measure_shape(
         tiles[tile] = {"forward": milliseconds(forward, device), "backward": milliseconds(backward, device)}
     best = min(tiles, key=lambda tile: sum(tiles[tile].values()))
     verdict = measure_block(block, side, workload)
-    row: dict[str, Any] = {**times, "tile": best, "tiles": tiles, "part": asdict(verdict)}
+    small = _Tensors(block, side, replace(workload, batch_size=_COMPARED), device)
+    errors = small.errors(best)
+    row: dict[str, Any] = {**times, "tile": best, "tiles": tiles, "part": asdict(verdict), "errors": errors}
     for kind, moved in shapes.bytes_moved().items():
         row[f"kernel_{kind}"] = tiles[best][kind]
         row[f"bytes_{kind}"] = moved
@@ -121,6 +129,7 @@ class _Tensors:
         self.weight = self.conv.weight.detach()
         self.vectors = [torch.rand(channels, device=device) for _ in range(4)]
         self.normalised = block.expand is not None
+        self.act = block.depsep.act
         self.how = (
             self.conv.kernel_size[0],
             stride,
@@ -154,6 +163,34 @@ class _Tensors:
 
         return forward, backward
 
+    def errors(self, tile: int) -> dict[str, float]:
+        """Return ||kernels' - float64's|| / ||float64's|| of the output and of the gradients of input and weight."""
+        norm = tuple(self.vectors[:2]) if self.normalised else (None, None)
+        results = []
+        for dtype in (self.x.dtype, torch.float64):
+            leaves = [t.detach().to(dtype).requires_grad_() for t in (self.x, self.weight)]
+            if dtype == torch.float64:
+                y = self._exact(*leaves, *norm)
+            else:
+                y = depthwise(*leaves, *norm, *self.how, tile)[0]
+            results.append([y.detach(), *torch.autograd.grad(y, leaves, self.gradient.to(dtype))])
+        norms = [
+            (torch.linalg.vector_norm(found.double() - exact), torch.linalg.vector_norm(exact))
+            for found, exact in zip(*results, strict=True)
+        ]
+        errors = [float(apart / whole) for apart, whole in norms]
+        return dict(zip(("output", "gradient of input", "gradient of weight"), errors, strict=True))
+
+    def _exact(self, x: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        if scale is not None and shift is not None:
+            x = self.act(x * scale.double()[:, None, None] + shift.double()[:, None, None])
+        side, stride, top, left, _ = self.how
+        height, width = (-(-size // stride) for size in x.shape[2:])
+        # More zeros than needed behind; what the convolution makes of the rest is cut off.
+        padded = F.pad(x, (left, 2 * side, top, 2 * side))
+        y = F.conv2d(padded, weight, stride=stride, groups=x.shape[1])
+        return y[:, :, :height, :width]
+
     def bytes_moved(self) -> dict[str, int]:
         """Return the bytes that the kernels have to move.
 
@@ -178,7 +215,16 @@ def print_table(result: dict[str, Any]) -> None:
         box=None,
     )
     table.add_column("shape, kernel/stride", no_wrap=True)
-    for heading in ("library", "kernels", "MB", "of copy rate", "part, library", "part, kernels", "chosen"):
+    for heading in (
+        "library",
+        "kernels",
+        "MB",
+        "of copy rate",
+        "part, library",
+        "part, kernels",
+        "chosen",
+        "error",
+    ):
         table.add_column(heading, justify="right")
     for name, row in result["rows"].items():
         part = row["part"]
@@ -191,5 +237,6 @@ def print_table(result: dict[str, Any]) -> None:
             f"{part['library']:.3f}",
             "" if part["kernel"] is None else f"{part['kernel']:.3f}",
             "library" if part["tile"] is None else f"tile {part['tile']}",
+            f"{max(row['errors'].values()):.1e}",
         )
     Console().print(table)

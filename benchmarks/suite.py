@@ -82,7 +82,7 @@ def _run(name: str, command: str, deadline: float) -> Outcome:
         return Outcome(name, command, 0.0, "", "left out: no time remains (--minutes)")
     try:
         ended = subprocess.run(
-            _process_arguments(command),
+            process_arguments(command),
             capture_output=True,
             text=True,
             timeout=deadline - begun,
@@ -98,7 +98,7 @@ def _run(name: str, command: str, deadline: float) -> Outcome:
     return Outcome(name, command, time.monotonic() - begun, ended.stdout.rstrip(), failure)
 
 
-def _process_arguments(command: str) -> list[str]:
+def process_arguments(command: str) -> list[str]:
     """Return the arguments that run a command line of `effnet` or `python` with this interpreter."""
     program, *arguments = shlex.split(command)
     return [sys.executable, *(["-m", "effnet"] if program == "effnet" else []), *arguments]

@@ -16,6 +16,7 @@ NOT_RUN = {
     r"^effnet export (litert|executorch|coreml) |--target litert|lite0\.tflite": "installs a converter; tests/export "
     "and tests/inference/test_litert.py do",
     r"^import coremltools": "computes on a Mac; tests/export/test_coreml.py runs it on PyTorch's answers",
+    r"^benchmarks/gpu_day\.sh ": "needs a GPU; tests/benchmarks_lab/test_gpu_day.py runs its smallest form",
     r"^python \./multiproc\.py ": "needs ImageNet and 8 GPUs; test_launchers.py starts processes",
     r"--track tensorboard mlflow wandb": "starts processes of MLflow and W&B; tests/training/test_trackers.py reads "
     "back what each has written",

@@ -10,9 +10,11 @@ from benchmarks.commands.distill import add_distill
 from benchmarks.commands.edge import add_edge
 from benchmarks.commands.epoch import add_epoch
 from benchmarks.commands.finetuning import add_finetuning
+from benchmarks.commands.gpu_day import add_gpu_day
 from benchmarks.commands.int8_accuracy import add_int8_accuracy
 from benchmarks.commands.kernels import add_kernels
 from benchmarks.commands.pairs import add_pairs
+from benchmarks.commands.profile import add_profile
 from benchmarks.commands.quantized_logits import add_quantized_logits
 from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
@@ -32,9 +34,11 @@ COMMANDS = {
     "edge": add_edge,
     "epoch": add_epoch,
     "finetuning": add_finetuning,
+    "gpu-day": add_gpu_day,
     "int8-accuracy": add_int8_accuracy,
     "kernels": add_kernels,
     "pairs": add_pairs,
+    "profile": add_profile,
     "quantized-logits": add_quantized_logits,
     "roofline": add_roofline,
     "scaling": add_scaling,
