@@ -4,13 +4,14 @@ The interpreter has to be asked for before Triton is imported, so these tests ne
 """
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from effnet.kernels.choose import with_tile
 from effnet.kernels.operators import INTERPRETING, depthwise, runs_kernels
+from effnet.kernels.rmsprop import Rates, triton_update, update_for
 from effnet.kernels.workload import Workload
 from effnet.models.config import MODEL_CONFIGS
 from effnet.models.layers import MBConv
@@ -70,3 +71,24 @@ def test_a_block_of_the_model() -> None:
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(kernels.state_dict(), library.state_dict())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop_is_pytorch_s(momentum: float) -> None:
+    count = 2500  # no multiple of a block
+    assert update_for(torch.device("cpu")) is triton_update
+    parameter = torch.nn.Parameter(torch.randn(count))
+    square, buffer = torch.zeros(count), torch.zeros(count) if momentum else None
+    found = parameter.detach().clone()
+    rates = Rates(lr=0.05, weight_decay=0.1, alpha=0.9, eps=1e-3, momentum=momentum)
+    theirs = torch.optim.RMSprop([parameter], **asdict(rates))
+    for left_out in (False, True, False):
+        gradient = torch.randn(count)
+        if left_out:
+            gradient[7] = torch.nan
+        else:
+            parameter.grad = gradient.clone()
+            theirs.step()
+        triton_update(found, gradient, square, buffer, torch.tensor(float(left_out)), rates)
+        torch.testing.assert_close(found, parameter.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(square, theirs.state[parameter]["square_avg"], rtol=1e-6, atol=1e-7)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +26,14 @@ WORKLOAD = Workload(batch_size=4, image_size=75, dtype=None, compiled=False)
 class Clock:
     """Says of each block what it is told to, and remembers what it was asked."""
 
-    def __init__(self, faster: set[int]) -> None:
+    def __init__(self, faster: set[int], seconds: float = 0.0) -> None:
         self.faster = faster
+        self.seconds, self.now = seconds, 0.0
         self.asked: list[tuple[int, int]] = []
 
     def __call__(self, block: MBConv, side: int, workload: Workload) -> Verdict:
         self.asked.append((block.depsep.conv.in_channels, side))
+        self.now += self.seconds
         return Verdict(1, 2.0, 1.0) if side in self.faster else Verdict(None, 1.0, 2.0)
 
 
@@ -60,6 +64,53 @@ def test_each_shape_is_measured_once_and_remembered(model: EfficientNet, tmp_pat
     choose_kernels(other, WORKLOAD, "auto", cache, again)
     assert again.asked == []
     assert tiles(other) == tiles(model)
+
+
+def test_a_start_measures_for_a_minute_and_the_next_one_goes_on(
+    model: EfficientNet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("triton")
+    cache, clock = tmp_path / "kernels.json", Clock({38, 19, 10, 5, 3}, seconds=14.0)
+    caplog.set_level(logging.INFO)
+    counts = []
+    for _ in range(5):
+        begun, asked = clock.now, len(clock.asked)
+        other = small("efficientnet-b0", depth=1.0)
+        verdicts = choose_kernels(other, WORKLOAD, "auto", cache, clock, lambda: clock.now)
+        assert clock.now - begun <= 60
+        # Blocks of the shapes that were measured so far take the kernels, the others PyTorch's operators.
+        assert len(verdicts) == len(clock.asked)
+        assert (None in tiles(other)) == (len(verdicts) < 12)
+        counts.append(len(clock.asked) - asked)
+    assert counts == [3, 3, 3, 3, 0]
+    assert len(caplog.messages) == 5  # a line for each start
+    assert "measured 3 shapes in 42.0 s, 9 are left to the next start; 3 of 16 blocks" in caplog.messages[0]
+    assert "measured 3 shapes in 42.0 s; 16 of 16 blocks" in caplog.messages[3]
+    assert "measured" not in caplog.messages[4]
+
+
+def test_a_process_that_waited_takes_what_the_first_one_found(model: EfficientNet, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    cache, second = tmp_path / "kernels.json", Clock({38})
+    found: list[object] = []
+    thread = threading.Thread(
+        target=lambda: found.append(choose_kernels(model, WORKLOAD, "auto", cache, second))
+    )
+
+    class Slow(Clock):
+        def __call__(self, block: MBConv, side: int, workload: Workload) -> Verdict:
+            if not thread.is_alive():
+                thread.start()
+                time.sleep(0.5)  # it is waiting for the lock by now
+            return super().__call__(block, side, workload)
+
+    slow = Slow(set(), seconds=30.0)
+    other = small("efficientnet-b0", depth=1.0)
+    first = choose_kernels(other, WORKLOAD, "auto", cache, slow, lambda: slow.now)
+    thread.join(60)
+    assert len(first) == 1
+    assert found == [first]
+    assert second.asked == []
 
 
 def test_a_cache_that_can_not_be_written_changes_no_choice(

@@ -1,12 +1,14 @@
 """The flat optimizer does what PyTorch's does, and leaves out steps that are not finite."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from effnet.recipe import ResolvedOptimizer
 from effnet.runtime.errors import UserError
@@ -64,6 +66,7 @@ def torch_optimizer(
     return torch.optim.RMSprop(groups, lr=LR, alpha=0.9, eps=EPS, momentum=0.9)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(
     ("kind", "nesterov", "bn_weight_decay"),
     [
@@ -75,9 +78,10 @@ def torch_optimizer(
         ("adamw", False, True),
     ],
 )
-def test_equals_pytorch(kind: str, nesterov: bool, bn_weight_decay: bool) -> None:
+def test_equals_pytorch(kind: str, nesterov: bool, bn_weight_decay: bool, fused: bool) -> None:
     ours, theirs = network(), network()
-    flat = FlatOptimizer(ours, settings(optimizer=kind, nesterov=nesterov, bn_weight_decay=bn_weight_decay))
+    chosen = settings(optimizer=kind, nesterov=nesterov, bn_weight_decay=bn_weight_decay)
+    flat = FlatOptimizer(ours, chosen, fused=fused)
     optimizer = torch_optimizer(theirs, kind, bn_weight_decay, nesterov)
     for step in range(5):
         backward(ours, step)
@@ -90,14 +94,17 @@ def test_equals_pytorch(kind: str, nesterov: bool, bn_weight_decay: bool) -> Non
     assert ours[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_equals_itself_over_separate_parameters(name: str, momentum: float) -> None:
+def test_every_optimizer_equals_itself_over_separate_parameters(
+    name: str, momentum: float, fused: bool
+) -> None:
     ours, theirs = network(), network()
     chosen = settings(optimizer=name, momentum=momentum, bn_weight_decay=True)
-    flat = FlatOptimizer(ours, chosen)
+    flat = FlatOptimizer(ours, chosen, fused=fused)
     group = {"params": list(theirs.parameters()), "lr": LR, "weight_decay": DECAY}
-    optimizer = OPTIMIZERS[name].build([group], chosen, foreach=False)
+    optimizer = OPTIMIZERS[name].build([group], chosen, fused=False)
     for step in range(4):
         backward(ours, step)
         flat.step(NO_SCALING)
@@ -134,11 +141,12 @@ def test_learning_rate_and_backbone_factor() -> None:
     torch.testing.assert_close(model.classifier.weight, before.classifier.weight - 1.0)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, kind: str) -> None:
+def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, kind: str, fused: bool) -> None:
     model = network()
-    flat = FlatOptimizer(model, settings(optimizer=kind))
+    flat = FlatOptimizer(model, settings(optimizer=kind), fused=fused)
     backward(model, 0)
     assert flat.step(NO_SCALING)
     weights = deepcopy(model.state_dict())
@@ -155,9 +163,10 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, kind: str) ->
             assert torch.equal(value, state[name][key])
 
 
-def test_loss_scaling_is_undone_and_overflow_lowers_the_scale() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_loss_scaling_is_undone_and_overflow_lowers_the_scale(fused: bool) -> None:
     plain, scaled = network(), network()
-    one, other = FlatOptimizer(plain, settings()), FlatOptimizer(scaled, settings())
+    one, other = (FlatOptimizer(model, settings(), fused=fused) for model in (plain, scaled))
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     torch.manual_seed(0)
     x = torch.randn(4, 3, 8, 8)
@@ -173,6 +182,32 @@ def test_loss_scaling_is_undone_and_overflow_lowers_the_scale() -> None:
     scaler.update()
     assert torch.equal(scaled[0].weight, before)
     assert scaler.get_scale() == 128.0
+
+
+class Transfers(TorchDispatchMode):
+    """Counts the operations that read a tensor's value on the host, for which a GPU would have to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_fused_step_reads_nothing_on_the_host(kind: str) -> None:
+    reads = {}
+    for fused in (False, True):
+        model = network()
+        flat = FlatOptimizer(model, settings(optimizer=kind, clip_grad=1.0), fused=fused)
+        backward(model, 0)
+        with Transfers() as transfers:
+            flat.step(NO_SCALING)
+        reads[fused] = transfers.reads
+    assert reads[False] > 0  # the decision on a CPU, which the counter sees
+    assert reads[True] == 0
 
 
 def test_state_survives_another_memory_format() -> None:
@@ -193,10 +228,11 @@ def test_state_of_another_optimizer_is_refused() -> None:
         FlatOptimizer(network(), settings(optimizer="rmsprop")).load_state_dict(state)
 
 
-def test_frozen_parameters_are_left_alone() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_frozen_parameters_are_left_alone(fused: bool) -> None:
     model = network()
     model[0].requires_grad_(False)
-    flat = FlatOptimizer(model, settings())
+    flat = FlatOptimizer(model, settings(), fused=fused)
     before = model[0].weight.clone()
     backward(model, 0)
     flat.step(NO_SCALING)
@@ -204,12 +240,13 @@ def test_frozen_parameters_are_left_alone() -> None:
     assert "0.weight" not in flat.state_dict()
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("max_norm", [0.05, 1e4])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_clipped_gradients_are_pytorch_s(kind: str, max_norm: float, scaled: bool) -> None:
+def test_clipped_gradients_are_pytorch_s(kind: str, max_norm: float, scaled: bool, fused: bool) -> None:
     ours, theirs = network(), network()
-    flat = FlatOptimizer(ours, settings(optimizer=kind, clip_grad=max_norm))
+    flat = FlatOptimizer(ours, settings(optimizer=kind, clip_grad=max_norm), fused=fused)
     optimizer = torch_optimizer(theirs, kind, bn_weight_decay=False, nesterov=False)
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0) if scaled else NO_SCALING
     for step in range(4):
@@ -228,9 +265,10 @@ def test_clipped_gradients_are_pytorch_s(kind: str, max_norm: float, scaled: boo
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_step_count_is_restored_and_a_skipped_step_not_counted() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_count_is_restored_and_a_skipped_step_not_counted(fused: bool) -> None:
     model, other = network(), network()
-    flat = FlatOptimizer(model, settings(optimizer="adamw"))
+    flat = FlatOptimizer(model, settings(optimizer="adamw"), fused=fused)
     for step in range(3):
         backward(model, step)
         if step == 1:
@@ -238,7 +276,7 @@ def test_a_step_count_is_restored_and_a_skipped_step_not_counted() -> None:
         flat.step(NO_SCALING)
     assert {float(state["step"]) for state in flat.state_dict().values()} == {2.0}
     other.load_state_dict(model.state_dict())
-    restored = FlatOptimizer(other, settings(optimizer="adamw"))
+    restored = FlatOptimizer(other, settings(optimizer="adamw"), fused=fused)
     restored.load_state_dict(flat.state_dict())
     for one, optimizer in ((model, flat), (other, restored)):
         backward(one, 7)

@@ -2,7 +2,8 @@
 
 The blocks of a network have about a dozen different shapes. For each, the part of a block that the kernels stand for
 is timed forward and backward both ways, on the device and in the precision of the run, compiled if the run is. The
-verdicts are kept on disk, so that the next start only reads them.
+verdicts are kept on disk, so that the next start only reads them. A start measures for a minute at most; shapes that
+are left run PyTorch's operators until the next one.
 """
 
 import copy
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from effnet.kernels.block import KernelMBConv, can_fuse
@@ -38,6 +39,8 @@ from effnet.runtime.plain import is_count, is_number, parse_json
 logger = logging.getLogger(__name__)
 
 REPEATS, WARMUP = 15, 3
+# Seconds that a start may take longer for.
+BUDGET = 55.0
 # Tiles that leave more than this share of the best one's lanes idle are not worth timing.
 FILLED_SHARE = 0.8
 MOST_TILES = 2
@@ -64,12 +67,32 @@ Measure = Callable[[MBConv, int, Workload], Verdict]
 """times a block whose input has the given side in pixels"""
 
 
+class _Budget:
+    """Seconds for measurements, of which the next is expected to take as long as the longest so far."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds, self._clock = seconds, clock
+        self.spent, self._longest = 0.0, 0.0
+
+    def allows_another(self) -> bool:
+        return self._seconds > 0 and self.spent + self._longest <= self._seconds
+
+    @contextmanager
+    def spend(self) -> Iterator[None]:
+        begun = self._clock()
+        yield
+        took = self._clock() - begun
+        self.spent += took
+        self._longest = max(self._longest, took)
+
+
 def choose_kernels(
     model: EfficientNet,
     workload: Workload,
     mode: Mode,
     cache: Path,
     measure: Measure | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Verdict]:
     """Set the tile in each block of `model`, which is on its device, as `mode` says: for training or evaluation.
 
@@ -80,9 +103,10 @@ def choose_kernels(
             every block that they can stand for, untimed; ``torch`` takes none.
         cache: file that keeps the verdicts.
         measure: for tests; `measure_block` on a GPU.
+        clock: for tests; seconds.
 
     Returns:
-        Verdicts by shape; none if nothing had to be measured.
+        Verdicts by shape, of those that were measured now or earlier.
 
     Raises:
         UserError: ``triton`` without a GPU or without Triton.
@@ -100,7 +124,7 @@ def choose_kernels(
             model.set_submodule(name, with_tile(block, DEFAULT_TILE, workload))
     if mode != "auto" or not (measure or (device.type == "cuda" and has_triton())):
         return {}
-    return _choose(model, blocks, workload, cache, measure or measure_block)
+    return _choose(model, blocks, workload, cache, measure or measure_block, clock)
 
 
 def _choose(
@@ -109,39 +133,70 @@ def _choose(
     workload: Workload,
     cache: Path,
     measure: Measure,
+    clock: Callable[[], float],
 ) -> dict[str, Verdict]:
     used: dict[str, Verdict] = {}
-    chosen = 0
-    with _one_measures(cache) as is_kept:
+    chosen, shapes, measured = 0, set(), 0
+    with _one_measures(cache) as (is_kept, is_first):
+        # A process that waited takes what the first one has found, so that all of a run compute alike.
+        budget = _Budget(BUDGET if is_first else 0.0, clock)
         known = _read(cache)
         here = known.setdefault(_environment(next(model.parameters()).device, workload), {})
         for name, (block, side) in blocks.items():
             shape = shape_name(block, side, workload.batch_size)
+            shapes.add(shape)
             if shape not in here:
-                here[shape] = measure(block, side, workload)
+                if not budget.allows_another():
+                    continue
+                with budget.spend():
+                    here[shape] = measure(block, side, workload)
+                measured += 1
                 is_kept = is_kept and _write(cache, known)
-                logger.info("kernels: %s: %s", shape, _told(here[shape]))
+                logger.debug("kernels: %s: %s", shape, _told(here[shape]))
             used[shape] = here[shape]
             if (tile := here[shape].tile) is not None:
                 model.set_submodule(name, with_tile(block, tile, workload))
                 chosen += 1
-    logger.info("kernels: %d of %d blocks take the Triton kernels (%s)", chosen, len(blocks), cache)
+    logger.info(
+        "kernels: %s%d of %d blocks take the Triton kernels (%s)",
+        _spent(measured, len(shapes) - len(used), budget.spent),
+        chosen,
+        len(blocks),
+        cache,
+    )
     return used
 
 
+def _spent(measured: int, left: int, seconds: float) -> str:
+    """Return what a start has measured, in words; empty if all was known."""
+    if not measured and not left:
+        return ""
+    rest = f", {left} are left to the next start" if left else ""
+    return f"measured {measured} shapes in {seconds:.1f} s{rest}; "
+
+
 @contextmanager
-def _one_measures(cache: Path) -> Iterator[bool]:
-    """Let one process on a machine measure, while the others wait to read; False if they can't, as on a full disk."""
+def _one_measures(cache: Path) -> Iterator[tuple[bool, bool]]:
+    """Let one process on a machine measure, while the others wait to read.
+
+    Yields:
+        False if verdicts can't be kept, as on a full disk; False if another process was waited for.
+    """
+    is_first = True
     lock = FileLock(cache.with_suffix(".lock"))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            is_first = False
+            lock.acquire()
     except OSError as error:
         logger.warning("%s; the kernels are measured again at the next start", cannot_write(cache, error))
-        yield False
+        yield False, True
         return
     try:
-        yield True
+        yield True, is_first
     finally:
         lock.release()
 

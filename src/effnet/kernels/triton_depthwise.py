@@ -1,4 +1,4 @@
-"""Depthwise convolution of channels-last tensors as Triton kernels; the only module that imports Triton.
+"""Depthwise convolution of channels-last tensors as Triton kernels.
 
 A depthwise convolution does 2 k^2 operations on each number that it moves, so on a GPU it is to run at the speed of
 the memory. Two things keep a simple kernel from that: it loads each input k^2 times from the cache, and with a SiLU

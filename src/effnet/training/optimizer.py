@@ -2,7 +2,8 @@
 
 PyTorch's optimizers loop over parameters in Python, hundreds of small tensors for an EfficientNet. Here the
 parameters become views of one flat tensor per group, one of PyTorch's own optimizers (`effnet.training.optimizers`)
-updates that tensor, and a step whose gradients are not finite is left out without waiting for the device.
+updates that tensor, and a step whose gradients are not finite is left out without waiting for the device: on a GPU in
+the form that decides as it updates (`OptimizerKind.fused`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ class FlatGroup:
         lr_factor: times the learning rate.
         kind: the optimizer.
         settings: its settings.
+        fused: in the form for GPUs.
 
     Attributes:
         state: the optimizer's tensors of a parameter's shape, laid out as `flat`.
@@ -42,6 +44,7 @@ class FlatGroup:
         lr_factor: float,
         kind: OptimizerKind,
         settings: ResolvedOptimizer,
+        fused: bool,
     ) -> None:
         self.names, self.parameters = list(named), list(named.values())
         self.weight_decay, self.lr_factor = weight_decay, lr_factor
@@ -49,6 +52,7 @@ class FlatGroup:
         self.flat = torch.cat([_memory(parameter) for parameter in self.parameters])
         self.gradient = torch.zeros_like(self.flat)
         self.kind = kind
+        self._chunk_size = len(self.flat) if fused else _CPU_CHUNK
         state_names = kind.state_names(settings)
         steps_device = self.flat.device if kind.depends_on_steps else "cpu"
         self.state = {name: torch.zeros_like(self.flat) for name in state_names}
@@ -81,10 +85,6 @@ class FlatGroup:
         return chunks
 
     @property
-    def _chunk_size(self) -> int:
-        return _CPU_CHUNK if self.flat.device.type == "cpu" else len(self.flat)
-
-    @property
     def trains(self) -> bool:
         """True if the parameters require gradients."""
         return self.parameters[0].requires_grad
@@ -93,10 +93,6 @@ class FlatGroup:
         """Give the parts of `flat` their gradients if the parameters require them; the others are left alone."""
         for chunk, gradient in zip(chunks, self.gradient.split(self._chunk_size), strict=True):
             chunk.grad = gradient if self.trains else None
-
-    def tensors(self) -> list[Tensor]:
-        """Return the tensors that a step changes, apart from a count of steps that changes nothing else."""
-        return [self.flat, *self.state.values(), *([self.steps] if self.kind.depends_on_steps else [])]
 
     def state_of_parameters(self) -> dict[str, dict[str, Tensor]]:
         """Return the state of each parameter by name, as views."""
@@ -130,6 +126,7 @@ class FlatOptimizer:
             times `settings.backbone_lr_factor` and, for each part that lies above, `settings.layer_decay`. What is in
             none of them counts as below the last.
         held: parts whose parameters require gradients at times only; see `follow`.
+        fused: update in the form for GPUs; None for that on a GPU alone.
     """
 
     def __init__(
@@ -138,11 +135,17 @@ class FlatOptimizer:
         settings: ResolvedOptimizer,
         parts: Sequence[nn.Module] = (),
         held: Sequence[nn.Module] = (),
+        *,
+        fused: bool | None = None,
     ) -> None:
         kind = optimizer_kind(settings)
         self._max_norm = settings.clip_grad
-        self.groups = _flatten(model, settings, parts, held, kind)
-        self._optimizer = _build(kind, self.groups, settings)
+        self._fused = next(model.parameters()).device.type != "cpu" if fused is None else fused
+        self.groups = [
+            FlatGroup(named, decay, factor, kind, settings, self._fused)
+            for named, decay, factor in _members(model, settings, parts, held)
+        ]
+        self._optimizer = _build(kind, self.groups, settings, self._fused)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, which each group scales by its factor."""
@@ -171,14 +174,11 @@ class FlatOptimizer:
         finite = torch.stack([group.gradient.sum() for group in groups]).isfinite().all()
         if self._max_norm is not None:
             _clip([group.gradient for group in groups], self._max_norm)
-        if finite.device.type == "cpu":
-            if finite:
-                self._optimizer.step()
-            return finite
-        kept = [tensor.clone() for tensor in self._tensors()]
-        self._optimizer.step()
-        for new, old in zip(self._tensors(), kept, strict=True):
-            torch.where(finite, new, old, out=new)
+        if self._fused:
+            self._optimizer.found_inf = finite.logical_not().float()  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif finite:
+            self._optimizer.step()
         return finite
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
@@ -206,9 +206,6 @@ class FlatOptimizer:
         for group in self.groups:
             group.steps.fill_(group.steps[0])
 
-    def _tensors(self) -> list[Tensor]:
-        return [tensor for group in self.groups for tensor in group.tensors()]
-
 
 def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
     """Scale gradients to a norm where theirs is larger, without waiting for the device."""
@@ -223,15 +220,14 @@ def _shapes(state: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, torch.Si
 
 
 def _build(
-    kind: OptimizerKind, groups: list[FlatGroup], settings: ResolvedOptimizer
+    kind: OptimizerKind, groups: list[FlatGroup], settings: ResolvedOptimizer, fused: bool
 ) -> torch.optim.Optimizer:
     chunks = [group.chunks() for group in groups]
     options = [
         {"params": list(of_group), "lr": settings.lr, "weight_decay": group.weight_decay}
         for group, of_group in zip(groups, chunks, strict=True)
     ]
-    # One call for each operation on a GPU, one chunk after the other on a CPU.
-    optimizer = kind.build(options, settings, foreach=groups[0].flat.device.type != "cpu")
+    optimizer = kind.build(options, settings, fused=fused)
     # PyTorch makes the state in the first step; one that is left out needs it before.
     for of_group in chunks:
         for chunk, state in of_group.items():
@@ -239,13 +235,10 @@ def _build(
     return optimizer
 
 
-def _flatten(
-    model: nn.Module,
-    settings: ResolvedOptimizer,
-    parts: Sequence[nn.Module],
-    held: Sequence[nn.Module],
-    kind: OptimizerKind,
-) -> list[FlatGroup]:
+def _members(
+    model: nn.Module, settings: ResolvedOptimizer, parts: Sequence[nn.Module], held: Sequence[nn.Module]
+) -> list[tuple[dict[str, nn.Parameter], float, float]]:
+    """Return the parameters of each group by name, its weight decay and its factor of the learning rate."""
     depths = {parameter: depth for depth, part in enumerate(parts) for parameter in part.parameters()}
     at_times = {parameter: number for number, part in enumerate(held) for parameter in part.parameters()}
     members: dict[tuple[float, float, int], dict[str, nn.Parameter]] = {}
@@ -256,7 +249,7 @@ def _flatten(
             factor = _lr_factor(depths.get(parameter, max(1, len(parts))), settings)
             key = decay, factor, at_times.get(parameter, -1)
             members.setdefault(key, {})[name] = parameter
-    return [FlatGroup(named, decay, factor, kind, settings) for (decay, factor, _), named in members.items()]
+    return [(named, decay, factor) for (decay, factor, _), named in members.items()]
 
 
 def _lr_factor(depth: int, settings: ResolvedOptimizer) -> float:

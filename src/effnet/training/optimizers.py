@@ -6,6 +6,7 @@ element, its gradient and its state alone, since parameters are concatenated (`e
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from effnet.recipe import OptimizerSettings
 from effnet.recipe.choices import OptimizerName
 from effnet.runtime.errors import UserError
 from effnet.runtime.registry import registry
+from effnet.training.rmsprop import OnePassRMSprop
 
 GroupOptions = list[dict[str, Any]]
 
@@ -25,18 +27,21 @@ class OptimizerKind:
     Attributes:
         name: value of ``--optimizer``.
         summary: its update rule, for the documentation's table.
-        create: makes it from groups of parameters, `lr`, `foreach` and the arguments in `settings`.
+        create: makes it from groups of parameters, `lr` and the arguments in `settings`.
+        fused: makes the form for GPUs from the same: it updates in one pass, and leaves everything as it is if its
+            attribute `found_inf`, a float32 scalar on the device, is above 0.
         settings: names of the settings that it takes, each with the name of its argument.
         states: its tensors of a parameter's shape, which start as zeros.
         momentum_states: further ones, kept with ``--momentum`` above 0 only.
         counts_steps: its state holds a step count.
-        depends_on_steps: its update depends on that count, which a checkpoint then holds; it takes `capturable`, with
-            which the count lies on the GPU.
+        depends_on_steps: its update depends on that count, which a checkpoint then holds; in the fused form it lies on
+            the GPU.
     """
 
     name: str
     summary: str
     create: Callable[..., torch.optim.Optimizer]
+    fused: Callable[..., torch.optim.Optimizer]
     settings: Mapping[str, str] = field(default_factory=dict)
     states: tuple[str, ...] = ()
     momentum_states: tuple[str, ...] = ()
@@ -48,19 +53,17 @@ class OptimizerKind:
         return self.states + (self.momentum_states if settings.momentum else ())
 
     def build(
-        self, groups: GroupOptions, settings: OptimizerSettings, *, foreach: bool
+        self, groups: GroupOptions, settings: OptimizerSettings, *, fused: bool
     ) -> torch.optim.Optimizer:
         """Make the optimizer.
 
         Args:
             groups: groups of parameters with their `lr` and `weight_decay`, as PyTorch's optimizers take them.
             settings: the settings.
-            foreach: one kernel for each operation, over all parameters of a group, as on a GPU.
+            fused: in the form for GPUs.
         """
         arguments = {argument: getattr(settings, name) for name, argument in self.settings.items()}
-        if self.depends_on_steps:
-            arguments["capturable"] = foreach
-        return self.create(groups, foreach=foreach, **arguments)
+        return (self.fused if fused else self.create)(groups, **arguments)
 
 
 OPTIMIZERS = registry(
@@ -68,7 +71,8 @@ OPTIMIZERS = registry(
     OptimizerKind(
         "rmsprop",
         "RMSprop with momentum",
-        torch.optim.RMSprop,
+        partial(torch.optim.RMSprop, foreach=False),
+        OnePassRMSprop,
         settings={"momentum": "momentum", "rmsprop_alpha": "alpha", "rmsprop_eps": "eps"},
         states=("square_avg",),
         momentum_states=("momentum_buffer",),
@@ -77,14 +81,16 @@ OPTIMIZERS = registry(
     OptimizerKind(
         "sgd",
         "Stochastic gradient descent with momentum, Nesterov's with `--nesterov`",
-        torch.optim.SGD,
+        partial(torch.optim.SGD, foreach=False),
+        partial(torch.optim.SGD, fused=True),
         settings={"momentum": "momentum", "nesterov": "nesterov"},
         momentum_states=("momentum_buffer",),
     ),
     OptimizerKind(
         "adamw",
         "AdamW (arXiv 1711.05101): Adam with decoupled weight decay",
-        torch.optim.AdamW,
+        partial(torch.optim.AdamW, foreach=False),
+        partial(torch.optim.AdamW, fused=True),
         settings={"adamw_betas": "betas", "adamw_eps": "eps"},
         states=("exp_avg", "exp_avg_sq"),
         counts_steps=True,
