@@ -46,6 +46,7 @@ def result(day: Path, file: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_every_stage_did_what_it_is_for(day: Path) -> None:
     stages = {stage.name: result(day, f"{stage.name}.json") for stage in STAGES}
     assert all(done["failure"] is None for stage in stages.values() for done in stage["parts"].values())
@@ -68,6 +69,7 @@ def test_every_stage_did_what_it_is_for(day: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_results_travel_in_one_file_without_checkpoints(day: Path) -> None:
     with tarfile.open(day / "day.tgz") as archive:
         names = set(archive.getnames())
@@ -77,6 +79,7 @@ def test_results_travel_in_one_file_without_checkpoints(day: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_a_cpu_is_not_judged_by_a_gpu_s_figures(day: Path) -> None:
     said = (day / "said.txt").read_text()
     assert "B0, effnet's best / torchvision" in said
