@@ -1,6 +1,5 @@
 """The paths of a GPU, each by a helper that runs on the CPU as well: both are compared with plain FP32 on the CPU."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import torch.distributed as dist
 from torch import nn
 
 from effnet.inference.evaluate import evaluate
+from effnet.quantization.run import quantize
 from effnet.runtime.processes import data_parallel
 from effnet.training.checkpoint import read_checkpoint
 from effnet.training.optimizer import FlatOptimizer
 from effnet.training.run import train
 from tests.kernels.truth import relative_error
-from tests.quantization.test_layers import ranged, small
 from tests.runs import quick_recipe, records
 from tests.training.processes import in_processes
 from tests.training.test_optimizer import NO_SCALING, settings
@@ -149,15 +148,20 @@ def test_two_processes_share_a_device(device: str) -> None:
     assert first == pytest.approx(alone, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_quantized_model_gives_float64_s_logits(device: str) -> None:
-    model = ranged(small("efficientnet-quant-b0"))
-    x = torch.randn(4, 3, 64, 64)
-    with torch.no_grad():
-        expected = copy.deepcopy(model).double()(x.double())
-        found = model.to(device)(x.to(device)).cpu()
+@pytest.mark.cuda
+@no_gpu
+def test_a_quantized_model_trains_on_a_gpu(images: Path, tmp_path: Path) -> None:
+    changes = {
+        "arch": "efficientnet-quant-b0",
+        "from_scratch": True,
+        "calib_batches": 1,
+        "training_only": True,
+    }
+    for device in ("cpu", "cuda"):
+        quantize(recipe(tmp_path / device, device, **changes), images)
+    here, there = (losses(tmp_path / device) for device in ("cuda", "cpu"))
     # A value that lies halfway between two levels may be rounded to either.
-    assert relative_error(found, expected) < 0.05
+    assert here[0] == pytest.approx(there[0], rel=0.05)
 
 
 @pytest.mark.cuda
