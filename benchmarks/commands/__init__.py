@@ -19,6 +19,7 @@ from benchmarks.commands.quantized_logits import add_quantized_logits
 from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
 from benchmarks.commands.serve import add_serve
+from benchmarks.commands.startup import add_startup
 from benchmarks.commands.suite import add_suite
 from benchmarks.commands.survival import add_survival
 from benchmarks.commands.unbalanced import add_unbalanced
@@ -43,6 +44,7 @@ COMMANDS = {
     "roofline": add_roofline,
     "scaling": add_scaling,
     "serve": add_serve,
+    "startup": add_startup,
     "suite": add_suite,
     "survival": add_survival,
     "unbalanced": add_unbalanced,
