@@ -2,10 +2,10 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from benchmarks import startup
 from benchmarks.commands import main
@@ -65,21 +65,35 @@ def test_the_processes_are_told_apart() -> None:
     assert {"effnet classify, 1", "timm, 1", "effnet classify, 1000", "timm, 1000"} < set(names)
 
 
-@pytest.mark.slow
 def test_times_of_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("timm")
-    photo = tmp_path / "photo.jpg"
-    Image.new("RGB", (64, 48), "teal").save(photo)
-    chosen = ("import torch", "effnet classify, 2", "timm, 2", FIRST_STEP)
-    honest = startup.processes
-    monkeypatch.setattr(startup, "processes", lambda *given: {name: honest(*given)[name] for name in chosen})
-    out = tmp_path / "startup.json"
-    flags = ["--rounds", "1", "--photographs", "2", "--times-only", "--json", str(out)]
-    assert main(["startup", str(photo), *flags]) == 0
-    times = json.loads(out.read_text())["times"]
-    assert times.keys() == set(chosen)
-    for name in chosen[1:]:
-        assert times[name]["memory"] > 0
-        assert f"| {name} " in capsys.readouterr().out or name != chosen[1]
+    """With small programs in the place of the real ones, which take minutes."""
+    program = """
+import json, os, sys, time
+os.makedirs(sys.argv[1])
+with open(sys.argv[1] + "/report.json", "w") as log:
+    print(json.dumps({"type": "iteration", "time": time.time(), "data": {}}), file=log, flush=True)
+    time.sleep(600)
+"""
+
+    def small(places: Mapping[str, str], many: int) -> dict[str, tuple[str, ...]]:
+        first = (sys.executable, "-c", program, places["out"] + "/first-step")
+        return {BASE: (sys.executable, "-c", "pass"), FIRST_STEP: first}
+
+    monkeypatch.setattr(startup, "processes", small)
+    monkeypatch.setattr(startup, "_prepared", lambda _plan, folder: {"out": str(folder / "out")})
+    monkeypatch.setattr(startup, "_EFFNET", (sys.executable, "-c", "pass"))
+    monkeypatch.setattr(startup, "COMMANDS", {"train": "{out}"})
+    photo, out = tmp_path / "photo.jpg", tmp_path / "startup.json"
+    assert main(["startup", str(photo)]) == 2
+    assert "no such file" in capsys.readouterr().err
+    photo.touch()
+    assert main(["startup", str(photo), "--rounds", "2", "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["times"].keys() == {BASE, FIRST_STEP}
+    assert len(result["times"][FIRST_STEP]["rounds"]) == 2
+    assert result["memory"].keys() == {BASE, "effnet train"}
+    shown = capsys.readouterr().out
+    assert FIRST_STEP in shown
+    assert "effnet train" in shown
