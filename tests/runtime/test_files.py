@@ -143,6 +143,7 @@ def test_no_file_is_written_in_place() -> None:
         "inference/classify.py",
         "benchmark/data.py",
         "doctor/compiler.py",
+        "export/edge/coreml.py",
         "export/edge/environment.py",
         "export/edge/formats.py",
         "export/triton/models.py",

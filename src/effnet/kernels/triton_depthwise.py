@@ -16,8 +16,7 @@ Geometry is constant at compile time: a network has a dozen shapes, and index ar
 Sums are kept in float32, or float64 for float64 inputs, which the interpreter's tests use.
 """
 
-import triton
-import triton.language as tl
+from effnet.kernels.triton_language import tl, triton
 
 
 @triton.jit

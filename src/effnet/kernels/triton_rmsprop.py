@@ -1,7 +1,6 @@
 """RMSprop's update as one Triton kernel: each operand is read once and each result written once."""
 
-import triton
-import triton.language as tl
+from effnet.kernels.triton_language import tl, triton
 
 
 @triton.jit
