@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.ceilings import Ceilings, measure_ceilings
 from effnet.benchmark.environment import environment
+from effnet.kernels.available import has_triton
 from effnet.kernels.block import ACTIVATIONS, can_fuse, top_left
 from effnet.kernels.choose import (
     Workload,
@@ -22,7 +23,7 @@ from effnet.kernels.choose import (
     milliseconds,
     shape_name,
 )
-from effnet.kernels.operators import NONE, depthwise, depthwise_backward, has_triton
+from effnet.kernels.operators import NONE, depthwise, depthwise_backward
 from effnet.models import build_model, model_config
 from effnet.models.layers import MBConv
 from effnet.recipe import Recipe

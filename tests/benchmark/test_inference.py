@@ -131,11 +131,12 @@ def test_files_side_by_side(tmp_path: Path, weights: Path, capsys: pytest.Captur
 def edge_file(path: Path, weights: Path, batch_size: int) -> Path:
     """Metadata of `effnet export executorch` behind bytes that no runtime would read."""
     from effnet.export.edge import formats
+    from effnet.export.edge.appended import append_facts
     from effnet.export.trained import ModelChoice, open_trained
 
     path.write_bytes(b"a model")
     taken = {formats.BATCH_KEY: str(batch_size), formats.BYTES_KEY: "true"}
-    formats._describe(path, open_trained(ModelChoice(weights=weights)).metadata, "int8", taken)
+    append_facts(path, open_trained(ModelChoice(weights=weights)).metadata, "int8", taken)
     return path
 
 

@@ -9,9 +9,10 @@ import torch
 
 from effnet.data import Batch
 from effnet.data.preprocessing import Preprocessing
+from effnet.export.edge.appended import read_facts
 from effnet.export.edge.environment import Converter
 from effnet.export.edge.executorch import EXECUTORCH
-from effnet.export.edge.formats import EdgeFormat, export_edge, read_facts, run_edge
+from effnet.export.edge.formats import EdgeFormat, export_edge, run_edge
 from effnet.export.edge.litert import LITERT
 from effnet.export.edge.program import export_program
 from effnet.export.facts import read_metadata

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from effnet.cli import main
-from effnet.export.edge.formats import _describe, run_edge
+from effnet.export.edge.appended import append_facts
+from effnet.export.edge.formats import run_edge
 from effnet.export.edge.litert import LITERT
 from effnet.export.trained import ModelChoice
 from effnet.inference.engine import open_engine
@@ -100,7 +101,7 @@ def test_what_can_not_be_run_says_why(tmp_path: Path) -> None:
     foreign.write_bytes(b"\x1c\0\0\0TFL3 and more")
     with pytest.raises(UserError, match="holds no metadata"):
         open_engine(ModelChoice(weights=foreign, device="cpu"))
-    _describe(foreign, metadata("efficientnet-lite0"), "fp32", {})
+    append_facts(foreign, metadata("efficientnet-lite0"), "fp32", {})
     with pytest.raises(UserError, match="foreign.tflite: not read by LiteRT"):
         open_engine(ModelChoice(weights=foreign, device="cpu"))
     with pytest.raises(UserError, match="--precision bf16: LiteRT computes as its file says"):

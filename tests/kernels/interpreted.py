@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from effnet.kernels.available import INTERPRETING
 from effnet.kernels.choose import with_tile
-from effnet.kernels.operators import INTERPRETING, depthwise, runs_kernels
+from effnet.kernels.operators import depthwise, runs_kernels
 from effnet.kernels.rmsprop import Rates, triton_update, update_for
 from effnet.kernels.workload import Workload
 from effnet.models.config import MODEL_CONFIGS

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from effnet.kernels.available import has_triton
 from effnet.kernels.block import KernelMBConv
 from effnet.kernels.choose import Workload, choose_kernels
-from effnet.kernels.operators import has_triton
 from effnet.kernels.tiles import TILES
 from effnet.models.layers import MBConv
 from tests.kernels.test_model import fused, small, stepped

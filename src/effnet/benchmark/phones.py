@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from effnet.benchmark.measure import Timing
-from effnet.export.edge.formats import BATCH_KEY, BYTES_KEY, EdgeFormat, read_facts, run_edge
+from effnet.export.edge.appended import read_facts
+from effnet.export.edge.formats import BATCH_KEY, BYTES_KEY, EdgeFormat, run_edge
 from effnet.export.edge.table import EDGE_FORMATS
 from effnet.export.facts import PRECISION_KEY, read_metadata
 from effnet.inference.engines.network import Network, as_array, checked_logits

@@ -24,8 +24,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from effnet.kernels.available import has_triton
 from effnet.kernels.block import KernelMBConv, can_fuse
-from effnet.kernels.operators import has_triton
 from effnet.kernels.tiles import DEFAULT_TILE, TILES, Tile
 from effnet.kernels.workload import Mode, Workload
 from effnet.models.efficientnet import EfficientNet

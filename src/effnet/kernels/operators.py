@@ -4,9 +4,6 @@ On CUDA tensors they run the Triton kernels, which `torch.compile` sees and take
 without Triton, their plain PyTorch versions. With TRITON_INTERPRET=1 the kernels run on a CPU, which is for tests.
 """
 
-import functools
-import importlib.util
-import os
 from typing import Any
 
 import torch
@@ -14,17 +11,11 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from effnet.kernels import reference
+from effnet.kernels.available import INTERPRETING, has_triton
 from effnet.kernels.geometry import Geometry
 from effnet.kernels.tiles import TILES, Tile
 
 NONE = "none"
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@functools.cache
-def has_triton() -> bool:
-    """Return whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def runs_kernels(x: Tensor) -> bool:

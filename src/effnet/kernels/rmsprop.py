@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from effnet.kernels.operators import INTERPRETING, has_triton
+from effnet.kernels.available import INTERPRETING, has_triton
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,6 @@
 
 import json
 import tempfile
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ import torch
 from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
+from effnet.export.edge.appended import append_facts
 from effnet.export.edge.environment import Converter
 from effnet.export.edge.program import export_program, is_quantized, save_program
-from effnet.export.facts import CLASSES_KEY, METADATA_KEY, PRECISION_KEY, THRESHOLDS_KEY
 from effnet.export.reference import Reference, check_difference
 from effnet.runtime.disk import check_writable
 from effnet.runtime.errors import UserError
@@ -126,7 +124,7 @@ def export_edge(
         with atomic_path(path, make_folder=True) as temporary, working("comparing with PyTorch"):
             temporary.write_bytes(converted.read_bytes())
             taken = {BATCH_KEY: json.dumps(batch_size), BYTES_KEY: json.dumps(preprocessing_in_graph)}
-            _describe(temporary, metadata, precision, taken)
+            append_facts(temporary, metadata, precision, taken)
             difference = reference.difference(
                 lambda batch: run_edge(form, temporary, batch)[0], takes_bytes=preprocessing_in_graph
             )
@@ -153,32 +151,3 @@ def run_edge(
         form.converter.run("run", path, given, found)
         with np.load(found) as arrays:
             return arrays["logits"], arrays["seconds"]
-
-
-def _describe(path: Path, metadata: WeightsMetadata, precision: str, taken: Mapping[str, str]) -> None:
-    """Append the metadata as a zip archive, which runtimes do not read and every unzip does."""
-    facts = {
-        f"{METADATA_KEY}.json": json.dumps(metadata.to_dict()),
-        f"{CLASSES_KEY}.txt": "".join(f"{name}\n" for name in metadata.class_names()),
-        PRECISION_KEY: precision,
-        **taken,
-    }
-    if metadata.several_labels:
-        facts[f"{THRESHOLDS_KEY}.json"] = json.dumps(list(metadata.thresholds))
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, text in facts.items():
-            archive.writestr(name, text)
-
-
-def read_facts(path: Path) -> dict[str, str]:
-    """Return a file's metadata by key, as `effnet.export.facts.read_metadata` takes them.
-
-    Returns:
-        Nothing for a file that another program wrote.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name: Path(name).stem for name in archive.namelist()}
-            return {key: archive.read(name).decode() for name, key in names.items()}
-    except (zipfile.BadZipFile, ValueError):
-        return {}

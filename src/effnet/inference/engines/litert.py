@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from effnet.export.edge.formats import read_facts
+from effnet.export.edge.appended import read_facts
 from effnet.export.facts import PRECISION_KEY, Port, check_ports, read_metadata
 from effnet.export.packages import load_package
 from effnet.inference.engines.form import EngineKind

@@ -1,0 +1,38 @@
+"""Metadata at the end of a file for phones."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from effnet.export.facts import CLASSES_KEY, METADATA_KEY, PRECISION_KEY, THRESHOLDS_KEY
+from effnet.weights import WeightsMetadata
+
+
+def append_facts(path: Path, metadata: WeightsMetadata, precision: str, taken: Mapping[str, str]) -> None:
+    """Append the metadata as a zip archive, which runtimes do not read and every unzip does."""
+    facts = {
+        f"{METADATA_KEY}.json": json.dumps(metadata.to_dict()),
+        f"{CLASSES_KEY}.txt": "".join(f"{name}\n" for name in metadata.class_names()),
+        PRECISION_KEY: precision,
+        **taken,
+    }
+    if metadata.several_labels:
+        facts[f"{THRESHOLDS_KEY}.json"] = json.dumps(list(metadata.thresholds))
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, text in facts.items():
+            archive.writestr(name, text)
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """Return a file's metadata by key, as `effnet.export.facts.read_metadata` takes them.
+
+    Returns:
+        Nothing for a file that another program wrote.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name: Path(name).stem for name in archive.namelist()}
+            return {key: archive.read(name).decode() for name, key in names.items()}
+    except (zipfile.BadZipFile, ValueError):
+        return {}
