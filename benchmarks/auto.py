@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from effnet.benchmark.environment import environment
 from effnet.benchmark.inference import baseline_step, random_model
-from effnet.benchmark.measure import Step, Timing, interleaved
+from effnet.benchmark.measure import Step, interleaved
 from effnet.benchmark.tables import markdown
 from effnet.export.reference import example_images
 from effnet.inference.auto.cases import case_of_weights
 from effnet.inference.auto.choose import Chooser, Work
+from effnet.inference.auto.race import spread
 from effnet.inference.auto.step import engine_step
 from effnet.inference.engines import Candidate, for_weights
 from effnet.runtime.processes import choose_device
@@ -103,23 +103,17 @@ def _run(plan: Plan, batch_size: int, device: torch.device, folder: Path) -> dic
         "chosen": str(chosen.candidate),
         "best_engine": best,
         "ratio_to_best_engine": timings[AUTO].ratio_to(timings[best]),
-        "baseline_spread": spread(timings[EAGER]),
+        "baseline_spread": spread(timings[EAGER].rounds),
         "rows": {
             name: {
                 **timing.to_dict(),
                 "ratio_to_torchvision": timing.ratio_to(timings[EAGER]),
-                "spread": spread(timing),
+                "spread": spread(timing.rounds),
                 **({"ratio_to_compiled": timing.ratio_to(timings[COMPILED])} if plan.compiled else {}),
             }
             for name, timing in timings.items()
         },
     }
-
-
-def spread(timing: Timing) -> float:
-    """Return the distance between the quartiles of the rounds, relative to their median."""
-    low, middle, high = np.percentile(timing.rounds, (25, 50, 75))
-    return float((high - low) / middle)
 
 
 def report(result: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from effnet.benchmark.cost import IMAGENET_IMAGES
+from effnet.data.imagenet import NUM_IMAGES
 from effnet.models import model_config
 from effnet.models.efficientnet import EfficientNet
 from effnet.runtime.errors import UserError, one_line
@@ -278,7 +278,7 @@ def _row(name: str, workload: Workload, cluster: Cluster, gpus: int) -> dict[str
         "milliseconds": milliseconds,
         "bound": simulated.bound,
         "checkpoint_seconds": checkpoint,
-        "epoch_seconds": IMAGENET_IMAGES / simulated.images_per_second + checkpoint,
+        "epoch_seconds": NUM_IMAGES["train"] / simulated.images_per_second + checkpoint,
     }
 
 

@@ -8,8 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from PIL import Image
 from benchmarks.gpu_day.stages import DATA
 from effnet.data.pack import PackSettings, pack
 from effnet.runtime.errors import UserError
+from effnet.runtime.files import atomic_folder
 
 CIFAR, PHOTOGRAPHS = "cifar10-train.tar.gz", "photographs.tar"
 # What a machine takes along is limited to 64 MiB, and CIFAR-10's archive has 16 of them.
@@ -71,7 +71,7 @@ def prepare(folder: Path, carried: Path = DATA, *, smallest: bool = False) -> st
     is_real = (carried / CIFAR).is_file() and not smallest
     cifar, photographs = folder / "cifar10", folder / "photographs"
     if not cifar.exists():
-        with _new(cifar) as made:
+        with atomic_folder(cifar) as made:
             if is_real:
                 _unpack(carried / CIFAR, made)
             else:
@@ -79,19 +79,9 @@ def prepare(folder: Path, carried: Path = DATA, *, smallest: bool = False) -> st
                 _made_up(made / "val", images=4 if smallest else 500, side=(32, 32))
     pack(cifar, folder / "cifar10-packed", PackSettings(32, quality=None), workers=0 if smallest else None)
     if not photographs.exists():
-        with _new(photographs) as made:
+        with atomic_folder(photographs) as made:
             _photographs(made / "train", carried / PHOTOGRAPHS, smallest=smallest)
     return f"CIFAR-10 {'carried along' if is_real else 'replaced by made-up images'} in {folder}"
-
-
-@contextmanager
-def _new(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill that gets its name when it is full."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    unfinished.rename(folder)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

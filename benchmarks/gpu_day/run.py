@@ -1,7 +1,6 @@
 """Runs stages: each part a process with a log of its own, each stage with a limit of its own."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -142,12 +141,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
     return lines[-1]
-
-
-def read_stage(path: Path) -> dict[str, object]:
-    """Return the content of a stage's file; empty if it has not run."""
-    try:
-        content: dict[str, object] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content

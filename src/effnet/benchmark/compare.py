@@ -13,11 +13,10 @@ from effnet.benchmark.measure import Step, Timing
 from effnet.benchmark.phones import EdgeNetwork, edge_format, open_edge
 from effnet.benchmark.tables import comparison_table
 from effnet.export.reference import example_images
-from effnet.export.session import needs_decoders
 from effnet.export.trained import ModelChoice
 from effnet.inference.auto.step import engine_step
 from effnet.inference.engine import Engine, open_engine
-from effnet.inference.engines import ENGINES, is_exported
+from effnet.inference.engines import is_exported, readers
 from effnet.inference.evaluate import open_for
 from effnet.models import model_config
 from effnet.recipe import Recipe
@@ -83,7 +82,7 @@ Key = tuple[Path, str]
 def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Engine]:
     """Open a file on the engines that read it and run here, or in its own runtime."""
     form = edge_format(file)
-    if form is not None and not _read_here(file, device):
+    if form is not None and not readers(file, device):
         name = form.converter.format
         is_wanted = settings.engines is None or name in settings.engines
         return [Engine(name, open_edge(form, file, device))] if is_wanted else []
@@ -91,22 +90,11 @@ def _engines(file: Path, settings: Comparison, device: torch.device) -> list[Eng
     if not is_exported(file):
         names = [name for name in settings.engines or ("torch",) if name in ("torch", "torch-compiled")]
     else:
-        reading = _read_here(file, device)
+        reading = [kind.name for kind in readers(file, device)]
         names = [name for name in reading if name in (settings.engines or reading)]
         if not reading:
             raise UserError(f"{file}: no engine that reads it is installed or runs on {device.type}")
     return [open_engine(choice, name) for name in names]
-
-
-def _read_here(file: Path, device: torch.device) -> list[str]:
-    """Return the engines that read a file and run here."""
-    return [
-        name
-        for name, kind in ENGINES.items()
-        if file.suffix in kind.suffixes
-        and kind.runs_on(device)
-        and (kind.decodes or not needs_decoders(file))
-    ]
 
 
 def _timings(

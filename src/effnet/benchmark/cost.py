@@ -2,13 +2,12 @@
 
 from typing import Any
 
-IMAGENET_IMAGES = 1_281_167
-"""images of an epoch"""
+from effnet.data.imagenet import NUM_IMAGES
 
 
 def epoch_hours(images_per_second: float) -> float:
     """Return the hours of an epoch of ImageNet."""
-    return IMAGENET_IMAGES / images_per_second / 3600
+    return NUM_IMAGES["train"] / images_per_second / 3600
 
 
 def cost_facts(images_per_second: float, watts: float | None, price: float | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -187,10 +187,7 @@ class Chooser:
     def _tried(self, case: Case, candidate: Candidate, *, keeps: bool) -> Iterator[None]:
         """Leave a candidate out that fails for any reason: others remain."""
         try:
-            if not keeps:
-                yield
-                return
-            with self.kept.trying(case.key, str(candidate)):
+            with self.kept.trying(case.key, str(candidate)) if keeps else nullcontext():
                 yield
         except Exception as error:
             _say("%s left out: %s", candidate, one_line(error) or type(error).__name__)

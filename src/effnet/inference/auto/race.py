@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ROUNDS, FEWEST = 9, 3
@@ -78,7 +78,7 @@ def race(
             times[name].append(_turn(steps[name], turn, clock))
     medians = {name: statistics.median(own) for name, own in times.items()}
     ordered = sorted(medians, key=lambda name: medians[name])
-    return Race({name: medians[name] for name in ordered}, max(_spread(times[name]) for name in ordered[:2]))
+    return Race({name: medians[name] for name in ordered}, max(spread(times[name]) for name in ordered[:2]))
 
 
 def _turn(step: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
@@ -92,6 +92,7 @@ def _turn(step: Callable[[], object], seconds: float, clock: Callable[[], float]
     return (clock() - begun) / count
 
 
-def _spread(times: list[float]) -> float:
+def spread(times: Sequence[float]) -> float:
+    """Return the distance between the quartiles of the rounds' times or rates, relative to their median."""
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return (high - low) / middle if middle > 0 else 0.0

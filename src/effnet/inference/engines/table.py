@@ -36,16 +36,23 @@ def kind_of_file(path: Path, device: torch.device) -> EngineKind:
     return reading(path, device)[0]
 
 
+def readers(path: Path, device: torch.device) -> list[EngineKind]:
+    """Return the engines installed that read a file; see `reading`."""
+    return [kind for kind in _for_file(path) if kind.runs_on(device)]
+
+
+def _for_file(path: Path) -> list[EngineKind]:
+    kinds = [kind for kind in ENGINES.values() if path.suffix in kind.suffixes]
+    return [kind for kind in kinds if kind.decodes] if needs_decoders(path) else kinds
+
+
 def reading(path: Path, device: torch.device) -> list[EngineKind]:
     """Return the engines installed that read a file.
 
     Raises:
         UserError: there are none.
     """
-    kinds = [kind for kind in ENGINES.values() if path.suffix in kind.suffixes]
-    if needs_decoders(path):
-        kinds = [kind for kind in kinds if kind.decodes]
-    if here := [kind for kind in kinds if kind.runs_on(device)]:
+    if here := readers(path, device):
         return here
-    names = " or ".join(kind.name for kind in kinds)
+    names = " or ".join(kind.name for kind in _for_file(path))
     raise UserError(f"{path} needs {names}, which is not installed or does not run on {device.type}")
