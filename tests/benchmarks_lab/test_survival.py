@@ -8,9 +8,9 @@ import torch
 from benchmarks.survival import Kill, Scenario, Survival, differences, logged
 from tests.test_launchers import REPOSITORY
 
-KILLS = 5
+KILLS = 3
 MODEL = "--arch efficientnet-lite0 --image-size 32 --resize 32 --dropout 0.2 --survival-prob 0.8 --mixup 0.2"
-COURSE = "--batch-size 2 --epochs 3 --warmup 0 --lr 0.001 --use-ema 0.9 --workers 1"
+COURSE = "--batch-size 2 --epochs 2 --warmup 0 --lr 0.001 --use-ema 0.9 --workers 1"
 
 
 @pytest.mark.slow

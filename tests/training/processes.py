@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-# One process imports PyTorch; the others are forked from it.
+# One process imports PyTorch, and its compiler, which every optimizer imports; the others are forked from it.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["effnet.training.run", "effnet.inference.evaluate"])
+CONTEXT.set_forkserver_preload(["effnet.training.run", "effnet.inference.evaluate", "torch._dynamo"])
 
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:

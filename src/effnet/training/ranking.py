@@ -78,20 +78,39 @@ def _joined(batches: list[Tensor], part: slice) -> npt.NDArray[Any]:
 
 def average_precision(probabilities: Tensor, labels: Tensor) -> float:
     """Return the average precision of a class, (N,) each; NaN without an image of it."""
-    from torchmetrics.functional.classification import binary_average_precision
-
     if not labels.any():
         return float("nan")
-    return float(binary_average_precision(probabilities, labels.long(), validate_args=False))
+    right, predicted = _counts(probabilities, labels)
+    precision, recall = right / predicted, right / right[-1]
+    return float((recall.diff(prepend=recall.new_zeros(1)) * precision).sum())
 
 
 def auroc(probabilities: Tensor, labels: Tensor) -> float:
     """Return the area under the ROC curve of a class, (N,) each; NaN unless there are images of it and others."""
-    from torchmetrics.functional.classification import binary_auroc
-
     if not labels.any() or labels.all():
         return float("nan")
-    return float(binary_auroc(probabilities, labels.long(), validate_args=False))
+    right, predicted = _counts(probabilities, labels)
+    wrong = predicted - right
+    start = right.new_zeros(1)
+    return float(torch.trapezoid(torch.cat([start, right / right[-1]]), torch.cat([start, wrong / wrong[-1]])))
+
+
+def _counts(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many images of a class, and of all, have at least each of the probabilities, from the highest down.
+
+    Torchmetrics counts the same, but its import takes as long as PyTorch's.
+
+    Returns:
+        float64, one element for each probability that differs from the others.
+    """
+    p, order = probabilities.sort(descending=True, stable=True)
+    last = _last_of_equals(p)
+    return labels[order].cumsum(0)[last].double(), torch.arange(1, len(p) + 1)[last].double()
+
+
+def _last_of_equals(p: Tensor) -> Tensor:
+    """Return bool (N,): True where the next of sorted probabilities is another one."""
+    return torch.cat([p[1:] != p[:-1], torch.tensor([True])])
 
 
 def best_threshold(probabilities: Tensor, labels: Tensor) -> float:
@@ -109,7 +128,7 @@ def best_threshold(probabilities: Tensor, labels: Tensor) -> float:
     p, order = probabilities.sort(descending=True, stable=True)
     found = labels[order].cumsum(0)
     # Equal probabilities are predicted together.
-    last = torch.cat([p[1:] != p[:-1], torch.tensor([True])])
+    last = _last_of_equals(p)
     score = 2 * found.double() / (torch.arange(1, len(p) + 1) + found[-1])
     best = int(score.where(last, -1).argmax())
     lower = p[best + 1] if best + 1 < len(p) else torch.zeros(())
