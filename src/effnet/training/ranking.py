@@ -92,7 +92,9 @@ def auroc(probabilities: Tensor, labels: Tensor) -> float:
     right, predicted = _counts(probabilities, labels)
     wrong = predicted - right
     start = right.new_zeros(1)
-    return float(torch.trapezoid(torch.cat([start, right / right[-1]]), torch.cat([start, wrong / wrong[-1]])))
+    return float(
+        torch.trapezoid(torch.cat([start, right / right[-1]]), torch.cat([start, wrong / wrong[-1]]))
+    )
 
 
 def _counts(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
