@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from tests.browser import Browser, start_browser
-from tests.runs import CLASSES, write_images
+from tests.runs import CLASSES, networks_made_small, write_images
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 12), ("val", 5)):
         write_images(root / split, dict.fromkeys(CLASSES, count), coloured=True)
     return root
+
+
+@pytest.fixture(scope="module")
+def small_networks() -> Iterator[None]:
+    """Every model of the family made small, for tests of what is done with a network, whichever it is."""
+    with networks_made_small():
+        yield
 
 
 @pytest.fixture(scope="session")

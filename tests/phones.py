@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -12,14 +12,11 @@ import torch
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.edge.environment import Converter
 from effnet.export.edge.formats import EdgeFile, EdgeFormat, export_edge
-from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
-from effnet.quantization.model import build
 from effnet.recipe.choices import TargetName
 from effnet.weights import WeightsMetadata
-from tests.export.test_quantized import calibrated
+from tests.export.test_quantized import SIZE, calibrated, tiny
 
-SIZE = 64
 CLASSES = tuple(f"class {index}" for index in range(10))
 
 
@@ -38,17 +35,6 @@ class PhoneFile:
 
 def metadata(name: str) -> WeightsMetadata:
     return WeightsMetadata(name, Preprocessing(SIZE, SIZE).to_dict(), classes=CLASSES)
-
-
-def tiny(name: str) -> EfficientNet:
-    """A model of two stages, one with a shortcut: converters take about a second for each layer."""
-    torch.manual_seed(0)
-    config = MODEL_CONFIGS[name]
-    stages = config.base_stages[:2]
-    model = build(replace(config, width=0.25, num_classes=len(CLASSES), base_stages=stages)).train()
-    for _ in range(3):
-        model(torch.randn(8, 3, SIZE, SIZE))
-    return model.eval()
 
 
 def in_integers(target: TargetName, name: str = "efficientnet-quant-lite0") -> EfficientNet:

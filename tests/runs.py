@@ -1,13 +1,17 @@
 """Helpers for tests of whole runs: images, quick settings, and the records of a run's log."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
+from effnet.models.config import MODEL_CONFIGS
 from effnet.recipe import Recipe, ResolvedRecipe
 from effnet.training.facts import facts_of
 
@@ -21,6 +25,24 @@ PREPROCESSING = {
     "std": [0.2] * 3,
 }
 """preprocessing in the metadata of weights made for a test"""
+
+
+@contextmanager
+def networks_made_small(*names: str) -> Iterator[None]:
+    """Make networks of a quarter of the width, with a block or two in each stage, under the names of models.
+
+    A run, an export and what reads their files know a network by its name, so that all do the same with fewer layers.
+
+    Args:
+        names: of the models and of their quantized twins; all if there are none.
+    """
+    rows = {
+        name: replace(row, width=row.width / 4, depth=row.depth * 0.3)
+        for name, row in MODEL_CONFIGS.items()
+        if not names or name in names or row.twin in names
+    }
+    with mock.patch.dict(MODEL_CONFIGS, rows):
+        yield
 
 
 def write_images(split: Path, counts: Mapping[str, int], *, coloured: bool = False) -> None:

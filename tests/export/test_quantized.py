@@ -1,6 +1,7 @@
 """Quantized models as ONNX: integers where the engine wants them, and the fake-quantized model's answers."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.data.transforms import ValTransform
 from effnet.export.onnx import export_onnx
 from effnet.export.openvino import export_openvino
+from effnet.models.config import MODEL_CONFIGS
 from effnet.models.efficientnet import EfficientNet
 from effnet.quantization.calibrate import calibrate
 from effnet.quantization.layers import quantizers_of
+from effnet.quantization.model import build
 from effnet.quantization.placement import place_quantizers
 from effnet.recipe import QuantizationSettings
 from effnet.recipe.choices import TargetName
@@ -24,13 +27,23 @@ from effnet.runtime.precision import Precision
 from effnet.runtime.processes import Processes
 from effnet.training.step import Normalise
 from effnet.weights import WeightsMetadata
-from tests.quantization.test_layers import small
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 CPU = torch.device("cpu")
 SIZE = 64
+
+
+def tiny(name: str) -> EfficientNet:
+    """A model of two stages, one with a shortcut: converters take about a second for each layer."""
+    torch.manual_seed(0)
+    config = MODEL_CONFIGS[name]
+    stages = config.base_stages[:2]
+    model = build(replace(config, width=0.25, num_classes=10, base_stages=stages)).train()
+    for _ in range(3):
+        model(torch.randn(8, 3, SIZE, SIZE))
+    return model.eval()
 
 
 def calibrated(
@@ -62,7 +75,7 @@ def test_integers_in_the_file(
 ) -> None:
     metadata = WeightsMetadata(name, Preprocessing(SIZE, SIZE).to_dict())
     pixels = torch.randint(0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8)
-    model = calibrated(small(name), target, pixels, metadata)
+    model = calibrated(tiny(name), target, pixels, metadata)
     path = tmp_path / "model.onnx"
     exported = export_onnx(model, metadata, path, target=target)
     assert exported.batches == (1, 3, 8)

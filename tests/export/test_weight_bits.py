@@ -10,7 +10,8 @@ from effnet.export.trained import ModelChoice
 from effnet.inference.engine import open_engine
 from effnet.quantization.placement import place_quantizers
 from effnet.weights import WeightsMetadata
-from tests.quantization.test_layers import ranged, small
+from tests.phones import tiny
+from tests.quantization.test_layers import ranged
 
 pytest.importorskip("onnxruntime")
 
@@ -22,7 +23,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     made = {}
     for bits in (7, 8):
         name = "efficientnet-quant-lite0"
-        model = small(name)
+        model = tiny(name)
         place_quantizers(model, "openvino", reduce_range=bits == 7)
         made[bits] = tmp_path_factory.mktemp("files") / f"{bits}.onnx"
         metadata = WeightsMetadata(name, Preprocessing(64, 64).to_dict())

@@ -10,7 +10,8 @@ from effnet.data.preprocessing import Preprocessing
 from effnet.quantization.layers import quantizers_of
 from effnet.quantization.model import build
 from effnet.weights import WeightsMetadata, load_model, save_weights
-from tests.quantization.test_layers import ranged, small
+from tests.phones import tiny
+from tests.quantization.test_layers import ranged
 
 
 def test_weights_of_silu_start_it(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_engines_get_one_operator(tmp_path: Path) -> None:
     for name in ("efficientnet-quant-b0", "efficientnet-quant-hswish-b0"):
         metadata = WeightsMetadata(name, Preprocessing(64, 64).to_dict())
         files[name] = tmp_path / f"{name}.onnx"
-        export_onnx(ranged(small(name)), metadata, files[name], target="openvino", tolerance=1.0)
+        export_onnx(ranged(tiny(name)), metadata, files[name], target="openvino", tolerance=1.0)
     silu, hard = ([node.op_type for node in onnx.load(file).graph.node] for file in files.values())
     gates = hard.count("Sigmoid")  # of squeeze-and-excitation
     assert hard.count("HardSwish") == silu.count("Sigmoid") - gates > gates > 0

@@ -1,10 +1,6 @@
 """Whole quantizations on real files: after training, by training, interrupted, in several processes."""
 
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,11 @@ from effnet.recipe import Recipe
 from effnet.runtime.errors import UserError
 from effnet.training.run import train
 from effnet.weights import load_model
-from tests.quantization.test_layers import small
+from tests.phones import tiny
 from tests.runs import quick_recipe, records
-from tests.training.processes import in_processes
+from tests.training.processes import in_processes, started
+
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def recipe(workspace: Path, **changes: Any) -> Recipe:
@@ -118,14 +116,13 @@ def test_killed_and_resumed_is_uninterrupted(images: Path, tmp_path: Path, float
         *("--lr", "0.01", "-p", "1", "--device", "cpu", "--calib-batches", "2", "--target", "openvino"),
         *("--pretrained-from-file", float_weights, "--workspace", str(parts)),
     ]
-    command = [sys.executable, "-m", "effnet", "quantize", str(images), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = started(main, ["quantize", str(images), *flags])
     deadline = time.monotonic() + 400  # seconds; on a machine with other work the start alone takes a minute
     while not (parts / "checkpoint.pth.tar").exists() and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     quantize(recipe(parts, epochs=3, resume=str(parts / "checkpoint.pth.tar")), images)
     assert_same(state(parts), state(whole))
 
@@ -137,14 +134,7 @@ def test_two_processes_find_the_ranges_of_one(images: Path, tmp_path: Path, floa
         *("--device", "cpu", "--calib-batches", "2", "--target", "openvino"),
         *("--pretrained-from-file", float_weights, "--workspace", str(tmp_path / "two")),
     ]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run(
-        [*launcher, str(root / "quant_main.py"), str(images), *flags],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    assert in_processes(2, main, ["quantize", str(images), *flags]) == [0, 0]
     quantize(recipe(tmp_path / "one", pretrained_from_file=float_weights), images)
     assert_alike(state(tmp_path / "two"), state(tmp_path / "one"))
 
@@ -207,7 +197,7 @@ def test_two_processes_train_at_the_recipe_s_learning_rate(images: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_training_step_compiles_in_one_graph() -> None:
-    model = small("efficientnet-quant-b0")
+    model = tiny("efficientnet-quant-b0")
     place_quantizers(model, "onnxruntime")
     for quantizer in quantizers_of(model).values():
         if quantizer.is_on and not quantizer.shape:
@@ -229,7 +219,7 @@ def test_sensitivity(images: Path, tmp_path: Path, float_weights: str) -> None:
     quantize(recipe(tmp_path, pretrained_from_file=float_weights, sensitivity=True), images)
     costs = [record["data"] for record in records(tmp_path, "sensitivity")]
     assert costs[0]["layer"] == "all"
-    assert {"stem.conv", "classifier.fc", "layers.1.block1.residual_quantizer"} <= {c["layer"] for c in costs}
+    assert {"stem.conv", "classifier.fc", "layers.5.block1.residual_quantizer"} <= {c["layer"] for c in costs}
     errors = [cost["error"] for cost in costs[1:]]
     assert errors == sorted(errors, reverse=True)
     assert 0 < errors[-1] < errors[0] < 1
