@@ -167,7 +167,8 @@ def test_streamed_batches_are_those_from_the_disk(opened: Opened, packed: Path, 
         for mine, expected in ((streamed.train, local.train), (streamed.val, local.val)):
             assert_same(of(mine), of(expected))
         parts = [path for path, wanted in server.requests if wanted]
-        assert len(parts) == 20 + 7  # one an image
+        # Not one an image: neighbours among the 20 + 7 images, of batches of 4 and shards of 4, come together.
+        assert 20 // 4 + 7 // 4 < len(parts) < 20 + 7
         assert len(server.connections) < 60
 
 
@@ -177,8 +178,10 @@ def test_a_server_that_fails_now_and_then(opened: Opened, packed: Path) -> None:
     with serving(packed) as server:
         server.failures = [503, 500]
         val = backend(opened, f"{server.url}/moved").val  # type: ignore[arg-type]
-        server.failures = [429, 503, 500, 502]
-        assert_same(of(val), local)
+        for failures in ([429, 503, 500], [502]):
+            server.failures = list(failures)
+            assert_same(of(val), local)
+            assert not server.failures
 
 
 @pytest.mark.usefixtures("no_proxy")

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +17,10 @@ from effnet.runtime.http import NETWORK_ERRORS, HttpClient, RefusedError, reason
 _CONNECTIONS = 16  # of a worker: what hides the delay of an object storage's answers
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
+# Of parts that one request fetches. A run is no longer, so that a batch of photographs still comes over many
+# connections; a gap of this size takes less time than the delay of another request.
+_LONGEST_RUN = 1 << 20  # bytes
+_LARGEST_GAP = 16 << 10  # bytes
 
 # two letters at least: C:/ is a drive. One slash is what pathlib leaves of two.
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)
@@ -119,7 +123,10 @@ class Remote(Protocol):
 
 
 class RemoteFiles:
-    """Files under a URL; parts come over several connections at once, ahead of their use."""
+    """Files under a URL; parts come over several connections at once, ahead of their use.
+
+    Neighbouring parts come in one request.
+    """
 
     def __init__(self, remote: Callable[[], Remote], head: str, tail: str) -> None:
         self._remote, self._head, self._tail = remote, head, tail
@@ -144,8 +151,13 @@ class RemoteFiles:
             self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="effnet-fetch")
             self._of_thread = threading.local()
             self._process = os.getpid()
-        for future in [self._pool.submit(self._get_part, part) for part in wanted]:
-            yield future.result
+        fetched: dict[int, Callable[[], memoryview]] = {}
+        for run, places in runs_of(wanted):
+            future = self._pool.submit(self._get_part, run)
+            for place in places:
+                fetched[place] = partial(_piece, future, run, wanted[place])
+        for place in range(len(wanted)):
+            yield fetched[place]
 
     def _get_part(self, part: Part) -> bytes:
         if not hasattr(self._of_thread, "remote"):
@@ -164,6 +176,33 @@ class RemoteFiles:
                     raise UserError(f"{self.where(name)}: {reason(error)}") from None
                 time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise AssertionError
+
+
+def runs_of(wanted: Sequence[Part]) -> list[tuple[Part, list[int]]]:
+    """Return what to fetch for the parts: each a run of a file, with the positions in `wanted` of the parts in it.
+
+    Parts with small gaps between them are one run, in whatever order they are wanted. The run that is needed first
+    is the first.
+    """
+    runs: list[tuple[Part, list[int]]] = []
+    for place in sorted(range(len(wanted)), key=wanted.__getitem__):
+        part = wanted[place]
+        run, places = runs[-1] if runs else (None, [])
+        if (
+            run is not None
+            and run.name == part.name
+            and part.start - run.stop <= _LARGEST_GAP
+            and max(run.stop, part.stop) - run.start <= max(_LONGEST_RUN, run.stop - run.start)
+        ):
+            places.append(place)
+            runs[-1] = Part(run.name, run.start, max(run.stop, part.stop)), places
+        else:
+            runs.append((part, [place]))
+    return sorted(runs, key=lambda run: min(run[1]))
+
+
+def _piece(run: Future[bytes], whole: Part, part: Part) -> memoryview:
+    return memoryview(run.result())[part.start - whole.start : part.stop - whole.start]
 
 
 class _Fsspec:

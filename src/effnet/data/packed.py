@@ -6,7 +6,8 @@ lies the index that DALI's ``readers.webdataset`` takes. Members of a tar are no
 directly from memory-mapped files. ``index.json`` holds the class list and every shard's size and SHA-256,
 ``index.npy`` one record per image: any image can be read by itself, so the order of an epoch and the augmentation
 of each image are those of a folder, for any number of workers and processes, streamed or not. Streaming takes one
-range request per image, 16 at a time for each worker.
+range request per image, 16 at a time for each worker; images of a batch that lie side by side, as all do in
+validation, come in one request of up to a mebibyte.
 """
 
 from collections.abc import Callable, Iterator, Sequence
