@@ -20,6 +20,7 @@ from benchmarks.commands.roofline import add_roofline
 from benchmarks.commands.scaling import add_scaling
 from benchmarks.commands.serve import add_serve
 from benchmarks.commands.startup import add_startup
+from benchmarks.commands.stream import add_stream
 from benchmarks.commands.suite import add_suite
 from benchmarks.commands.survival import add_survival
 from benchmarks.commands.unbalanced import add_unbalanced
@@ -45,6 +46,7 @@ COMMANDS = {
     "scaling": add_scaling,
     "serve": add_serve,
     "startup": add_startup,
+    "stream": add_stream,
     "suite": add_suite,
     "survival": add_survival,
     "unbalanced": add_unbalanced,
