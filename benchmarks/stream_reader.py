@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from effnet.data import DataRequest, Preprocessing, open_data
+from effnet.data.loader import ImageLoader
 from effnet.recipe import Recipe
 from effnet.training.facts import facts_of
 
@@ -35,11 +36,12 @@ def read(url: str, rank: int, world: int, workers: int, out: Path) -> None:
         recipe, Path(url), Preprocessing(8, 8), torch.device("cpu"), rank, world, splits=("val",)
     )
     loader = open_data(request).val
-    assert loader is not None
+    assert isinstance(loader, ImageLoader)
     digest, images, batches = hashlib.sha256(), 0, len(loader)
     begun, last = time.monotonic(), 0
     with out.open("w", encoding="utf-8") as log:
         for number, batch in enumerate(loader, start=1):
+            assert batch.indices is not None
             digest.update(batch.indices.numpy().tobytes() + batch.images.contiguous().numpy().tobytes())
             images += len(batch.targets)
             if number * TENTHS // batches > (number - 1) * TENTHS // batches:
@@ -60,4 +62,5 @@ def _memory() -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    read(sys.argv[1], *map(int, sys.argv[2:5]), out=Path(sys.argv[5]))
+    rank, world, workers = map(int, sys.argv[2:5])
+    read(sys.argv[1], rank, world, workers, Path(sys.argv[5]))
