@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from effnet.kernels.cpu_block import with_passes
 from effnet.kernels.cpu_convolution import on_cpu
 from effnet.kernels.workload import Mode, Workload
 from effnet.models.efficientnet import EfficientNet
@@ -32,6 +33,9 @@ def accelerate(model: M, workload: Workload, mode: Mode = "auto") -> M:
     suits = workload.training and workload.channels_last and workload.dtype is None
     if mode == "auto" and suits and not on_gpu:
         replace_modules(model, on_cpu)
+        # The compiler fuses by itself, and frozen statistics are no passes over a tensor.
+        if workload.batch_statistics and not workload.compiled:
+            replace_modules(model, with_passes)
     if mode == "triton" or (
         mode == "auto" and on_gpu and workload.channels_last and workload.batch_statistics
     ):

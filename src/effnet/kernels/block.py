@@ -10,7 +10,9 @@ and shift come from the running statistics.
 import torch
 from torch import Tensor, nn
 
+from effnet.kernels.geometry import top_left
 from effnet.kernels.operators import NONE, depthwise, moments
+from effnet.kernels.statistics import has_statistics, learn_statistics
 from effnet.models.layers import Conv2d, MBConv
 
 # Names of the kernels' activations by the layer that they stand for.
@@ -50,22 +52,9 @@ def can_fuse(block: MBConv) -> bool:
     return type(block.depsep.conv) is Conv2d and supports(block.depsep.act, *norms)
 
 
-def top_left(conv: Conv2d, height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of zeros that go before an image of the given size."""
-    if not conv.pads_itself:
-        return conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
-    return conv.same_padding(height)[0], conv.same_padding(width)[0]
-
-
 def supports(activation: nn.Module, *norms: nn.Module) -> bool:
     """Return whether the kernels know an activation and normalisations, which may have been replaced."""
-    return type(activation) in ACTIVATIONS and all(
-        type(norm) is nn.BatchNorm2d
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-        for norm in norms
-    )
+    return type(activation) in ACTIVATIONS and all(has_statistics(norm) for norm in norms)
 
 
 def filtered(
@@ -135,20 +124,7 @@ def _normalisation(
         assert norm.running_var is not None
         return _affine(norm, norm.running_mean, norm.running_var)
     mean, variance = statistics
-    if count == 1:
-        raise ValueError("Expected more than 1 value per channel when training, as BatchNorm says")
-    running_mean, running_var, batches, momentum = (
-        norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum,
-    )  # fmt: skip
-    assert running_mean is not None
-    assert running_var is not None
-    assert batches is not None
-    assert momentum is not None
-    with torch.no_grad():
-        batches.add_(1)
-        running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
-        unbiased = variance.detach() * count / (count - 1)
-        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    learn_statistics(norm, mean, variance, count)
     return _affine(norm, mean, variance)
 
 

@@ -1,8 +1,9 @@
 """Convolutions for training on a CPU that are faster than the library's."""
 
 import functools
+from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from effnet.kernels import cpu_depthwise
@@ -21,14 +22,51 @@ class DepthwiseConv2d(Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
 
+# Pixels of an image up to which a matrix product is faster than the library's convolution of them.
+_SMALL_IMAGE = 256
+
+
 class DenseConv2d(Conv2d):
-    """Convolution that trains single pixels as a matrix product, whose gradient is faster."""
+    """Convolution that trains kernels of one pixel on small images as a matrix product."""
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Conv2d.convolved`."""
-        if self.training and x.shape[2:] == weight.shape[2:] == (1, 1):
-            return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
+        is_product = weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.groups == 1
+        if self.training and is_product and x.shape[2] * x.shape[3] <= _SMALL_IMAGE and self.bias is None:
+            out: Tensor = _Product.apply(x, weight)
+            return out
         return super().convolved(x, weight)
+
+
+class _Product(torch.autograd.Function):
+    """Convolution with a kernel of one pixel: of (N, in, H, W) and (out, in, 1, 1), channels-last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _image(_pixels(x) @ weight.flatten(1).t(), x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        pixels, grad_x, grad_weight = _pixels(grad), None, None
+        if ctx.needs_input_grad[0]:
+            grad_x = _image(pixels @ weight.flatten(1), x)
+        if ctx.needs_input_grad[1]:
+            # DDP wants the strides of the weight itself, also in its dimensions of one.
+            grad_weight = (pixels.t() @ _pixels(x)).as_strided(weight.shape, weight.stride())
+        return grad_x, grad_weight
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """The pixels of a batch, (N * H * W, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _image(pixels: Tensor, like: Tensor) -> Tensor:
+    """Pixels as a batch of the size of `like`, channels-last."""
+    images, _, height, width = like.shape
+    return pixels.view(images, height, width, -1).permute(0, 3, 1, 2)
 
 
 @functools.singledispatch

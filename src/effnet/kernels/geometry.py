@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from effnet.models.layers import Conv2d
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -41,3 +43,10 @@ class Geometry:
     def right(self) -> int:
         """Zeros after the last column that the last output column sees."""
         return (self.out_width - 1) * self.stride + self.kernel - self.width - self.left
+
+
+def top_left(conv: Conv2d, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of zeros that go before an image of the given size."""
+    if not conv.pads_itself:
+        return conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
+    return conv.same_padding(height)[0], conv.same_padding(width)[0]
