@@ -31,6 +31,9 @@ constexpr long CACHED = 64 * 1024;        // floats that a task may keep in the 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 
+// Functions of a row are compiled once for all that call them.
+#define ROW __attribute__((noinline))
+
 enum Activation { NONE, SILU, RELU6, HARDSWISH };
 
 inline Floats all(float value) { return Floats{} + value; }
@@ -228,15 +231,45 @@ const float* image_sums(const Part& part, int rows, int columns, Memory& memory,
 std::vector<Floats> arranged(const float* weight, int taps, int channels) {
   std::vector<Floats> out(static_cast<size_t>(vectors_of(channels)) * taps);
   each_vector(channels, [&](int c, auto full) {
-    for (int t = 0; t < taps; t++) out[c / LANES * taps + t] = load<full()>(weight + static_cast<long>(t) * channels + c);
+    for (int t = 0; t < taps; t++)
+      out[c / LANES * taps + t] = load<full()>(weight + static_cast<long>(t) * channels + c);
   });
   return out;
 }
 
 // ---- forward ----
 
+// A row of the convolution's input; vectors of channels are `group` apart in `to`.
+template <int ACTIVATION>
+ROW void activated_row(const Shape& s, const Part& part, const float* from, const float* scale, const float* shift,
+                       float* to, long group) {
+  for (int j = 0; j < s.width; j++)
+    each_vector(part.channels, [&](int c, auto full) {
+      Floats value = load<full()>(from + static_cast<long>(j) * s.channels + c), slope;
+      if (ACTIVATION != NONE)
+        activate<ACTIVATION>(value * load<full()>(scale + part.first + c) + load<full()>(shift + part.first + c), value,
+                             slope);
+      store(to + c / LANES * group + static_cast<long>(j) * LANES, value);
+    });
+}
+
+using ActivatedRow = decltype(&activated_row<NONE>);
+
+// Write a row of the convolution's output, and add to its sums.
+ROW void written_row(const Shape& s, const Part& part, const float* from, long group, const float* pivots, float* sums,
+                     float* squares, float* to) {
+  for (int j = 0; j < s.out_width; j++)
+    each_vector(part.channels, [&](int c, auto full) {
+      const Floats value = load(from + c / LANES * group + static_cast<long>(j) * LANES);
+      store<full()>(to + static_cast<long>(j) * s.channels + c, value);
+      const Floats apart = value - load(pivots + c);
+      add<true>(sums + c, apart);
+      add<true>(squares + c, apart * apart);
+    });
+}
+
 template <int K, int S>
-void convolved_row(const float* const* given, const Floats* weight, int columns, float* out) {
+ROW void convolved_row(const float* const* given, const Floats* weight, int columns, float* out) {
   const float* rows[K];
   Floats taps[K * K];
 #pragma GCC unroll 8
@@ -247,18 +280,19 @@ void convolved_row(const float* const* given, const Floats* weight, int columns,
     Floats y{};
 #pragma GCC unroll 8
     for (int kh = 0; kh < K; kh++) {
-      Floats part = taps[kh * K] * load(rows[kh] + static_cast<long>(j) * S * LANES);
+      const float* from = rows[kh] + static_cast<long>(j) * S * LANES;
+      Floats part = taps[kh * K] * load(from);
 #pragma GCC unroll 8
-      for (int kw = 1; kw < K; kw++) part += taps[kh * K + kw] * load(rows[kh] + (static_cast<long>(j) * S + kw) * LANES);
+      for (int kw = 1; kw < K; kw++) part += taps[kh * K + kw] * load(from + kw * LANES);
       y += part;
     }
     store(out + static_cast<long>(j) * LANES, y);
   }
 }
 
-template <int K, int S, int ACTIVATION>
-void filter_part(const Shape& s, const Part& part, const float* x, const Floats* weight, const float* scale,
-                 const float* shift, float* y, float* mean, float* deviations, Memory& memory) {
+template <int K, int S>
+void filter_part(const Shape& s, const Part& part, ActivatedRow activated, const float* x, const Floats* weight,
+                 const float* scale, const float* shift, float* y, float* mean, float* deviations, Memory& memory) {
   const long row = static_cast<long>(std::max((s.out_width - 1) * S + K, s.left + s.width)) * LANES;
   const long out_row = static_cast<long>(s.out_width) * LANES;
   const long group = row * (K + 1) + out_row;  // one row of zeros stands for those outside
@@ -268,18 +302,9 @@ void filter_part(const Shape& s, const Part& part, const float* x, const Floats*
   int next = 0;
   for (int o = 0; o < s.out_height; o++) {
     const int first = o * S - s.top, last = std::min(first + K, s.height);
-    for (; next < last; next++) {
-      const float* from = x + (part.image * s.height + next) * s.width * s.channels + part.first;
-      float* to = ring + next % K * row + s.left * LANES;
-      for (int j = 0; j < s.width; j++)
-        each_vector(part.channels, [&](int c, auto full) {
-          Floats value = load<full()>(from + static_cast<long>(j) * s.channels + c), slope;
-          if (ACTIVATION != NONE)
-            activate<ACTIVATION>(
-                value * load<full()>(scale + part.first + c) + load<full()>(shift + part.first + c), value, slope);
-          store(to + c / LANES * group + static_cast<long>(j) * LANES, value);
-        });
-    }
+    for (; next < last; next++)
+      activated(s, part, x + (part.image * s.height + next) * s.width * s.channels + part.first, scale, shift,
+                ring + next % K * row + s.left * LANES, group);
     for (int v = 0; v < vectors; v++) {
       const float* rows[K];
       for (int kh = 0; kh < K; kh++) {
@@ -292,15 +317,8 @@ void filter_part(const Shape& s, const Part& part, const float* x, const Floats*
     const float* out = ring + (K + 1) * row;
     if (o == 0)  // any value of the channel will do
       for (int v = 0; v < vectors; v++) store(pivots + v * LANES, load(out + v * group));
-    float* to = y + (part.image * s.out_height + o) * s.out_width * s.channels + part.first;
-    for (int j = 0; j < s.out_width; j++)
-      each_vector(part.channels, [&](int c, auto full) {
-        const Floats value = load(out + c / LANES * group + static_cast<long>(j) * LANES);
-        store<full()>(to + static_cast<long>(j) * s.channels + c, value);
-        const Floats apart = value - load(pivots + c);
-        add<true>(sums + c, apart);
-        add<true>(squares + c, apart * apart);
-      });
+    written_row(s, part, out, group, pivots, sums, squares,
+                y + (part.image * s.out_height + o) * s.out_width * s.channels + part.first);
   }
   each_vector(part.channels, [&](int c, auto full) {
     Floats found, apart;
@@ -340,7 +358,7 @@ inline void backward_columns(const float* d, const float* x, const Floats* taps,
 }
 
 template <int K, int S>
-void backward_row(const float* d, const float* x, const Floats* weight, float* weight_grad, int columns, int left,
+ROW void backward_row(const float* d, const float* x, const Floats* weight, float* weight_grad, int columns, int left,
                   float* grad) {
   Floats taps[K], sums[K] = {};
 #pragma GCC unroll 8
@@ -370,7 +388,7 @@ void gather_constants(const Shape& s, const Part& part, long image, const Backwa
 
 // Gradient of a row of the convolution's output, from that of what follows; vectors of channels are `group` apart.
 template <int ACTIVATION>
-void output_gradient_row(const Shape& s, const Part& part, const Backward& t, long first, const float* constants,
+ROW void output_gradient_row(const Shape& s, const Part& part, const Backward& t, long first, const float* constants,
                          float* to, long group) {
   for (int j = 0; j < s.out_width; j++)
     each_vector(part.channels, [&](int c, auto full) {
@@ -387,7 +405,7 @@ void output_gradient_row(const Shape& s, const Part& part, const Backward& t, lo
 
 // A row of the convolution's input, its slope, and zeros for its gradient: `flat` apart.
 template <int ACTIVATION>
-void input_row(const Shape& s, const Part& part, const Backward& t, long first, const float* constants, float* to,
+ROW void input_row(const Shape& s, const Part& part, const Backward& t, long first, const float* constants, float* to,
                long group, long flat) {
   for (int j = 0; j < s.width; j++)
     each_vector(part.channels, [&](int c, auto full) {
@@ -405,7 +423,7 @@ void input_row(const Shape& s, const Part& part, const Backward& t, long first, 
 
 // Write a row of the input's gradient, and add to its sums.
 template <int ACTIVATION>
-void finished_row(const Shape& s, const Part& part, const Backward& t, long first, const float* constants,
+ROW void finished_row(const Shape& s, const Part& part, const Backward& t, long first, const float* constants,
                   const float* from, long group, long flat, float* sums) {
   for (int j = 0; j < s.width; j++)
     each_vector(part.channels, [&](int c, auto full) {
@@ -422,9 +440,16 @@ void finished_row(const Shape& s, const Part& part, const Backward& t, long firs
     });
 }
 
-template <int K, int S, int BEFORE, int AFTER>
-void backward_image(const Shape& s, const Part& part, long image, const Floats* taps, const Backward& t, float* ring,
-                    const float* constants, float* taps_grad, float* sums) {
+// What of the backward pass depends on the activations.
+struct BackwardRows {
+  decltype(&output_gradient_row<NONE>) output_gradient;
+  decltype(&input_row<NONE>) input;
+  decltype(&finished_row<NONE>) finished;
+};
+
+template <int K, int S>
+void backward_image(const Shape& s, const Part& part, long image, const BackwardRows& rows, const Floats* taps,
+                    const Backward& t, float* ring, const float* constants, float* taps_grad, float* sums) {
   const long row = (s.out_width + 2L * (K - 1)) * LANES, flat = static_cast<long>(s.width) * LANES;
   const long group = row * K + 3 * flat;
   const int vectors = vectors_of(part.channels);
@@ -432,10 +457,10 @@ void backward_image(const Shape& s, const Part& part, long image, const Floats* 
   for (int i = 0; i < s.height; i++) {
     const int last = std::min(s.out_height, (i + s.top) / S + 1);
     for (; next < last; next++)
-      output_gradient_row<AFTER>(s, part, t, (image * s.out_height + next) * s.out_width * s.channels + part.first,
-                                 constants, ring + next % K * row + (K - 1) * LANES, group);
+      rows.output_gradient(s, part, t, (image * s.out_height + next) * s.out_width * s.channels + part.first,
+                           constants, ring + next % K * row + (K - 1) * LANES, group);
     const long first = (image * s.height + i) * s.width * s.channels + part.first;
-    input_row<BEFORE>(s, part, t, first, constants, ring + K * row, group, flat);
+    rows.input(s, part, t, first, constants, ring + K * row, group, flat);
     for (int v = 0; v < vectors; v++) {
       float* values = ring + v * group + K * row;
       for (int kh = 0; kh < K; kh++) {
@@ -446,13 +471,13 @@ void backward_image(const Shape& s, const Part& part, long image, const Floats* 
                            s.width, s.left, values + 2 * flat);
       }
     }
-    finished_row<BEFORE>(s, part, t, first, constants, ring + K * row, group, flat, sums);
+    rows.finished(s, part, t, first, constants, ring + K * row, group, flat, sums);
   }
 }
 
-template <int K, int S, int BEFORE, int AFTER>
-void backward_part(const Shape& s, const Part& part, int number, const Floats* taps, const Backward& t,
-                   Memory& memory) {
+template <int K, int S>
+void backward_part(const Shape& s, const Part& part, int number, const BackwardRows& rows, const Floats* taps,
+                   const Backward& t, Memory& memory) {
   const long group = (s.out_width + 2L * (K - 1)) * LANES * K + 3L * s.width * LANES;
   const int vectors = vectors_of(part.channels);
   float* ring = memory.kept(vectors * group);  // output rows; the input row's values, slopes and gradient
@@ -461,7 +486,7 @@ void backward_part(const Shape& s, const Part& part, int number, const Floats* t
   for (long image = part.image; image < part.last; image++) {
     gather_constants(s, part, image, t, constants);
     std::fill(sums, sums + 2 * vectors * LANES, 0.0f);
-    backward_image<K, S, BEFORE, AFTER>(s, part, image, taps, t, ring, constants, taps_grad, sums);
+    backward_image<K, S>(s, part, image, rows, taps, t, ring, constants, taps_grad, sums);
     each_vector(part.channels, [&](int c, auto full) {
       const long at = image * s.channels + part.first + c, all_images = static_cast<long>(s.images) * s.channels;
       store<full()>(t.sums + at, load(sums + 2 * c));
@@ -533,12 +558,12 @@ void effnet_filter(const Shape* s, int activation, const float* x, const float* 
   const long width = std::max((s->out_width - 1) * s->stride + s->kernel, s->left + s->width);
   const Parts parts(s->images, s->channels, CACHED / (width * (s->kernel + 1) + s->out_width));
   const std::vector<Floats> taps = arranged(weight, s->kernel * s->kernel, s->channels);
+  ActivatedRow activated = nullptr;
+  with_activation(activation, [&](auto act) { activated = activated_row<act()>; });
   with_geometry(*s, [&](auto kernel, auto stride) {
-    with_activation(activation, [&](auto act) {
-      each_part(parts, [&](const Part& part, int, Memory& memory) {
-        filter_part<kernel(), stride(), act()>(*s, part, x, taps.data(), scale, shift, y, means.data(),
-                                               deviations.data(), memory);
-      });
+    each_part(parts, [&](const Part& part, int, Memory& memory) {
+      filter_part<kernel(), stride()>(*s, part, activated, x, taps.data(), scale, shift, y, means.data(),
+                                      deviations.data(), memory);
     });
   });
   batch_moments(means.data(), deviations.data(), s->images, static_cast<double>(s->out_height) * s->out_width,
@@ -549,15 +574,16 @@ void effnet_filter_backward(const Shape* s, int before, int after, int image_par
   const long width = (s->out_width + 2L * (s->kernel - 1)) * s->kernel + 3L * s->width;
   const Parts parts(s->images, s->channels, CACHED / width, image_parts);
   const std::vector<Floats> taps = arranged(tensors->weight, s->kernel * s->kernel, s->channels);
+  BackwardRows rows{};
+  with_activation(after, [&](auto act) {
+    rows.output_gradient = output_gradient_row<act()>;
+    // Before the convolution stands the same activation, or none.
+    rows.input = before == NONE ? input_row<NONE> : input_row<act()>;
+    rows.finished = before == NONE ? finished_row<NONE> : finished_row<act()>;
+  });
   with_geometry(*s, [&](auto kernel, auto stride) {
-    with_activation(after, [&](auto act) {
-      each_part(parts, [&](const Part& part, int number, Memory& memory) {
-        // Before the convolution stands the same activation, or none.
-        if (before == NONE)
-          backward_part<kernel(), stride(), NONE, act()>(*s, part, number, taps.data(), *tensors, memory);
-        else
-          backward_part<kernel(), stride(), act(), act()>(*s, part, number, taps.data(), *tensors, memory);
-      });
+    each_part(parts, [&](const Part& part, int number, Memory& memory) {
+      backward_part<kernel(), stride()>(*s, part, number, rows, taps.data(), *tensors, memory);
     });
   });
 }
