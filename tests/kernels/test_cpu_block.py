@@ -34,7 +34,7 @@ def block(name: str = "efficientnet-b0", **changes: int) -> MBConv:
 
 
 def results(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What a step leaves: output, gradients of input and parameters, statistics."""
+    """Output, gradients of input and parameters, and statistics of a step."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     out = module(x)
     weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)

@@ -36,7 +36,7 @@ def normalised(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) -> tuple[
 
 @dataclass(frozen=True)
 class Filter:
-    """What of a block between expansion and projection is no tensor.
+    """A block between expansion and projection, but for its tensors.
 
     Attributes:
         geometry: of the depthwise convolution.

@@ -76,7 +76,7 @@ def filtered(
 
 @dataclass(frozen=True)
 class Incoming:
-    """What stands between the convolution's output y and the gradient that arrives.
+    """Steps between the convolution's output y and the gradient that arrives.
 
     That gradient belongs to act(y * scale + shift) * gate, and each pixel of the activation gets `pooled` besides. The
     gradient of y through BatchNorm's mean and variance is constant + linear * y.
