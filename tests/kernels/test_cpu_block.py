@@ -109,6 +109,13 @@ def test_trained_models_stay_together(name: str) -> None:
     assert ours < max(3 * library, torch.tensor(1e-4)), (ours, library)
 
 
+def test_gradients_lie_in_memory_as_their_weights() -> None:
+    # DDP warns of others, whose buckets it has to copy.
+    ours = accelerated(model("efficientnet-b0"))
+    ours(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    assert all(parameter.grad.stride() == parameter.stride() for parameter in ours.parameters())
+
+
 def test_evaluation_is_the_plain_models() -> None:
     plain = model("efficientnet-b0")
     ours, x = accelerated(plain).eval(), torch.randn(2, 3, 64, 64)
