@@ -176,7 +176,7 @@ def test_what_the_passes_do_not_know_stays() -> None:
     for change in ("norm", "conv", "gate"):
         plain = block()
         if change == "norm":
-            plain.depsep.bn = nn.SyncBatchNorm(144)
+            plain.depsep.add_module("bn", nn.SyncBatchNorm(144))
         elif change == "conv":
             plain.depsep.conv.__class__ = type("Other", (Conv2d,), {})
         else:

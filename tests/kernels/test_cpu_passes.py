@@ -100,12 +100,14 @@ def convolved(x: Tensor, weight: Tensor, sizes: Geometry) -> Tensor:
 def test_convolution(sizes: Geometry, channels: int, activation: nn.Module | None) -> None:
     torch.manual_seed(0)
     x, weight = images(11, channels, sizes.height, sizes.width), torch.randn(channels, 1, *[sizes.kernel] * 2)
-    vectors: tuple[Any, ...] = (None, None) if activation is None else tuple(torch.randn(2, channels))
+    scale, shift = (None, None) if activation is None else torch.randn(2, channels).unbind()
     active = x.double().requires_grad_()
-    if activation is not None:
-        active = activation(active * channelwise(vectors[0]) + channelwise(vectors[1]))
+    if activation is not None and scale is not None and shift is not None:
+        active = activation(active * channelwise(scale) + channelwise(shift))
     exact = convolved(active, weight.double(), sizes)
-    y, mean, variance = cpu_passes.filtered(x, weight, *vectors, sizes, number(activation or nn.Identity()))
+    y, mean, variance = cpu_passes.filtered(
+        x, weight, scale, shift, sizes, number(activation or nn.Identity())
+    )
     exact_variance, exact_mean = torch.var_mean(exact, (0, 2, 3), correction=0)
     assert_near(y, exact)
     assert (mean - exact_mean).abs().max() < 1e-6 * exact.abs().max()
@@ -137,7 +139,7 @@ def test_convolutions_gradients(
     whole = through + channelwise(constant) + channelwise(linear) * exact_y
     exact_grad, exact_grad_weight = torch.autograd.grad(exact_y, (normal, exact_weight), whole.detach())
 
-    vectors = (scale, shift, mean) if normalises else (None, None, None)
+    vectors: tuple[Any, Any, Any] = (scale, shift, mean) if normalises else (None, None, None)
     incoming = Incoming(y, grad, after, beyond, gate, pooled, constant, linear, number(activation))
     found, found_weight, sums = cpu_passes.filtered_backward(x, weight, *vectors, sizes, incoming)
     assert_near(found, exact_grad, 2e-5)
