@@ -84,9 +84,10 @@ def test_a_models_gradients_are_the_librarys(name: str) -> None:
         model = with_kernel(name, use)
         F.cross_entropy(model(x), torch.arange(8) % 4).backward()
         gradients.append({key: parameter.grad for key, parameter in model.named_parameters()})
+    largest = max(gradient.abs().max() for gradient in gradients[0].values())
     for key, reference in gradients[0].items():
-        # The gradients of biases before another BatchNorm are zero, and what is left of them rounding: 4e-7.
-        assert (gradients[1][key] - reference).abs().max() <= 1e-3 * reference.abs().max() + 1e-6, key
+        # The gradients of biases before another BatchNorm are zero, and what is left of them rounding.
+        assert (gradients[1][key] - reference).abs().max() <= 1e-3 * reference.abs().max() + 1e-6 * largest, key
 
 
 def test_the_operator_is_a_whole_citizen() -> None:
