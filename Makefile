@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
-# The converters of `effnet export litert`, `executorch` and `coreml`, each in an environment of its own in the cache: 1 GB.
+# The converters of `effnet export litert`, `executorch`, `coreml` and `ncnn`, each in an environment of its own in the cache: 1 GB.
 converters: install
 	$(BIN)/python -c 'from effnet.export.edge.table import CONVERTERS; [each.install() for each in CONVERTERS]'
 

@@ -13,8 +13,8 @@ NOT_RUN = {
     r"^python -m benchmarks unbalanced ": "trains for an hour; benchmarks/results has what it has measured",
     r"^python -m benchmarks (?!scaling --simulate)": "trains or measures for minutes to hours; "
     "tests/benchmarks_lab runs the same for a few steps",
-    r"^effnet export (litert|executorch|coreml) |--target litert|lite0\.tflite": "installs a converter; tests/export "
-    "and tests/inference/test_litert.py do",
+    r"^effnet export (litert|executorch|coreml|ncnn) |--target litert|lite0\.tflite": "installs a converter; "
+    "tests/export and tests/inference/test_litert.py do",
     r"^import coremltools": "computes on a Mac; tests/export/test_coreml.py runs it on PyTorch's answers",
     r"^benchmarks/gpu_day\.sh ": "needs a GPU; tests/benchmarks_lab/test_gpu_day.py runs its smallest form",
     r"^python \./multiproc\.py ": "needs ImageNet and 8 GPUs; test_launchers.py starts processes",

@@ -146,6 +146,7 @@ def test_no_file_is_written_in_place() -> None:
         "export/edge/coreml.py",
         "export/edge/environment.py",
         "export/edge/formats.py",
+        "export/edge/ncnn.py",
         "export/triton/models.py",
         "export/web/__init__.py",
         "export/web/runtime.py",

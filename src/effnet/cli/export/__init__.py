@@ -7,6 +7,7 @@ from effnet.cli.export.all import add_all
 from effnet.cli.export.coreml import COREML
 from effnet.cli.export.executorch import EXECUTORCH
 from effnet.cli.export.litert import LITERT
+from effnet.cli.export.ncnn import NCNN
 from effnet.cli.export.onnx import ONNX
 from effnet.cli.export.openvino import OPENVINO
 from effnet.cli.export.tensorrt import TENSORRT
@@ -15,7 +16,7 @@ from effnet.cli.export.web import WEB
 from effnet.cli.export.weights import WEIGHTS
 from effnet.cli.flags import Commands, Parser
 
-FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, TRITON, WEB, LITERT, EXECUTORCH, COREML)
+FORMATS = (WEIGHTS, ONNX, OPENVINO, TENSORRT, TRITON, WEB, LITERT, EXECUTORCH, COREML, NCNN)
 """the registry of formats"""
 
 

@@ -1,7 +1,6 @@
 """Core ML: .mlpackage folders for Apple's devices. Core ML runs on macOS alone: its own answers wait for a Mac."""
 
 import json
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from torch import nn
 from effnet.data.preprocessing import Preprocessing
 from effnet.export.edge.environment import Converter
 from effnet.export.edge.formats import CHECKED_IMAGES
+from effnet.export.edge.package import atomic_package, check_package_place, package_size
 from effnet.export.edge.program import export_program, is_quantized, save_program
 from effnet.export.facts import CLASSES_KEY, METADATA_KEY, PRECISION_KEY, THRESHOLDS_KEY
 from effnet.export.reference import Precision, Reference, check_difference
-from effnet.runtime.disk import check_writable
-from effnet.runtime.errors import UserError
-from effnet.runtime.files import atomic_folder
 from effnet.runtime.progress import working
 from effnet.weights import WeightsMetadata
 
@@ -109,12 +106,12 @@ def export_coreml(
     Raises:
         UserError: coremltools is missing or fails, the package can't be written, or its logits are not PyTorch's.
     """
-    _check_place(path)
+    check_package_place(path, suffix=SUFFIX, mark="Manifest.json", format_name="Core ML")
     preprocessing = Preprocessing.from_dict(metadata.preprocessing)
     reference = Reference(model, preprocessing, batch_size=CHECKED_IMAGES, device=device)
     if tolerance is None:
         tolerance = reference.tolerance(precision)
-    with tempfile.TemporaryDirectory() as scratch, atomic_folder(path) as package:
+    with tempfile.TemporaryDirectory() as scratch, atomic_package(path) as package:
         traced, facts = Path(scratch) / "program.pt2", Path(scratch) / "facts.json"
         with working(f"writing {path.name}"):
             program = export_program(model, preprocessing, takes="pixels")
@@ -127,10 +124,7 @@ def export_coreml(
         with working("comparing with PyTorch"):
             difference = reference.difference(lambda batch: run_coreml(package, batch), takes_bytes=True)
             check_difference(path, difference, tolerance)
-        if path.exists():
-            shutil.rmtree(path)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return CoreMlPackage(path, size, kind, difference)
+    return CoreMlPackage(path, package_size(path), kind, difference)
 
 
 def run_coreml(package: Path, images: np.ndarray) -> np.ndarray:
@@ -147,14 +141,6 @@ def run_coreml(package: Path, images: np.ndarray) -> np.ndarray:
         CONVERTER.run("run", package, given, found)
         with np.load(found) as arrays:
             return arrays["logits"]
-
-
-def _check_place(path: Path) -> None:
-    if path.suffix != SUFFIX:
-        raise UserError(f"{path}: packages of Core ML end in {SUFFIX}")
-    if path.exists() and not (path / "Manifest.json").is_file():
-        raise UserError(f"{path}: exists and is no package of Core ML; remove it, or name another")
-    check_writable(path.with_name(f"new.{path.name}"), make_folder=True)
 
 
 def _example_logits(program: torch.export.ExportedProgram, size: int) -> list[float]:
