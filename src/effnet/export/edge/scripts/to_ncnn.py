@@ -29,7 +29,8 @@ def convert(program_file: str, precision: str, folder: str) -> None:
         traced.save(f"{scratch}/model.pt")
         shape = ",".join(map(str, image.shape))
         half = int(precision == "fp16")
-        command = [Path(spec.origin).with_name("pnnx"), "model.pt", f"inputshape=[{shape}]", f"fp16={half}"]
+        pnnx = str(Path(spec.origin).with_name("pnnx"))
+        command = [pnnx, "model.pt", f"inputshape=[{shape}]", f"fp16={half}"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"error: pnnx: {(done.stderr or done.stdout)[-300:]}")
