@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from effnet.data.preprocessing import Preprocessing
-from effnet.export.edge.environment import Converter
 from effnet.export.edge.appended import fact_files
+from effnet.export.edge.environment import Converter
 from effnet.export.edge.formats import CHECKED_IMAGES
 from effnet.export.edge.package import atomic_package, check_package_place, package_size
 from effnet.export.edge.program import export_program, is_quantized, save_program
