@@ -54,7 +54,9 @@ def test_what_a_folder_holds(package: Package, tmp_path: Path) -> None:
         "model.bin",
         "effnet.json",
         "classes.txt",
+        "precision",
     }
+    assert (path / "precision").read_text() == package.written.precision
     assert json.loads((path / "effnet.json").read_text()) == metadata(NAME).to_dict()
     assert (path / "classes.txt").read_text().splitlines() == list(CLASSES)
     halved = export_ncnn(
