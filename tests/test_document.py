@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from effnet.recipe.catalog import published
-from tests.runs import write_images
+from tests.runs import networks_made_small, write_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Later flags win.
@@ -45,7 +45,7 @@ PLACES = {
     "<# of QAT epochs>": "2",
     "<any other parameters for training such as batch, momentum etc.>": "--momentum 0.89",
     "AMP|FP32": "AMP",
-    " ... ": " --pretrained-from-file WEIGHTS ",
+    " ... ": " --from-scratch ",
     " ...": "",
 }
 
@@ -170,8 +170,11 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a set of images and a trained checkpoint."""
-    root = tmp_path_factory.mktemp("document")
+    return with_checkpoint(tmp_path_factory.mktemp("document"))
+
+
+def with_checkpoint(root: Path) -> Path:
+    """Return a folder with a set of images and a trained checkpoint."""
     for split in ("train", "val"):
         write_images(root / "images" / split, {"n01440764": 4, "n01443537": 4})
     trained = f"main.py images --arch efficientnet-b0 {TRAIN} --epochs 1".replace("--prof 1", "")
@@ -240,9 +243,11 @@ def test_a_command_of_the_document_runs(
 
 
 @pytest.mark.slow
+@networks_made_small("efficientnet-b0")
 def test_commands_of_the_document_that_use_each_others_files_run(
-    place: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    place = with_checkpoint(tmp_path)
     for command, version in CHAIN:
         run_command(command, version, place, capfd)
 

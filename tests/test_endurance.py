@@ -59,10 +59,10 @@ def mean(samples: list[Use]) -> Use:
 
 @pytest.mark.slow
 def test_a_long_run_does_not_grow(tmp_path: Path) -> None:
-    write_images(tmp_path / "images" / "train", dict.fromkeys("abcd", 16))
+    write_images(tmp_path / "images" / "train", dict.fromkeys("abcd", 8))
     write_images(tmp_path / "images" / "val", dict.fromkeys("abcd", 2))
     workspace = tmp_path / "run"
-    settings = {"--arch": "efficientnet-lite0", "--image-size": "32", "--batch-size": "32", "--workers": "2"}
+    settings = {"--arch": "efficientnet-lite0", "--image-size": "32", "--batch-size": "16", "--workers": "2"}
     command = [
         *(sys.executable, "-m", "effnet", "train", str(tmp_path / "images"), "--device", "cpu"),
         *(part for setting in settings.items() for part in setting),

@@ -35,9 +35,9 @@ def workers_of(agent: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
 def test_a_killed_process_costs_no_more_than_an_epoch(images: Path, tmp_path: Path) -> None:
-    epochs, steps_per_epoch = 6, 4
+    epochs, steps_per_epoch = 4, 9
     command = [
-        *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "4", "--max-restarts", "1"),
+        *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "2", "--max-restarts", "1"),
         *(str(REPOSITORY / "main.py"), str(images), *QUICK.split(), "--epochs", str(epochs)),
         *("--workspace", str(tmp_path), "--resume", "auto"),
     ]
@@ -56,7 +56,7 @@ def test_a_killed_process_costs_no_more_than_an_epoch(images: Path, tmp_path: Pa
     assert code == 0, output
     assert "Traceback" not in output
     # Two starts, of which the second went on from a checkpoint: the log is that of one run, each epoch in it once.
-    assert output.count("run: device cpu, world_size 4") == 2
+    assert output.count("run: device cpu, world_size 2") == 2
     (resumed,) = (record for record in records(tmp_path, "event") if record["data"]["event"] == "resumed")
     assert resumed["epoch"] >= 1
     assert [record["epoch"] for record in records(tmp_path, "epoch")] == list(range(epochs))

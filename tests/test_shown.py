@@ -5,6 +5,7 @@ They run in this process, page by page and in their order, on small images and f
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from effnet.cli import main
 from tests.commands import REPOSITORY, bash_commands, blocks, indented_commands
 from tests.not_run import NOT_RUN, reason
 from tests.places import prepare
-from tests.runs import CLASSES, write_images
+from tests.runs import CLASSES, networks_made_small, write_images
 
 PAGES = sorted(page for where in ("*.md", "docs/*.md", "recipes/*.md") for page in REPOSITORY.glob(where))
 # Run by tests of their own: test_readme.py, test_tutorial.py; the examples by test_wheel.py, test_python_page.py.
@@ -25,18 +26,22 @@ OUTPUT = {"text", "json", "yaml"}
 """languages of blocks that show what is printed or sent"""
 
 LOADING = "--batch-size 8 --workers 0 --device cpu"
-TRAIN = f"--arch efficientnet-lite0 --epochs 1 --image-size 32 --resize 36 {LOADING}"
-QUANTIZE = f"{TRAIN} --arch efficientnet-quant-lite0 --calib-batches 1"
+SMALL = "efficientnet-lite4"
+"""the model whose network is a small one here; Lite0 is the one whose weights are here"""
+TUNE = f"--arch efficientnet-lite0 --epochs 1 --image-size 32 --resize 36 {LOADING}"
+TRAIN = f"{TUNE} --arch {SMALL}"
+QUANTIZE = f"{TRAIN} --arch efficientnet-quant-lite4 --calib-batches 1"
 QUICK = "--rounds 1 --seconds 0.01 --eager-only --no-baselines"
 # What is added to a command, by the first pattern that it matches; of two equal flags the later one counts.
 ADDED = {
     r"--print-recipe": "",
-    r"^effnet train .*--average-last": f"{TRAIN} --epochs 2 --average-last 1",
+    r"^effnet train .*--average-last": f"{TUNE} --epochs 2 --average-last 1",
     r"^effnet train .*--progressive-sizes": f"{TRAIN} --image-size 64 --resize 72 --progressive-sizes 32",
     r"^effnet train .*--batch-size auto": f"{TRAIN} --batch-size auto",
     r"^effnet train .*--folds": f"{TRAIN} --folds 2",
+    r"^effnet train .*finetune": TUNE,
     r"^effnet train ": TRAIN,
-    r"^effnet find-lr ": f"{TRAIN} --steps 10",
+    r"^effnet find-lr ": f"{TUNE} --steps 10",
     r"^effnet quantize .*--epochs 0": f"{QUANTIZE} --epochs 0",
     r"^effnet quantize ": QUANTIZE,
     r"^effnet evaluate ": LOADING,
@@ -123,6 +128,12 @@ def test_an_unknown_command_has_no_reason() -> None:
     assert reason("effnet serve runs/flowers") == NOT_RUN[r"^effnet serve\b"]
     assert "exit code 2" in call("effnet fly")
     assert sum(len(commands) + len(examples) for commands, examples in map(run_here, PAGES)) > 55
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_network() -> Iterator[None]:
+    with networks_made_small(SMALL):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from effnet.data.packed import packed_classes
 from effnet.weights import read_weights
 from tests.runs import records
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 CLASSES = [
     "\x1b[31mred",
     "\x1b]8;;x\x1b\\l\x07",

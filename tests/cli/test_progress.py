@@ -16,6 +16,8 @@ from tests.doctor.environments import QUICK_TORCH, environment, variables
 from tests.runs import CLASSES, PREPROCESSING
 from tests.terminal import fake_terminal, on_terminal
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 QUICK = ["--image-size", "32", "-b", "6", "--device", "cpu"]
 WITHOUT_PYTORCH = {("models",), ("doctor",), ("completion",), ("watch",)}
 

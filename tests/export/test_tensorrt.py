@@ -11,6 +11,8 @@ from effnet.export.facts import read_metadata
 from effnet.export.tensorrt import is_installed
 from effnet.weights import WeightsMetadata, create_model, save_weights
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 onnx = pytest.importorskip("onnx", reason="extra onnx")
 
 

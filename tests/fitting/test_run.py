@@ -14,6 +14,8 @@ from effnet.training.checkpoint import read_checkpoint
 from tests.runs import CLASSES
 from tools import keywords
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 SETTINGS = {
     "arch": "efficientnet-lite0",
     "image_size": 32,

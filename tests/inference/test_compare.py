@@ -18,6 +18,8 @@ from effnet.weights import WeightsMetadata, create_model, save_weights
 from effnet.weights.confidence import Confidence
 from tests.runs import CLASSES, PREPROCESSING
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 METADATA = WeightsMetadata(
     "efficientnet-lite0",
     {**PREPROCESSING, "image_size": 64, "resize": 72},

@@ -18,6 +18,8 @@ from effnet.runtime.errors import UserError
 from effnet.weights import WeightsMetadata, create_model, load_model, save_weights
 from tests.runs import PREPROCESSING, write_images
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 CPU = torch.device("cpu")
 CLASSES = ("ant", "bee", "cow", "dog", "eel")
 SIDE = PREPROCESSING["image_size"]

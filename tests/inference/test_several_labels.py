@@ -18,6 +18,8 @@ from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import read_checkpoint
 from tests.runs import quick_recipe
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 CLASSES = ("blue", "green", "red")
 SETTINGS: dict[str, Any] = {
     **{"arch": "efficientnet-lite0", "image_size": 32, "batch_size": 8, "workers": 0, "device": "cpu"},

@@ -13,7 +13,7 @@ from effnet.quantization.layers import QuantConv2d, QuantFusedMBConv, quantizers
 from effnet.quantization.model import build
 from effnet.quantization.placement import place_quantizers
 from effnet.weights import load_model
-from tests.runs import CLASSES, records, write_images
+from tests.runs import CLASSES, networks_made_small, records, write_images
 
 STEPS = 100
 
@@ -42,6 +42,7 @@ def test_onnxruntime_gets_both_inputs_of_a_fused_block_s_sum() -> None:
 
 
 @pytest.mark.slow
+@networks_made_small("efficientnet-v2-b0")
 def test_training_and_export(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     openvino = pytest.importorskip("openvino")

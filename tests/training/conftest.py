@@ -21,6 +21,7 @@ SMALL = {
     "find_lr",
     "foreign_checkpoint",
     "hostile_checkpoint",
+    "resume_exact",
 }
 
 
