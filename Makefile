@@ -11,7 +11,7 @@ INPUTS ?= 10000
 # Whatever the machine says, Python keeps what it has compiled: without, every start takes about twice as long.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install converters train test fuzz bench lint format types tables docs links lock dist matrix clean
+.PHONY: install converters train test soak fuzz bench lint format types tables docs links lock dist matrix clean
 
 install: $(VENV)/.installed
 
@@ -33,7 +33,11 @@ train: install
 	$(BIN)/python ./main.py --recipe recipes/sample.yaml --workspace $(RUN) $(TRAIN_FLAGS) $(SAMPLE)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --durations 40 --durations-min 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --durations 40 --durations-min 5
+
+# What takes minutes each: trainings that are killed again and again, a long one, a compiled one that is interrupted.
+soak: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -n auto --maxprocesses 8 --durations 10
 
 # Changed files for every reader of files, INPUTS each; prints how many were accepted and refused. Another FUZZ_SEED makes
 # other files.

@@ -58,6 +58,7 @@ def mean(samples: list[Use]) -> Use:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_long_run_does_not_grow(tmp_path: Path) -> None:
     write_images(tmp_path / "images" / "train", dict.fromkeys("abcd", 8))
     write_images(tmp_path / "images" / "val", dict.fromkeys("abcd", 2))

@@ -14,6 +14,7 @@ COURSE = "--batch-size 2 --epochs 2 --warmup 0 --lr 0.001 --use-ema 0.9 --worker
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_killed_runs_end_as_if_nothing_had_happened(images: Path, tmp_path: Path) -> None:
     arguments = (str(REPOSITORY / "main.py"), str(images), *MODEL.split(), *COURSE.split())

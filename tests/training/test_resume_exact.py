@@ -153,6 +153,7 @@ def test_quantization_aware_training(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_compiled(images: Path, tmp_path: Path) -> None:
     # The compiled code is that of `test_run.test_a_compiled_run`, from the cache.
     shared = {"batch_size": 8, "survival_prob": None, "use_ema": None, "compile": True}
