@@ -187,6 +187,18 @@ def test_what_the_passes_do_not_know_stays() -> None:
     )  # 60 channels are no multiple of 8
 
 
+@pytest.mark.parametrize("name", ["expand.bn", "depsep", "depsep.act", "se.squeeze"])
+def test_hooks_of_the_parts_are_called(name: str) -> None:
+    ours, calls = with_passes(block()), []
+    handle = ours.get_submodule(name).register_forward_hook(lambda *_: calls.append(name))
+    x = torch.randn(2, 24, 8, 8)
+    ours(x)
+    assert calls == [name]
+    handle.remove()
+    ours(x)
+    assert calls == [name]
+
+
 def test_one_value_has_no_variance() -> None:
     ours = with_passes(block())
     with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -21,7 +21,7 @@ class CpuConvBNAct(ConvBNAct):
     def forward(self, x: Tensor) -> Tensor:
         """See `ConvBNAct.forward`."""
         y = self.conv(x)
-        if not (self.bn.training and _has_form(y)):
+        if not (self.bn.training and _has_form(y)) or _is_watched(self.bn, self.act):
             return self.act(self.bn(y))
         out, mean, variance = normalised(y, self.bn, self.act)
         learn_statistics(self.bn, mean, variance, _count(y))
@@ -34,7 +34,8 @@ class CpuMBConv(MBConv):
     def branch(self, x: Tensor) -> Tensor:
         """See `MBConv.branch`."""
         before, after = None if self.expand is None else self.expand.bn, self.depsep.bn
-        if not after.training or (before is not None and not before.training) or not _has_form(x):
+        trains = after.training and (before is None or before.training)
+        if not (trains and _has_form(x)) or _is_watched(self.expand, self.depsep, self.se):
             return super().branch(x)
         y = x if self.expand is None else self.expand.conv(x)
         conv, size = self.depsep.conv, y.shape[2:]
@@ -97,6 +98,19 @@ def _is_plain(se: nn.Module, activation: type[nn.Module]) -> bool:
 
 def _parameters(se: SqueezeExcitation | None) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     return None if se is None else (se.squeeze.weight, se.squeeze.bias, se.expand.weight, se.expand.bias)
+
+
+def _is_watched(*parts: nn.Module | None) -> bool:
+    """Return whether hooks wait for the calls of parts, which the passes do not make."""
+    return any(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        for part in parts
+        if part is not None
+        for module in part.modules()
+    )
 
 
 def _has_form(x: Tensor) -> bool:

@@ -58,11 +58,13 @@ def fitting_batch_size(
     checkpoint = find_origin(given).checkpoint
     if checkpoint is not None and "resolved_recipe" in checkpoint:
         return int(checkpoint["resolved_recipe"]["optimizer"]["batch_size"])
+    # On a GPU the choice of kernels would be measured; a compiled run takes none of the CPU's.
+    keeps_kernels = processes.device.type == "cpu" and not given.compute.compile
     probe = {
         "batch_size": _FIRST,
         "optimizer_batch_size": None,
         "compile": False,
-        "kernels": "torch",
+        "kernels": given.compute.kernels if keeps_kernels else "torch",
         "gpu_affinity": "none",  # which must not be set twice
         "resume": None,
         "progressive_sizes": None,
