@@ -16,6 +16,8 @@ from effnet.training.setup import open_run
 from tests.runs import quick_recipe, records
 from tests.training.resumed import interrupted
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 ONE = Processes(0, 0, 1, 1, torch.device("cpu"))
 
 

@@ -13,6 +13,8 @@ from effnet.training.checkpoint import CheckpointFiles
 from effnet.training.trainer import Trainer
 from tests.runs import quick_recipe
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 # The best epoch is the second by the loss, the third by top-1 and the first by top-5.
 EPOCHS = [
     {"loss": 3.0, "top1": 10.0, "top5": 90.0},

@@ -16,6 +16,8 @@ from effnet.runtime.errors import UserError
 from effnet.training.checkpoint import CheckpointFiles, previous_of, read_checkpoint
 from effnet.training.copies import Copies
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 
 def content(epoch: int, size: int = 100) -> dict[str, Any]:
     return {"epoch": epoch, "state_dict": {"weight": torch.full((size,), float(epoch))}}

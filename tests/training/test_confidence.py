@@ -23,6 +23,8 @@ from effnet.weights import WeightsMetadata, read_weights
 from tests.runs import PREPROCESSING, quick_recipe, records, write_images
 from tests.training.processes import in_processes
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 ALONE = Processes.alone(torch.device("cpu"))
 
 

@@ -13,6 +13,8 @@ from effnet.training.run import train
 from effnet.training.setup import kernels_of
 from tests.runs import quick_recipe
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 

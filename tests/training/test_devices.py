@@ -20,6 +20,8 @@ from tests.runs import quick_recipe, records
 from tests.training.processes import in_processes
 from tests.training.test_optimizer import NO_SCALING, settings
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 on_cuda = [pytest.mark.cuda, no_gpu]
 DEVICES = ["cpu", pytest.param("cuda", marks=on_cuda)]

@@ -22,6 +22,8 @@ from effnet.weights import hub
 from tests.runs import CLASSES, quick_recipe
 from tests.training.resumed import assert_same, interrupted
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 CPU = torch.device("cpu")
 OWN = Preprocessing(8, 8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 GIVEN = Preprocessing(16, 16, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))

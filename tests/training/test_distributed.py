@@ -22,6 +22,8 @@ from effnet.training.run import train
 from effnet.training.sync_bn import with_sync_batch_norm
 from tests.training.processes import in_processes
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 GLOBAL_BATCH = 16
 STEPS = 20
 # At higher rates a small network's training is chaotic: the last bit of a sum over processes grows to 1e-3 in 20 steps.

@@ -10,6 +10,8 @@ from effnet.runtime.log import RunLog
 from effnet.runtime.processes import Processes
 from effnet.training.divergence import DivergedError, Divergence, check_validation, check_weights, is_sound
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 ALONE = Processes.alone(torch.device("cpu"))
 UNIFORM = math.log(10)
 

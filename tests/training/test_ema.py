@@ -6,6 +6,8 @@ from torch import nn
 
 from effnet.training.ema import ModelEMA
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 TAKEN, SKIPPED = torch.tensor(True), torch.tensor(False)
 
 

@@ -11,6 +11,8 @@ from effnet.runtime.errors import UserError
 from effnet.training.find_lr import Sweep, find_lr
 from tests.runs import quick_recipe, write_images
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 
 def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
     rates = np.geomspace(1e-5, 1, 60)

@@ -18,6 +18,8 @@ from effnet.training.run import train
 from effnet.weights import create_model
 from tests.runs import quick_recipe, records
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 ARCH = "efficientnet-lite0"
 EPOCHS = 2
 

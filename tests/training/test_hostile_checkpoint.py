@@ -24,6 +24,8 @@ from effnet.weights import load_model, read_metadata
 from tests.limits import refusal, refused, within_limits
 from tests.runs import quick_recipe
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 Content = dict[str, Any]
 PATH = "folder/checkpoint.pth.tar"
 

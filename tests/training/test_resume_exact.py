@@ -23,6 +23,8 @@ from tests.runs import quick_recipe, records
 from tests.training.processes import in_processes
 from tests.training.resumed import Run, assert_equal, assert_same, interrupted
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 STEPS = 9  # of an epoch with batches of four
 
 
@@ -155,7 +157,6 @@ def test_quantization_aware_training(images: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.soak
 def test_compiled(images: Path, tmp_path: Path) -> None:
-    # The compiled code is that of `test_run.test_a_compiled_run`, from the cache.
     shared = {"batch_size": 8, "survival_prob": None, "use_ema": None, "compile": True}
     exact(recipe(tmp_path, epochs=1, training_only=True, **shared), images, tmp_path, 2)
 

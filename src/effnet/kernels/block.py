@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from effnet.kernels.geometry import top_left
 from effnet.kernels.operators import NONE, depthwise, moments
-from effnet.kernels.statistics import has_statistics, learn_statistics
+from effnet.kernels.statistics import channel_elements, has_statistics, learn_statistics
 from effnet.models.layers import Conv2d, MBConv
 
 # Names of the kernels' activations by the layer that they stand for.
@@ -88,7 +88,7 @@ def filtered(
     scale = shift = None
     if before is not None:
         statistics = moments(x) if before.training else None
-        scale, shift = _normalisation(before, statistics, _elements(x))
+        scale, shift = _normalisation(before, statistics, channel_elements(x))
     y, mean, variance = depthwise(
         x,
         weight.to(x.dtype),
@@ -100,13 +100,8 @@ def filtered(
         NONE if before is None else name,
         tile,
     )
-    scale, shift = _normalisation(after, (mean, variance) if after.training else None, _elements(y))
+    scale, shift = _normalisation(after, (mean, variance) if after.training else None, channel_elements(y))
     return activation(y * scale[:, None, None] + shift[:, None, None]).to(y.dtype)
-
-
-def _elements(x: Tensor) -> int:
-    """Return the number of elements of each channel."""
-    return x.numel() // x.shape[1]
 
 
 def _normalisation(

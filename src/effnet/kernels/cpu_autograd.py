@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from effnet.kernels import cpu_passes
 from effnet.kernels.cpu_passes import NO_ACTIVATION, Incoming
 from effnet.kernels.geometry import Geometry
+from effnet.kernels.statistics import channel_elements
 
 Statistics = tuple[Tensor, Tensor]
 """mean and biased variance of each channel of a batch, (C,), without gradients"""
@@ -186,7 +187,7 @@ class _Normalised(torch.autograd.Function):
         x, *vectors = ctx.saved_tensors
         norm, grad = _Affine(*vectors), _ordered(grad)
         sums = cpu_passes.gradient_sums(grad, x, norm.mean, norm.scale, norm.shift, ctx.activation).sum(1)
-        grad_weight, constant, linear = norm.gradients(sums[1], sums[3], _count(x))
+        grad_weight, constant, linear = norm.gradients(sums[1], sums[3], channel_elements(x))
         grad_x = cpu_passes.applied_backward(
             grad, x, norm.scale, norm.shift, constant, linear, ctx.activation
         )
@@ -232,7 +233,7 @@ class _Filtered(torch.autograd.Function):
         total, product, pooled, squeezing = _through_gate(
             sums, gate, form, vectors[12:], y.shape[2] * y.shape[3]
         )
-        after_weight, constant, linear = after.gradients(total, product, _count(y))
+        after_weight, constant, linear = after.gradients(total, product, channel_elements(y))
         incoming = Incoming(
             *(y, grad, after.scale, after.shift, None if gate is None else gate.gate, pooled),
             *(constant, linear, form.number),
@@ -248,7 +249,7 @@ class _Filtered(torch.autograd.Function):
         before_weight = before_bias = None
         if before is not None:
             before_bias = through[0]
-            before_weight, constant, linear = before.gradients(through[0], through[1], _count(x))
+            before_weight, constant, linear = before.gradients(through[0], through[1], channel_elements(x))
             through_norm = (before.scale, before.shift, constant, linear)
             cpu_passes.applied_backward(grad_x, x, *through_norm, NO_ACTIVATION, out=grad_x)
         grad_weight = form.uncrop(grad_weight, weight)
@@ -286,7 +287,3 @@ def _tensors(of: _Affine | _Gate | None) -> list[Tensor | None]:
 
 def _ordered(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _count(x: Tensor) -> int:
-    return x.numel() // x.shape[1]

@@ -10,7 +10,7 @@ from effnet.kernels import cpu_passes
 from effnet.kernels.cpu_autograd import Filter, filtered, normalised
 from effnet.kernels.cpu_convolution import DepthwiseConv2d
 from effnet.kernels.geometry import Geometry, top_left
-from effnet.kernels.statistics import has_statistics, learn_statistics
+from effnet.kernels.statistics import channel_elements, has_statistics, learn_statistics
 from effnet.models.layers import Conv2d, ConvBNAct, MBConv, SqueezeExcitation
 from effnet.models.replace import with_state_of
 
@@ -24,7 +24,7 @@ class CpuConvBNAct(ConvBNAct):
         if not (self.bn.training and _has_form(y)) or _is_watched(self.bn, self.act):
             return self.act(self.bn(y))
         out, mean, variance = normalised(y, self.bn, self.act)
-        learn_statistics(self.bn, mean, variance, _count(y))
+        learn_statistics(self.bn, mean, variance, channel_elements(y))
         return out
 
 
@@ -46,9 +46,9 @@ class CpuMBConv(MBConv):
             eps_after=after.eps,
         )
         out, at_after, at_before = filtered(y, form, before, conv.weight, after, _parameters(self.se))
-        learn_statistics(after, *at_after, _count(out))
+        learn_statistics(after, *at_after, channel_elements(out))
         if before is not None and at_before is not None:
-            learn_statistics(before, *at_before, _count(y))
+            learn_statistics(before, *at_before, channel_elements(y))
         return self.proj(out)
 
 
@@ -115,7 +115,3 @@ def _is_watched(*parts: nn.Module | None) -> bool:
 
 def _has_form(x: Tensor) -> bool:
     return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-
-
-def _count(x: Tensor) -> int:
-    return x.numel() // x.shape[1]

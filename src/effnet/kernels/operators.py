@@ -13,6 +13,7 @@ from torch.library import triton_op, wrap_triton
 from effnet.kernels import reference
 from effnet.kernels.available import INTERPRETING, has_triton
 from effnet.kernels.geometry import Geometry
+from effnet.kernels.statistics import channel_elements
 from effnet.kernels.tiles import TILES, Tile
 
 NONE = "none"
@@ -251,7 +252,7 @@ def _through_moments(
     x: Tensor, mean: Tensor, grad_mean: Tensor, grad_variance: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradient of x that arrives through its channels' mean and variance: (constants, slopes) * (1, x)."""
-    number = x.numel() // x.shape[1]
+    number = channel_elements(x)
     slopes = 2 * grad_variance / number
     return grad_mean / number - slopes * mean, slopes
 

@@ -4,6 +4,11 @@ import torch
 from torch import Tensor, nn
 
 
+def channel_elements(x: Tensor) -> int:
+    """Return the number of elements of each channel of (N, C, H, W)."""
+    return x.numel() // x.shape[1]
+
+
 def learn_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     """Let a BatchNorm learn a batch's statistics, as PyTorch's own does.
 
