@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.kernels import cpu_depthwise
+from effnet.kernels.cpu_product import by_onednn, product
 from effnet.models.layers import Conv2d
 from effnet.models.replace import with_state_of
 
@@ -24,6 +25,8 @@ class DepthwiseConv2d(Conv2d):
 
 # Pixels of an image up to which a matrix product is faster than the library's convolution of them.
 _SMALL_IMAGE = 256
+# Pixels up to which oneDNN's product is as fast as its convolution for the weights' gradient.
+_SMALL_GRADIENT = 64
 
 
 class DenseConv2d(Conv2d):
@@ -31,8 +34,10 @@ class DenseConv2d(Conv2d):
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Conv2d.convolved`."""
-        is_product = weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.groups == 1
-        if self.training and is_product and x.shape[2] * x.shape[3] <= _SMALL_IMAGE and self.bias is None:
+        is_pointwise = weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.groups == 1
+        # The compiler has no choice of libraries.
+        pays = x.shape[2] * x.shape[3] <= _SMALL_IMAGE and not (torch.compiler.is_compiling() and by_onednn())
+        if self.training and is_pointwise and pays and self.bias is None:
             out: Tensor = _Product.apply(x, weight)
             return out
         return super().convolved(x, weight)
@@ -44,18 +49,31 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _image(_pixels(x) @ weight.flatten(1).t(), x)
+        return _image(product(_pixels(x), weight.flatten(1)), x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        pixels, grad_x, grad_weight = _pixels(grad), None, None
+        grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = _image(pixels @ weight.flatten(1), x)
+            grad_x = _image(product(_pixels(grad), weight.flatten(1).t()), x)
         if ctx.needs_input_grad[1]:
             # DDP wants the strides of the weight itself, also in its dimensions of one.
-            grad_weight = (pixels.t() @ _pixels(x)).as_strided(weight.shape, weight.stride())
+            grad_weight = _weight_gradient(x, grad, weight).as_strided(weight.shape, weight.stride())
         return grad_x, grad_weight
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of (out, in, 1, 1), contiguous, from the input and the output's gradient."""
+    if not by_onednn():
+        return _pixels(grad).t() @ _pixels(x)
+    if x.shape[2] * x.shape[3] > _SMALL_GRADIENT:
+        arguments = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
+        return torch.ops.aten.convolution_backward(grad, x, weight, None, *arguments)[1].contiguous()
+    rows, columns = _pixels(grad).t(), _pixels(x).t()
+    if rows.shape[0] <= columns.shape[0]:  # the faster order
+        return product(rows, columns)
+    return product(columns, rows).t().contiguous()
 
 
 def _pixels(x: Tensor) -> Tensor:

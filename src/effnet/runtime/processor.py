@@ -29,6 +29,15 @@ def has_vnni(cpu_info: Path = _CPU_INFO) -> bool:
     return any("vnni" in flag for flag in vector_extensions(cpu_info) or ())
 
 
+def is_intel(cpu_info: Path = _CPU_INFO) -> bool:
+    """Return whether the CPU is one of Intel's, or may be, as the system does not tell."""
+    try:
+        text = cpu_info.read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return "vendor_id" not in text or "GenuineIntel" in text
+
+
 def is_arm() -> bool:
     """Return whether the CPU is an ARM of 64 bits."""
     return platform.machine().lower() in _ARM
