@@ -50,6 +50,11 @@ inline void store(float* p, Floats v) {
   std::memcpy(p, &v, FULL ? sizeof v : 8 * sizeof(float));
 }
 
+constexpr long AHEAD = 8;  // pixels
+
+inline void fetch(const float* p) { __builtin_prefetch(p); }
+inline void fetch_to_write(float* p) { __builtin_prefetch(p, 1); }
+
 template <bool FULL>
 inline void add(float* p, Floats v) {
   store<FULL>(p, load<FULL>(p) + v);
@@ -245,6 +250,7 @@ ROW void activated_row(const Shape& s, const Part& part, const float* from, cons
                        float* to, long group) {
   for (int j = 0; j < s.width; j++)
     each_vector(part.channels, [&](int c, auto full) {
+      fetch(from + (j + AHEAD) * s.channels + c);
       Floats value = load<full()>(from + static_cast<long>(j) * s.channels + c), slope;
       if (ACTIVATION != NONE)
         activate<ACTIVATION>(value * load<full()>(scale + part.first + c) + load<full()>(shift + part.first + c), value,
@@ -261,6 +267,7 @@ ROW void written_row(const Shape& s, const Part& part, const float* from, long g
   for (int j = 0; j < s.out_width; j++)
     each_vector(part.channels, [&](int c, auto full) {
       const Floats value = load(from + c / LANES * group + static_cast<long>(j) * LANES);
+      fetch_to_write(to + (j + AHEAD) * s.channels + c);
       store<full()>(to + static_cast<long>(j) * s.channels + c, value);
       const Floats apart = value - load(pivots + c);
       add<true>(sums + c, apart);
@@ -394,6 +401,8 @@ ROW void output_gradient_row(const Shape& s, const Part& part, const Backward& t
     each_vector(part.channels, [&](int c, auto full) {
       const float* k = constants + static_cast<long>(c) * CONSTANTS;
       const long pixel = first + static_cast<long>(j) * s.channels + c;
+      fetch(t.y + pixel + AHEAD * s.channels);
+      fetch(t.grad + pixel + AHEAD * s.channels);
       const Floats v = load<full()>(t.y + pixel), arriving = load<full()>(t.grad + pixel);
       Floats value, slope;
       activate<ACTIVATION>(v * load(k + OUT_SCALE * LANES) + load(k + OUT_SHIFT * LANES), value, slope);
@@ -411,6 +420,7 @@ ROW void input_row(const Shape& s, const Part& part, const Backward& t, long fir
     each_vector(part.channels, [&](int c, auto full) {
       const float* k = constants + static_cast<long>(c) * CONSTANTS;
       float* at = to + c / LANES * group + static_cast<long>(j) * LANES;
+      fetch(t.x + first + (j + AHEAD) * s.channels + c);
       Floats value = load<full()>(t.x + first + static_cast<long>(j) * s.channels + c), slope;
       if (ACTIVATION != NONE) {
         activate<ACTIVATION>(value * load(k + SCALE * LANES) + load(k + SHIFT * LANES), value, slope);
@@ -429,6 +439,7 @@ ROW void finished_row(const Shape& s, const Part& part, const Backward& t, long 
     each_vector(part.channels, [&](int c, auto full) {
       const float* at = from + c / LANES * group + static_cast<long>(j) * LANES;
       const long pixel = first + static_cast<long>(j) * s.channels + c;
+      fetch_to_write(t.grad_x + pixel + AHEAD * s.channels);
       Floats d = load(at + 2 * flat);
       if (ACTIVATION != NONE) {
         d *= load(at + flat);
@@ -536,6 +547,7 @@ void effnet_moments(const float* x, int images, int rows, int columns, int chann
     const float* first = x + part.image * rows * columns * channels + part.first;
     const float* sums = image_sums<2>(
         part, rows, columns, memory, [&](int c, long pixel, auto full, Floats* to) {
+          fetch(x + (pixel + AHEAD) * channels + part.first + c);
           const Floats v = load<full()>(x + pixel * channels + part.first + c) - load<full()>(first + c);
           to[0] += v;
           to[1] += v * v;
@@ -611,6 +623,7 @@ void effnet_pool(int activation, const float* x, const float* scale, const float
       const float *a = scale + part.first, *b = shift + part.first;
       const float* sums =
           image_sums<1>(part, rows, columns, memory, [&](int c, long pixel, auto full, Floats* to) {
+            fetch(x + (pixel + AHEAD) * channels + part.first + c);
             const Floats v = load<full()>(x + pixel * channels + part.first + c);
             Floats value, slope;
             activate<act()>(v * load<full()>(a + c) + load<full()>(b + c), value, slope);
@@ -635,6 +648,8 @@ void effnet_gradient_sums(int activation, const float* grad, const float* x, con
           image_sums<SUMS>(part, rows, columns, memory, [&](int c, long pixel, auto full, Floats* to) {
             const long at = pixel * channels + part.first + c;
             const int channel = part.first + c;
+            fetch(x + at + AHEAD * channels);
+            fetch(grad + at + AHEAD * channels);
             const Floats v = load<full()>(x + at), d = load<full()>(grad + at), z = v - load<full()>(mean + channel);
             Floats value, slope;
             activate<act()>(v * load<full()>(scale + channel) + load<full()>(shift + channel), value, slope);
