@@ -23,24 +23,29 @@ class DepthwiseConv2d(Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
 
-# Pixels of an image up to which a matrix product is faster than the library's convolution of them.
+# Pixels of an image up to which MKL's product is faster than oneDNN's convolution of them.
 _SMALL_IMAGE = 256
-# Pixels up to which oneDNN's product is as fast as its convolution for the weights' gradient.
-_SMALL_GRADIENT = 64
+# Pixels up to which oneDNN's product is faster than its convolution for the weights' gradient.
+_SMALL_GRADIENT = 16
 
 
 class DenseConv2d(Conv2d):
-    """Convolution that trains kernels of one pixel on small images as a matrix product."""
+    """Convolution that trains kernels of one pixel as matrix products where those are faster."""
 
     def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Conv2d.convolved`."""
         is_pointwise = weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.groups == 1
-        # The compiler has no choice of libraries.
-        pays = x.shape[2] * x.shape[3] <= _SMALL_IMAGE and not (torch.compiler.is_compiling() and by_onednn())
-        if self.training and is_pointwise and pays and self.bias is None:
+        if self.training and is_pointwise and self.bias is None and _product_pays(x):
             out: Tensor = _Product.apply(x, weight)
             return out
         return super().convolved(x, weight)
+
+
+def _product_pays(x: Tensor) -> bool:
+    if by_onednn():
+        # The compiler would take MKL.
+        return not torch.compiler.is_compiling()
+    return x.shape[2] * x.shape[3] <= _SMALL_IMAGE
 
 
 class _Product(torch.autograd.Function):
@@ -70,10 +75,7 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     if x.shape[2] * x.shape[3] > _SMALL_GRADIENT:
         arguments = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
         return torch.ops.aten.convolution_backward(grad, x, weight, None, *arguments)[1].contiguous()
-    rows, columns = _pixels(grad).t(), _pixels(x).t()
-    if rows.shape[0] <= columns.shape[0]:  # the faster order
-        return product(rows, columns)
-    return product(columns, rows).t().contiguous()
+    return product(_pixels(grad).t(), _pixels(x).t())
 
 
 def _pixels(x: Tensor) -> Tensor:
