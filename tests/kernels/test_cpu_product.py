@@ -8,7 +8,15 @@ from effnet.kernels import cpu_convolution, cpu_product
 from effnet.kernels.cpu_convolution import DenseConv2d
 
 # images, in, out, pixels of a side
-SHAPES = [(2, 24, 144, 16), (2, 144, 24, 16), (3, 40, 240, 8), (3, 240, 40, 8), (4, 64, 8, 1), (4, 8, 64, 1), (1, 8, 8, 1)]
+SHAPES = [
+    (2, 24, 144, 16),
+    (2, 144, 24, 16),
+    (3, 40, 240, 8),
+    (3, 240, 40, 8),
+    (4, 64, 8, 1),
+    (4, 8, 64, 1),
+    (1, 8, 8, 1),
+]
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "mkl"])
@@ -38,14 +46,18 @@ def test_gradients(images: int, inputs: int, outputs: int, side: int, given: tor
     found = gradients(conv, x, grad)
     exact = torch.nn.Conv2d(inputs, outputs, 1, bias=False).double()
     exact.weight.data.copy_(conv.weight)
-    for name, a, b in zip(("output", "x", "weight"), found, gradients(exact, x.double(), grad.double()), strict=True):
+    for name, a, b in zip(
+        ("output", "x", "weight"), found, gradients(exact, x.double(), grad.double()), strict=True
+    ):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=2e-6 * float(b.abs().max()) + 1e-7, msg=name)
     assert found[2].stride() == conv.weight.stride()
 
 
 def test_double_precision_takes_pytorch(library: bool) -> None:
     a, b = torch.randn(5, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
-    torch.testing.assert_close(cpu_product.product(a, b), torch.einsum("mk,nk->mn", a, b), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        cpu_product.product(a, b), torch.einsum("mk,nk->mn", a, b), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from effnet.kernels import rmsprop
-from effnet.kernels.rmsprop import Rates, plain_update, update_for
+from effnet.kernels import cpu_rmsprop, rmsprop
+from effnet.kernels.rmsprop import Rates, cpu_update, plain_update, update_for
 from effnet.training.rmsprop import OnePassRMSprop
 
 SETTINGS = {"lr": 0.05, "alpha": 0.9, "eps": 1e-3}
 COUNT = 3000  # no multiple of a kernel's block
+
+
+needs_compiler = pytest.mark.skipif(not cpu_rmsprop.is_available(), reason="needs a C++ compiler")
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_rmsprop, "takes", lambda parameter: False)
 
 
 def optimizers(momentum: float, weight_decay: float) -> tuple[OnePassRMSprop, torch.optim.RMSprop]:
@@ -41,6 +49,7 @@ def stepped(optimizer: torch.optim.Optimizer, gradient: Tensor) -> list[Tensor]:
     ]
 
 
+@pytest.mark.usefixtures("plainly")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_plain_update_is_pytorch_s_to_the_bit(momentum: float, weight_decay: float) -> None:
@@ -51,8 +60,44 @@ def test_the_plain_update_is_pytorch_s_to_the_bit(momentum: float, weight_decay:
             assert torch.equal(mine, other)
 
 
+@needs_compiler
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_nothing_is_changed_by_a_step_that_is_left_out(momentum: float) -> None:
+@pytest.mark.parametrize("count", [1, 17, COUNT, 40_000])  # 40,000: several threads
+def test_the_update_in_cpp_is_pytorch_s_in_double_precision(
+    momentum: float, weight_decay: float, count: int
+) -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(count), torch.randn(3, count)
+    exact = torch.nn.Parameter(start.double())
+    options = {**SETTINGS, "momentum": momentum, "weight_decay": weight_decay}
+    theirs = torch.optim.RMSprop([exact], foreach=False, **options)
+    ours, square, moves = start.clone(), torch.zeros(count), torch.zeros(count)
+    rates = Rates(lr=0.05, weight_decay=weight_decay, alpha=0.9, eps=1e-3, momentum=momentum)
+    for gradient in gradients:
+        exact.grad = gradient.double()
+        theirs.step()
+        cpu_update(ours, gradient, square, moves if momentum else None, torch.zeros(()), rates)
+    torch.testing.assert_close(ours.double(), exact.detach(), rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(square.double(), theirs.state[exact]["square_avg"], rtol=2e-6, atol=1e-7)
+
+
+def test_double_precision_takes_pytorch_s_operators() -> None:
+    given = torch.rand(4, 10, dtype=torch.float64)
+    rates = Rates(lr=0.1, weight_decay=0.01, alpha=0.9, eps=0.01, momentum=0.9)
+    ours, theirs = given.clone(), given.clone()
+    for update, tensors in ((cpu_update, ours), (plain_update, theirs)):
+        parameter, gradient, square, moves = tensors
+        update(parameter, gradient, square, moves, torch.zeros(()), rates)
+    assert torch.equal(ours, theirs) and not torch.equal(ours, given)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("takes", [pytest.param(True, marks=needs_compiler), False], ids=["cpp", "plain"])
+def test_nothing_is_changed_by_a_step_that_is_left_out(
+    momentum: float, takes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_rmsprop, "takes", lambda parameter: takes)
     ours, _ = optimizers(momentum, 0.1)
     before = [tensor.clone() for tensor in stepped(ours, torch.randn(COUNT))]
     ours.found_inf = torch.ones(())
@@ -65,7 +110,7 @@ def test_a_kernel_that_does_not_agree_or_fails_is_not_used(
 ) -> None:
     pytest.importorskip("triton")
     cpu = torch.device("cpu")
-    assert update_for(cpu) is plain_update  # without a GPU the kernel is not even tried
+    assert update_for(cpu) is cpu_update  # without a GPU the kernel is not even tried
     monkeypatch.setattr(rmsprop, "INTERPRETING", True)
 
     def wrong(*arguments: object) -> None:

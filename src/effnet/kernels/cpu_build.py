@@ -20,7 +20,7 @@ from effnet.runtime.errors import UserError
 from effnet.runtime.files import atomic_path
 
 _LOG = logging.getLogger("effnet")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi", "-fno-math-errno")
 
 
 @functools.cache

@@ -1,6 +1,6 @@
-"""RMSprop's update in one pass, for which PyTorch has no fused form: a Triton kernel, or plain PyTorch operators.
+"""RMSprop's update in one pass, for which PyTorch has no fused form: by Triton, in C++, or plain PyTorch operators.
 
-Both leave everything as it is if the gradients are not finite, which a tensor on the device says: nothing waits for it.
+All leave everything as it is if the gradients are not finite, which a tensor on the device says: nothing waits for it.
 """
 
 import functools
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from effnet.kernels import cpu_rmsprop
 from effnet.kernels.available import INTERPRETING, has_triton
 
 logger = logging.getLogger(__name__)
@@ -95,8 +96,25 @@ def triton_update(
     )
 
 
+def cpu_update(
+    parameter: Tensor,
+    gradient: Tensor,
+    square_avg: Tensor,
+    momentum_buffer: Tensor | None,
+    found_inf: Tensor,
+    rates: Rates,
+) -> None:
+    """Do the same in one pass of a CPU where `effnet.kernels.cpu_rmsprop` takes the parameter, else plainly."""
+    if not cpu_rmsprop.takes(parameter):
+        plain_update(parameter, gradient, square_avg, momentum_buffer, found_inf, rates)
+    elif not found_inf > 0:
+        cpu_rmsprop.update(parameter, gradient, square_avg, momentum_buffer, **vars(rates))
+
+
 def update_for(device: torch.device) -> Update:
-    """Return the kernel for a GPU on which it has been tried and agrees with the plain update, else the latter."""
+    """Return the pass for a device: on a CPU in C++, on a GPU in Triton if it agrees with the plain update there."""
+    if device.type == "cpu" and not INTERPRETING:
+        return cpu_update
     runs_kernels = (device.type == "cuda" or INTERPRETING) and has_triton()
     return triton_update if runs_kernels and _agrees(device) else plain_update
 

@@ -2,8 +2,8 @@
 
 PyTorch's optimizers loop over parameters in Python, hundreds of small tensors for an EfficientNet. Here the
 parameters become views of one flat tensor per group, one of PyTorch's own optimizers (`effnet.training.optimizers`)
-updates that tensor, and a step whose gradients are not finite is left out without waiting for the device: on a GPU in
-the form that decides as it updates (`OptimizerKind.fused`).
+updates that tensor, and a step whose gradients are not finite is left out without waiting for the device, in the form
+that decides as it updates (`OptimizerKind.fused`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class FlatGroup:
         lr_factor: times the learning rate.
         kind: the optimizer.
         settings: its settings.
-        fused: in the form for GPUs.
+        fused: in the fused form.
 
     Attributes:
         state: the optimizer's tensors of a parameter's shape, laid out as `flat`.
@@ -126,7 +126,7 @@ class FlatOptimizer:
             times `settings.backbone_lr_factor` and, for each part that lies above, `settings.layer_decay`. What is in
             none of them counts as below the last.
         held: parts whose parameters require gradients at times only; see `follow`.
-        fused: update in the form for GPUs; None for that on a GPU alone.
+        fused: update in the fused form; None for that on a GPU, and on a CPU where it is faster.
     """
 
     def __init__(
@@ -140,7 +140,8 @@ class FlatOptimizer:
     ) -> None:
         kind = optimizer_kind(settings)
         self._max_norm = settings.clip_grad
-        self._fused = next(model.parameters()).device.type != "cpu" if fused is None else fused
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        self._fused = (kind.fused_on_cpu() if on_cpu else True) if fused is None else fused
         self.groups = [
             FlatGroup(named, decay, factor, kind, settings, self._fused)
             for named, decay, factor in _members(model, settings, parts, held)

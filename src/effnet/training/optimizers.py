@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from effnet.kernels import cpu_rmsprop
 from effnet.recipe import OptimizerSettings
 from effnet.recipe.choices import OptimizerName
 from effnet.runtime.errors import UserError
@@ -30,6 +31,7 @@ class OptimizerKind:
         create: makes it from groups of parameters, `lr` and the arguments in `settings`.
         fused: makes the form for GPUs from the same: it updates in one pass, and leaves everything as it is if its
             attribute `found_inf`, a float32 scalar on the device, is above 0.
+        fused_on_cpu: returns whether that form is the faster one on this machine's CPU as well.
         settings: names of the settings that it takes, each with the name of its argument.
         states: its tensors of a parameter's shape, which start as zeros.
         momentum_states: further ones, kept with ``--momentum`` above 0 only.
@@ -42,6 +44,7 @@ class OptimizerKind:
     summary: str
     create: Callable[..., torch.optim.Optimizer]
     fused: Callable[..., torch.optim.Optimizer]
+    fused_on_cpu: Callable[[], bool] = lambda: False
     settings: Mapping[str, str] = field(default_factory=dict)
     states: tuple[str, ...] = ()
     momentum_states: tuple[str, ...] = ()
@@ -60,7 +63,7 @@ class OptimizerKind:
         Args:
             groups: groups of parameters with their `lr` and `weight_decay`, as PyTorch's optimizers take them.
             settings: the settings.
-            fused: in the form for GPUs.
+            fused: in the fused form.
         """
         arguments = {argument: getattr(settings, name) for name, argument in self.settings.items()}
         return (self.fused if fused else self.create)(groups, **arguments)
@@ -73,6 +76,7 @@ OPTIMIZERS = registry(
         "RMSprop with momentum",
         partial(torch.optim.RMSprop, foreach=False),
         OnePassRMSprop,
+        cpu_rmsprop.is_available,
         settings={"momentum": "momentum", "rmsprop_alpha": "alpha", "rmsprop_eps": "eps"},
         states=("square_avg",),
         momentum_states=("momentum_buffer",),
