@@ -23,6 +23,7 @@ from benchmarks.commands.startup import add_startup
 from benchmarks.commands.stream import add_stream
 from benchmarks.commands.suite import add_suite
 from benchmarks.commands.survival import add_survival
+from benchmarks.commands.sync import add_sync
 from benchmarks.commands.unbalanced import add_unbalanced
 from effnet.cli.flags import Parser
 from effnet.runtime.errors import UserError
@@ -49,6 +50,7 @@ COMMANDS = {
     "stream": add_stream,
     "suite": add_suite,
     "survival": add_survival,
+    "sync": add_sync,
     "unbalanced": add_unbalanced,
 }
 """name to the function that adds the command's parser"""
