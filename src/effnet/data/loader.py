@@ -14,6 +14,7 @@ from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.dataset_images import DatasetImages
 from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
 from effnet.data.labels import SplitLabels, labels_of
+from effnet.data.politeness import politely
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
@@ -159,7 +160,7 @@ class _Work(Dataset[Any]):
         ):
             note(index)
             try:
-                rows[row] = self.transform(open_image(), epoch, places[row])
+                rows[row] = politely(partial(self._image, open_image, epoch, places[row]))
             except BadImageError as error:
                 if not self.skip_bad:
                     raise
@@ -172,6 +173,9 @@ class _Work(Dataset[Any]):
             pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
         targets, weights = self.labels.batch(indices)
         return _Prepared(pixels, targets, weights, torch.from_numpy(indices.copy()), list(bad.values()))
+
+    def _image(self, open_image: Callable[[], Readable], epoch: int, place: int) -> Pixels:
+        return self.transform(open_image(), epoch, place)
 
     def _read(self, epoch: int, indices: list[int]) -> Iterable[Callable[[], Readable]]:
         if isinstance(self.images, DatasetImages):  # which may be random themselves
@@ -213,6 +217,7 @@ class ImageLoader(Position):
         self._workers = WatchedLoader(
             work,
             workers=workers,
+            polite=device.type == "cpu",
             timeout=recipe.data.data_timeout,
             name_of=work.images.file,
             batch_sampler=self._batches,

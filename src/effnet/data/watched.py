@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from effnet.data import politeness
 from effnet.runtime.children import end_with_parent
 from effnet.runtime.errors import UserError
 from effnet.runtime.signals import starting_children
@@ -62,6 +63,7 @@ class WatchedLoader:
     Args:
         work: the data set, which calls `reading` for its images.
         workers: processes; 0 to work in this one.
+        polite: images are prepared at the lowest priority while results are ready (`effnet.data.politeness`).
         timeout: seconds with one image after which a process counts as stuck, or without any while none comes.
         name_of: returns the name of an image for the message.
         options: for the DataLoader, which passes on results unchanged.
@@ -72,6 +74,7 @@ class WatchedLoader:
         work: Dataset[Any],
         *,
         workers: int,
+        polite: bool = False,
         timeout: float = DATA_TIMEOUT_S,
         name_of: Callable[[int], str],
         **options: Any,
@@ -79,12 +82,13 @@ class WatchedLoader:
         self._timeout, self._name_of, self._workers = timeout, name_of, workers
         shared = _places(workers).share_memory_()
         self._places: Places = shared.numpy() if workers else _here
+        self._waiting = torch.zeros((), dtype=torch.int64).share_memory_() if polite and workers else None
         self._processes: list[Any] = []
         self._open = partial(
             DataLoader[Any],
             work,
             num_workers=workers,
-            worker_init_fn=partial(_begin, shared, os.getpid()),
+            worker_init_fn=partial(_begin, shared, self._waiting, os.getpid()),
             timeout=min(POLL_S, timeout) if workers else 0,
             collate_fn=_unchanged,
             generator=torch.Generator(),  # else each epoch draws a seed from the process's generator
@@ -142,7 +146,8 @@ class WatchedLoader:
         end = time.monotonic() + self._timeout
         while True:
             try:
-                return next(results)
+                with self._told_to_hurry():
+                    return next(results)
             except RuntimeError as error:
                 if not _is_late(error) or self._stuck() or (self._idle() and time.monotonic() > end):
                     raise self._failure(error) from None
@@ -151,6 +156,18 @@ class WatchedLoader:
                 if not self._has_lost_one():
                     raise
                 raise self._ended() from None
+
+    @contextmanager
+    def _told_to_hurry(self) -> Iterator[None]:
+        """Let the workers know that this process waits."""
+        if self._waiting is None:
+            yield
+            return
+        self._waiting.fill_(1)
+        try:
+            yield
+        finally:
+            self._waiting.fill_(0)
 
     def _has_lost_one(self) -> bool:
         """Return whether a worker ends within a moment: its sockets are closed before it counts as ended."""
@@ -221,9 +238,10 @@ def stuck_message(timeout: float, found: str) -> str:
     return f"{who}no data for {timeout:g} s (--data-timeout): {found}; see whether its disk answers"
 
 
-def _begin(places: torch.Tensor, parent: int, worker: int) -> None:
+def _begin(places: torch.Tensor, waiting: torch.Tensor | None, parent: int, worker: int) -> None:
     """Prepare a worker process, as `worker_init_fn`."""
     global _here
+    politeness.begin(waiting)
     _here = places.numpy()[worker : worker + 1]
     end_with_parent(signal.SIGKILL, parent)
 
