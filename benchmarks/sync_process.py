@@ -44,7 +44,7 @@ def measure(plan: dict[str, Any], world: int) -> dict[str, list[float]]:
 
 
 def _work(plan: dict[str, Any], world: int) -> dict[str, Callable[[], object]]:
-    """What is measured, by name."""
+    """Return what is measured, by name."""
     recipe = Recipe().replace({name: plan[name] for name in ("arch", "image_size", "batch_size")})
     cpu = torch.device("cpu")
     plain, batch = synthetic_trainer(recipe, cpu)

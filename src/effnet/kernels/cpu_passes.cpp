@@ -50,7 +50,9 @@ inline void store(float* p, Floats v) {
   std::memcpy(p, &v, FULL ? sizeof v : 8 * sizeof(float));
 }
 
-constexpr long AHEAD = 8;  // pixels
+// Pixels ahead of a loop that are fetched into the cache. The processor does so by itself only for tensors that are read
+// in one long row, not for several pixels at once or where what is read and what is written lie apart.
+constexpr long AHEAD = 8;
 
 inline void fetch(const float* p) { __builtin_prefetch(p); }
 inline void fetch_to_write(float* p) { __builtin_prefetch(p, 1); }
