@@ -76,19 +76,22 @@ def with_kernel(name: str, use: bool) -> torch.nn.Module:
     return model.to(memory_format=torch.channels_last).train()
 
 
+def gradients(model: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    F.cross_entropy(model(x), torch.arange(8) % 4).backward()
+    return {key: parameter.grad.double() for key, parameter in model.named_parameters()}  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-lite0"])
 def test_a_models_gradients_are_the_librarys(name: str) -> None:
     x = torch.randn(8, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    gradients = []
-    for use in (False, True):
-        model = with_kernel(name, use)
-        F.cross_entropy(model(x), torch.arange(8) % 4).backward()
-        gradients.append({key: parameter.grad for key, parameter in model.named_parameters()})
-    largest = max(gradient.abs().max() for gradient in gradients[0].values())
-    for key, reference in gradients[0].items():
-        # The gradients of biases before another BatchNorm are zero, and what is left of them rounding.
-        apart = (gradients[1][key] - reference).abs().max()
-        assert apart <= 1e-3 * reference.abs().max() + 1e-6 * largest, key
+    exact, theirs, ours = (
+        gradients(with_kernel(name, use).to(dtype), x.to(dtype))
+        for use, dtype in ((False, torch.float64), (False, torch.float32), (True, torch.float32))
+    )
+    for key, reference in exact.items():
+        # The gradients of biases before another BatchNorm are zero, and what is left of them is rounding.
+        apart, rounding = ((of[key] - reference).abs().max() for of in (ours, theirs))
+        assert apart <= 1e-4 * reference.abs().max() + 5 * rounding, key
 
 
 def test_the_operator_is_a_whole_citizen() -> None:
