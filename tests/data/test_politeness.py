@@ -57,6 +57,16 @@ def test_without_the_setting_priorities_stay() -> None:
     assert set(read(polite=False)) == {(usual, usual)}
 
 
+def refuse(_: int) -> int:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_system_that_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    monkeypatch.setattr(os, "nice", refuse)  # the workers are forks
+    assert set(read(polite=True)) == {(usual, usual)}
+
+
 def fails() -> int:
     raise ValueError("broken")
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -30,7 +31,12 @@ def begin(waiting: torch.Tensor | None) -> None:
     global _waiting, _thread
     # Elsewhere a priority is that of a process.
     _waiting = waiting if sys.platform == "linux" else None
-    _thread = None if _waiting is None else ThreadPoolExecutor(1, initializer=lambda: os.nice(_LOWEST))
+    _thread = None if _waiting is None else ThreadPoolExecutor(1, initializer=_lower)
+
+
+def _lower() -> None:
+    with suppress(OSError):  # a system may forbid it, and images are prepared all the same
+        os.nice(_LOWEST)
 
 
 def politely(call: Callable[[], T]) -> T:
