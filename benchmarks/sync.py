@@ -137,21 +137,16 @@ def _run(plan: Plan, count: int) -> list[Seconds]:
 def _wait(processes: list[subprocess.Popen[str]]) -> None:
     """Wait until all have ended; one that fails ends the wait, since the others would wait for it."""
     end = time.monotonic() + _MOST_SECONDS
-    while any(process.poll() is None for process in processes):
-        for process in processes:
-            if process.poll():
-                break
-        else:
-            if time.monotonic() < end:
-                time.sleep(_LOOKS)
-                continue
-        break
-    for process in processes:
-        if process.poll():
+    codes: list[int | None] = [None]
+    while None in codes and not any(codes) and time.monotonic() < end:
+        time.sleep(_LOOKS)
+        codes = [process.poll() for process in processes]
+    for process, code in zip(processes, codes, strict=True):
+        if code:
             assert process.stderr is not None
             said = process.stderr.read().strip().splitlines()
             raise UserError(f"a process failed: {' '.join(said[-1:])}")
-    if any(process.poll() is None for process in processes):
+    if None in codes:
         raise UserError(f"the processes have not ended after {_MOST_SECONDS:g} seconds")
 
 

@@ -15,8 +15,8 @@ _X86 = ("x86_64", "amd64")
 def by_onednn() -> bool:
     """Return whether products are computed by oneDNN, which PyTorch uses for convolutions.
 
-    PyTorch's own choice is MKL, which reaches half of oneDNN's rate on x86 CPUs that are not Intel's (machine A:
-    0.20 and 0.45 TFLOP/s).
+    PyTorch's own choice is MKL, which reaches half of oneDNN's rate on x86 CPUs that are not Intel's (machine F
+    of docs/performance.md: 0.20 and 0.45 TFLOP/s).
     """
     return (
         platform.machine().lower() in _X86

@@ -17,10 +17,10 @@ def vector_extensions(cpu_info: Path = _CPU_INFO) -> tuple[str, ...] | None:
     Returns:
         Flags in the system's spelling, such as ``avx512_vnni``; None where the system does not tell.
     """
-    try:
-        words = set(cpu_info.read_text(encoding="utf-8").split())
-    except OSError:
+    text = _described(cpu_info)
+    if text is None:
         return None
+    words = set(text.split())
     return tuple(flag for flag in _EXTENSIONS if flag in words)
 
 
@@ -31,10 +31,7 @@ def has_vnni(cpu_info: Path = _CPU_INFO) -> bool:
 
 def is_intel(cpu_info: Path = _CPU_INFO) -> bool:
     """Return whether the CPU is one of Intel's, or may be, as the system does not tell."""
-    try:
-        text = cpu_info.read_text(encoding="utf-8")
-    except OSError:
-        return True
+    text = _described(cpu_info) or ""
     return "vendor_id" not in text or "GenuineIntel" in text
 
 
@@ -50,10 +47,15 @@ def sums_overflow(cpu_info: Path = _CPU_INFO) -> bool:
 
 def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
     """Return the name of the processor, as the system tells it; its architecture where it does not."""
-    try:
-        for line in cpu_info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    for line in (_described(cpu_info) or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _described(cpu_info: Path) -> str | None:
+    """Return the system's description of the processor, None where there is none."""
+    try:
+        return cpu_info.read_text(encoding="utf-8")
+    except OSError:
+        return None

@@ -2,8 +2,8 @@
 
 PyTorch's optimizers loop over parameters in Python, hundreds of small tensors for an EfficientNet. Here the
 parameters become views of one flat tensor per group, one of PyTorch's own optimizers (`effnet.training.optimizers`)
-updates that tensor, and a step whose gradients are not finite is left out without waiting for the device, in the form
-that decides as it updates (`OptimizerKind.fused`).
+updates that tensor, and a step whose gradients are not finite is left out without waiting for a GPU: there the form is
+taken that decides as it updates (`OptimizerKind.fused`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -140,8 +140,9 @@ class FlatOptimizer:
     ) -> None:
         kind = optimizer_kind(settings)
         self._max_norm = settings.clip_grad
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        self._fused = (kind.fused_on_cpu() if on_cpu else True) if fused is None else fused
+        if fused is None:
+            fused = next(model.parameters()).device.type != "cpu" or kind.fused_on_cpu()
+        self._fused = fused
         self.groups = [
             FlatGroup(named, decay, factor, kind, settings, self._fused)
             for named, decay, factor in _members(model, settings, parts, held)

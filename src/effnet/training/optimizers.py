@@ -76,7 +76,7 @@ OPTIMIZERS = registry(
         "RMSprop with momentum",
         partial(torch.optim.RMSprop, foreach=False),
         OnePassRMSprop,
-        cpu_rmsprop.is_available,
+        fused_on_cpu=cpu_rmsprop.is_available,
         settings={"momentum": "momentum", "rmsprop_alpha": "alpha", "rmsprop_eps": "eps"},
         states=("square_avg",),
         momentum_states=("momentum_buffer",),
