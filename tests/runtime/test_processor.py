@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from effnet.runtime.processor import has_vnni, sums_overflow, vector_extensions
+from effnet.runtime.processor import has_vnni, is_intel, sums_overflow, vector_extensions
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,18 @@ def test_where_sums_overflow(
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert vector_extensions(tmp_path / "absent") is None
     assert not has_vnni(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vendor_id\t: GenuineIntel\n", True),
+        ("vendor_id\t: AuthenticAMD\n", False),
+        ("processor\t: 0\n", True),  # as on ARM, which does not name a vendor
+    ],
+)
+def test_the_maker(tmp_path: Path, text: str, expected: bool) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(text)
+    assert is_intel(file) is expected
+    assert is_intel(tmp_path / "absent")
