@@ -30,3 +30,96 @@ def told(**given: str) -> dict[str, str]:
 )
 def test_threads_sleep_soon(given: dict[str, str], expected: str) -> None:
     assert told(**given)["GOMP_SPINCOUNT"] == expected
+
+
+WATCH = """
+import os, time, torch
+from pathlib import Path
+from effnet.runtime.spinning import CoreWatch, bound_spinning, is_ours
+
+def team_threads():
+    return len(os.listdir("/proc/self/task"))
+
+def looked(watch, crowded, seconds=60):
+    end, tensor = time.monotonic() + seconds, torch.ones(1 << 21)
+    while watch.is_crowded is not crowded and time.monotonic() < end:
+        tensor.mul_(1.0)
+        watch.look()
+    return watch.is_crowded
+
+torch.ones(1 << 21).mul_(1.0)
+watch = CoreWatch()
+"""
+
+
+def run_script(script: str, **given: str) -> list[str]:
+    environment = os.environ | {"GOMP_SPINCOUNT": "10000", **given}
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCH + script], env=environment, capture_output=True, text=True, check=True
+    )
+    return ended.stdout.split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how long a thread waits for a core")
+def test_other_programs_on_the_cores_are_noticed() -> None:
+    script = """
+import subprocess, sys
+loop = [sys.executable, "-c", "import os, sys\\nwhile os.getppid() == int(sys.argv[1]): pass", str(os.getpid())]
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the loops and this thread surely meet
+others = [subprocess.Popen(loop) for _ in range(4)]
+print(looked(watch, True))
+for other in others:
+    other.kill()
+"""
+    assert run_script(script) == ["True"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how long a thread waits for a core")
+def test_a_second_team_of_threads_stays_while_the_cores_are_crowded() -> None:
+    script = """
+import tempfile
+torch.set_num_threads(3)
+torch.ones(1 << 21).mul_(1.0)
+file = Path(tempfile.mkdtemp(), "schedstat")
+watch = CoreWatch(file)
+waited = 0
+
+def after(share):
+    global waited, last
+    time.sleep(1.05)
+    now = time.monotonic()
+    waited, last = waited + share * (now - last), now
+    file.write_text(f"0 {int(waited * 1e9)} 0")
+    changed = watch.look()
+    time.sleep(0.5)
+    return changed, watch.is_crowded, team_threads()
+
+file.write_text("0 0 0")
+watch.look()
+last = time.monotonic()
+before = team_threads()
+for share in (0.1, 0.4, 0.1, 0.0):
+    changed, crowded, threads = after(share)
+    print(changed, crowded, threads - before)
+"""
+    assert run_script(script) == [
+        *("False", "False", "0"),
+        *("True", "True", "3"),  # the thread that has the team, and its two others
+        *("False", "True", "3"),
+        *("True", "False", "0"),
+    ]
+
+
+@pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_a_setting_in_the_environment_holds_in_a_crowd_too(given: dict[str, str]) -> None:
+    script = """
+import tempfile
+file = Path(tempfile.mkdtemp(), "schedstat")
+file.write_text("0 0 0")
+watch = CoreWatch(file)
+watch.look()
+file.write_text("0 900000000 0")
+time.sleep(1.05)
+print(watch.look(), is_ours())
+"""
+    assert run_script(script, **given) == ["False", "False"]

@@ -43,6 +43,7 @@ class Reporter:
         self._steps = steps_per_epoch
         self._recompilations = Recompilations() if compiled else None
         self._images: Tensor | None = None
+        self._told_of_crowd = False
 
     def begin_epoch(self, epoch: int) -> None:
         """Show the progress of an epoch, counted from 0, until `end_epoch`."""
@@ -55,6 +56,12 @@ class Reporter:
         side = sizes.at(epoch)
         self.log.print(f"epoch {epoch + 1}: training images of {side} px")
         self.log.record("event", {"event": "image size", "pixels": side}, epoch=epoch)
+
+    def crowded_cores(self) -> None:
+        """Say, once, that other programs compute on the training's cores."""
+        if not self._told_of_crowd:
+            self._told_of_crowd = True
+            self.log.print("note: other programs compute on these cores too: both are slower")
 
     def trains_on(self, images: Tensor) -> None:
         """Keep some images of the first batch for who asks for them; does not wait for the device.
