@@ -32,30 +32,17 @@ def test_threads_sleep_soon(given: dict[str, str], expected: str) -> None:
     assert told(**given)["GOMP_SPINCOUNT"] == expected
 
 
-WATCH = """
+IMPORTS = """
 import os, time, torch
 from pathlib import Path
-from effnet.runtime.spinning import CoreWatch, bound_spinning, is_ours
-
-def team_threads():
-    return len(os.listdir("/proc/self/task"))
-
-def looked(watch, crowded, seconds=60):
-    end, tensor = time.monotonic() + seconds, torch.ones(1 << 21)
-    while watch.is_crowded is not crowded and time.monotonic() < end:
-        tensor.mul_(1.0)
-        watch.look()
-    return watch.is_crowded
-
-torch.ones(1 << 21).mul_(1.0)
-watch = CoreWatch()
+from effnet.runtime.spinning import CoreWatch, is_ours
 """
 
 
 def run_script(script: str, **given: str) -> list[str]:
     environment = os.environ | {"GOMP_SPINCOUNT": "10000", **given}
     ended = subprocess.run(
-        [sys.executable, "-c", WATCH + script], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", IMPORTS + script], env=environment, capture_output=True, text=True, check=True
     )
     return ended.stdout.split()
 
@@ -67,7 +54,11 @@ import subprocess, sys
 loop = [sys.executable, "-c", "import os, sys\\nwhile os.getppid() == int(sys.argv[1]): pass", str(os.getpid())]
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the loops and this thread surely meet
 others = [subprocess.Popen(loop) for _ in range(4)]
-print(looked(watch, True))
+watch, end, tensor = CoreWatch(), time.monotonic() + 60, torch.ones(1 << 21)
+while not watch.is_crowded and time.monotonic() < end:
+    tensor.mul_(1.0)
+    watch.look()
+print(watch.is_crowded)
 for other in others:
     other.kill()
 """
@@ -84,6 +75,9 @@ file = Path(tempfile.mkdtemp(), "schedstat")
 watch = CoreWatch(file)
 waited = 0
 
+def threads_of_this_process():
+    return len(os.listdir("/proc/self/task"))
+
 def after(share):
     global waited, last
     time.sleep(1.05)
@@ -92,12 +86,12 @@ def after(share):
     file.write_text(f"0 {int(waited * 1e9)} 0")
     changed = watch.look()
     time.sleep(0.5)
-    return changed, watch.is_crowded, team_threads()
+    return changed, watch.is_crowded, threads_of_this_process()
 
 file.write_text("0 0 0")
 watch.look()
 last = time.monotonic()
-before = team_threads()
+before = threads_of_this_process()
 for share in (0.1, 0.4, 0.1, 0.0):
     changed, crowded, threads = after(share)
     print(changed, crowded, threads - before)

@@ -45,14 +45,15 @@ class CoreWatch:
 
     Args:
         waited: file with this thread's nanoseconds on a core and in wait of one (Linux's schedstat).
+        on_cpu: this process computes on the cores; else nothing happens.
 
     Attributes:
         is_crowded: others want the cores, as of the last look.
     """
 
-    def __init__(self, waited: Path = Path("/proc/thread-self/schedstat")) -> None:
+    def __init__(self, waited: Path = Path("/proc/thread-self/schedstat"), *, on_cpu: bool = True) -> None:
         self.is_crowded = False
-        self._waited = waited
+        self._waited = waited if on_cpu and is_ours() else None
         self._end = threading.Event()
         self._team: threading.Thread | None = None
         self._last: tuple[float, float] | None = None
@@ -63,10 +64,12 @@ class CoreWatch:
         Returns:
             True if `is_crowded` has changed.
         """
+        if self._waited is None:
+            return False
         now = time.monotonic()
         if self._last is not None and now - self._last[0] < _WINDOW_S:
             return False
-        before, self._last = self._last, (now, self._seconds_waited())
+        before, self._last = self._last, (now, _seconds_waited(self._waited))
         if before is None:
             return False
         share = (self._last[1] - before[1]) / (now - before[0])
@@ -84,12 +87,6 @@ class CoreWatch:
             self._team = None
             atexit.unregister(self.close)
 
-    def _seconds_waited(self) -> float:
-        try:
-            return int(self._waited.read_text().split()[1]) / 1e9 if is_ours() else 0.0
-        except (OSError, IndexError, ValueError):  # not Linux, or without these statistics
-            return 0.0
-
     def _add_team(self) -> None:
         self.is_crowded = True
         self._end.clear()
@@ -97,6 +94,13 @@ class CoreWatch:
         self._team.start()
         # A thread of C++ that still runs at the interpreter's end aborts the process.
         atexit.register(self.close)
+
+
+def _seconds_waited(file: Path) -> float:
+    try:
+        return int(file.read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):  # not Linux, or without these statistics
+        return 0.0
 
 
 def _be_a_team(end: threading.Event) -> None:

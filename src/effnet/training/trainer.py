@@ -93,7 +93,7 @@ class Trainer:
             compiled=recipe.compute.compile,
         )
         finder = EvidenceFinder(self.processes, recipe.compute.seed, opened.data.names.get("train"))
-        self._cores = CoreWatch() if self.processes.device.type == "cpu" else None
+        self._cores = CoreWatch(on_cpu=self.processes.device.type == "cpu")
         self._skipped = SkippedSteps(log, recipe.compute.max_bad_steps, finder)
         self.loss = build_loss(recipe, opened.data.labels.get("train"), opened.data.classes)
         self._divergence = Divergence(log, loss_of_a_guess(recipe), recipe.compute.divergence_factor)
@@ -189,8 +189,7 @@ class Trainer:
             except DivergedError as error:
                 self._roll_back(error)
         self._moments.close()
-        if self._cores is not None:
-            self._cores.close()
+        self._cores.close()
         self._flush()
         progress = state.progress
         summary = {**over_epochs(epochs or [state.metrics]), "best_top1": progress.best_top1}
@@ -269,7 +268,7 @@ class Trainer:
             self._report.trains_on(batch.images)
             with rates.compute():
                 done.unreported.append(self.train_on(batch, mixes[done.batches], done.batches + 1))
-            if self._cores is not None and self._cores.look() and self._cores.is_crowded:
+            if self._cores.look() and self._cores.is_crowded:
                 self._report.crowded_cores()
             done.batches += 1
             is_last = done.batches == self.steps_per_epoch
