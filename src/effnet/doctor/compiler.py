@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from effnet.doctor.finding import Finding
-from effnet.kernels.cpu_build import build, find_compiler
+from effnet.runtime.cpp import build, find_compiler
 from effnet.runtime.errors import one_line
 
 _KERNEL = """#include <omp.h>

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effnet.kernels.cpu_build import load_kernels
+from effnet.runtime.cpp import load_kernels
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _PARTS = 8  # of a batch, whose sums are added in order; enough for the threads to share any layer

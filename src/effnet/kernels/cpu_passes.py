@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effnet.kernels.cpu_build import load_kernels
 from effnet.kernels.geometry import Geometry
+from effnet.runtime.cpp import load_kernels
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 # As the file counts them.

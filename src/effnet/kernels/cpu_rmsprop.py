@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effnet.kernels.cpu_build import load_kernels
+from effnet.runtime.cpp import load_kernels
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from effnet.data.augmentations.form import FILL, Augmentation, DaliForm, DaliOperation
+from effnet.data.augmentations import shear
+from effnet.data.augmentations.form import FILL, Augmentation, DaliForm, DaliOperation, PillowForm
 from effnet.data.augmentations.sub_policies import Step, dali_form, drawn
 
 NUM_LEVELS = 11
@@ -59,6 +60,11 @@ class Operation(NamedTuple):
         return self.lowest + (self.highest - self.lowest) * level / (NUM_LEVELS - 1)
 
 
+def _pillow() -> PillowForm:
+    shear.prepare()
+    return augment
+
+
 def augment(image: Image.Image, random: np.random.Generator) -> Image.Image:
     """Apply the policy to one image; see `PillowForm`."""
     for applied in drawn(SUB_POLICIES, random):
@@ -74,7 +80,8 @@ def _shear_x(image: Image.Image, slope: float) -> Image.Image:
 
 
 def _shear_y(image: Image.Image, slope: float) -> Image.Image:
-    return _moved(image, (1, 0, 0, -slope, 1, 0), Image.Resampling.BICUBIC)
+    # A shear of level 0: skip a transform that changes nothing.
+    return shear.shear_y(image, -slope, FILL) if slope else image
 
 
 def _translate_y(image: Image.Image, pixels: float) -> Image.Image:
@@ -170,6 +177,6 @@ def _dali(side: int) -> DaliForm:
 AUGMENTATION = Augmentation(
     "autoaugment",
     "AutoAugment with NVIDIA's ImageNet policy (TensorFlow's of EfficientNet)",
-    pillow=lambda: augment,
+    pillow=_pillow,
     dali=_dali,
 )

@@ -1,8 +1,8 @@
-"""C++ kernels for the CPU, compiled on the machine that runs them.
+"""C++ for the CPU, compiled on the machine that runs it.
 
-They are C++ without PyTorch's headers, so the machine's compiler makes each in seconds, once. Their OpenMP calls
-find PyTorch's threads, because they are not linked with a library of their own. Without a compiler everything works
-with PyTorch's operators.
+It is C++ without PyTorch's headers, so the machine's compiler makes each file in seconds, once. Its OpenMP calls find
+PyTorch's threads, because it is not linked with a library of its own. Without a compiler everything works, with what
+Python's packages offer.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from effnet.runtime.cache import cache_dir
@@ -24,26 +25,29 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", "-Wno-psabi
 
 
 @functools.cache
-def load_kernels(source: Path) -> ctypes.CDLL | None:
+def load_kernels(source: Path, *flags: str) -> ctypes.CDLL | None:
     """Load the functions of a C++ file, which is compiled the first time; None where that can't be done.
 
     Args:
         source: the file.
+        flags: for the compiler, in addition to those of all files.
     """
     try:
-        return ctypes.CDLL(str(_built(source)))
+        return ctypes.CDLL(str(_built(source, flags)))
     except (OSError, UserError, subprocess.SubprocessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
-        _LOG.info("%s is not used, PyTorch's operators take its place: %s", source.stem, reason)
+        _LOG.info("%s is not used, slower code takes its place: %s", source.stem, reason)
         return None
 
 
-def _built(source: Path) -> Path:
+def _built(source: Path, flags: Sequence[str]) -> Path:
     compiler = find_compiler()
-    key = hashlib.sha256(b"\n".join([source.read_bytes(), compiler.encode(), *_processor()]))
+    key = hashlib.sha256(
+        b"\n".join([source.read_bytes(), compiler.encode(), *map(str.encode, flags), *_processor()])
+    )
     path = cache_dir() / "kernels" / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not path.exists():
-        build(compiler, source, path)
+        build(compiler, source, path, flags)
     return path
 
 
@@ -59,8 +63,8 @@ def find_compiler() -> str:
     return compiler
 
 
-def build(compiler: str, source: Path, path: Path) -> None:
-    """Compile a C++ file to a library.
+def build(compiler: str, source: Path, path: Path, flags: Sequence[str] = ()) -> None:
+    """Compile a C++ file to a library; see `load_kernels`.
 
     Raises:
         OSError: the compiler can't be started.
@@ -71,7 +75,7 @@ def build(compiler: str, source: Path, path: Path) -> None:
         parts = f"{scratch}/kernel.o"
         # Linked apart from compiling, without -fopenmp: its calls are left to the library that PyTorch has loaded.
         for command in (
-            [compiler, *_FLAGS, "-c", str(source), "-o", parts],
+            [compiler, *_FLAGS, *flags, "-c", str(source), "-o", parts],
             [compiler, "-shared", parts, "-o", str(whole)],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
