@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import ExifTags, Image
 from effnet.data.decode import BadImageError, EncodedImage
 from effnet.data.limits import FORMATS, MAX_PIXELS, LimitError
 from effnet.data.position import Indices
+from effnet.data.quiet import quiet
 from effnet.data.sources import SourceImages, open_for_check
 from effnet.data.survey import surveyed
 from effnet.data.workers import worker_count
@@ -167,7 +167,7 @@ def _examine(images: SourceImages, indices: Indices) -> tuple[_Facts, dict[int, 
 
 def _oddities(path: Path, data: bytes) -> set[str]:
     """Yield the oddities of an image that can be decoded."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         mode, (width, height) = image.mode, image.size
         try:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)

@@ -10,7 +10,6 @@ import io
 import logging
 import math
 import struct
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -31,6 +30,7 @@ from effnet.data.limits import (
     raise_pillows_limit,
     read_image,
 )
+from effnet.data.quiet import quiet
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
@@ -146,7 +146,7 @@ class EncodedImage:
 
     def _open_by_pillow(self) -> None:
         """Take the size, kind and orientation of a file that is no plain JPEG from Pillow's reading of its header."""
-        with warnings.catch_warnings(action="ignore"):  # of oddities that do not hinder decoding
+        with quiet():  # of oddities that do not hinder decoding
             image = self._image
             self._is_jpeg = image.format in _JPEG and image.mode in ("RGB", "L")
             if image.format not in _JPEG and not _plain_png(self._data):
@@ -160,7 +160,7 @@ class EncodedImage:
         raise_pillows_limit(self._max_pixels)
         check_webp(self._data, self._max_pixels)
         try:
-            with warnings.catch_warnings(action="ignore"):
+            with quiet():
                 image: Image.Image = Image.open(io.BytesIO(self._data), formats=FORMATS)
         except Image.DecompressionBombError:
             raise LimitError(f"more pixels than --max-pixels allows ({self._max_pixels:,})") from None
@@ -215,7 +215,7 @@ class EncodedImage:
             pixels = self._decode_jpeg(min_height, min_width, rows) if self._is_jpeg else None
             if pixels is not None:
                 return pixels
-            with warnings.catch_warnings(action="ignore"):
+            with quiet():
                 return self._decode_other()
         except Exception as error:
             raise self._bad(error) from None
@@ -277,7 +277,7 @@ def _decode_by_simplejpeg(
 
 
 def _decode_by_pillow(data: bytes, min_height: int, min_width: int) -> Pixels:
-    with warnings.catch_warnings(action="ignore"):
+    with quiet():
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if min_height and image.height >= 2 * min_height and image.width >= 2 * min_width:
             image.draft("RGB", (min_width, min_height))  # nor are Pillow's reduced sizes below this

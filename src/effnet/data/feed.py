@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels, Readable
-from effnet.data.loader import Images
 from effnet.data.position import Indices, TrainOrder, ValOrder
 from effnet.data.watched import DATA_TIMEOUT_S, POLL_S, stuck_message
+from effnet.data.work import Images
 from effnet.runtime.errors import UserError
 
 Array = npt.NDArray[Any]

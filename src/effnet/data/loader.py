@@ -1,56 +1,28 @@
-"""Images of a split through PyTorch's DataLoader, wherever they lie."""
+"""Images of a split, wherever they lie, through PyTorch's DataLoader or by threads in turns with the training."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Sampler
 
 from effnet.data.augmentations import AUGMENTATIONS, repeated
 from effnet.data.batch import Batch, DataSource, Loader
-from effnet.data.dataset_images import DatasetImages
-from effnet.data.decode import BadImageError, Pixels, Readable, tell_decoder
+from effnet.data.decode import BadImageError, tell_decoder
 from effnet.data.labels import SplitLabels, labels_of
-from effnet.data.politeness import politely
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.prefetch import to_device
 from effnet.data.request import DataRequest
 from effnet.data.sizes import Sizes, training_sizes
 from effnet.data.sources import SourceImages
 from effnet.data.transforms import TrainTransform, ValTransform
-from effnet.data.watched import WatchedLoader, reading
+from effnet.data.turns import TurnsLoader, computes_on_all_cores
+from effnet.data.watched import WatchedLoader
+from effnet.data.work import BatchWork, Images, Transform
 from effnet.runtime.errors import UserError
-
-Transform = Callable[[Readable, int, int], Pixels]
 
 REMEDY = "fix or remove it, or give --on-bad-image skip"
 """advice for a broken image"""
-
-
-class Images(Protocol):
-    """Images of a split in a fixed order, with random access; each worker gets a copy."""
-
-    @property
-    def targets(self) -> npt.NDArray[Any]:
-        """int32 (N,), the position of each image's class in the class list, or uint8 (N, classes) with 1 for each label
-        of an image that may have several.
-        """
-
-    @property
-    def weights(self) -> npt.NDArray[np.float32] | None:
-        """float32 (N,), how much each image counts in training; None where all count the same."""
-
-    def __len__(self) -> int:
-        """Images of the split."""
-
-    def file(self, index: int) -> str:
-        """Return the name of an image for messages: its file, or its shard and position."""
-
-    def read(self, indices: Sequence[int]) -> Iterable[Callable[[], Readable]]:
-        """Return for each of `indices` a function that opens it, or raises `BadImageError`."""
 
 
 def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Sequence[str]) -> DataSource:
@@ -72,7 +44,7 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
             transform = ValTransform(request.preprocessing)
         of_epoch = sizes if split == "train" else Sizes(side, side, 1)
         is_train = split == "train"
-        work = _Work(of_split, labels[split], transform, of_epoch, recipe.data.on_bad_image, is_train)
+        work = BatchWork(of_split, labels[split], transform, of_epoch, recipe.data.on_bad_image, is_train)
         loaders[split] = ImageLoader(work, request.order(split, len(of_split), labels[split]), request)
     source = opened_source(request, classes, loaders, images)
     if "train" in images:
@@ -84,7 +56,7 @@ def _each_once(request: DataRequest, images: Images, labels: SplitLabels, every:
     """Yield batches as `DataSource.each_once` describes them."""
     recipe, side = request.recipe, request.preprocessing.image_size
     transform = ValTransform(request.preprocessing)
-    work = _Work(images, labels, transform, Sizes(side, side, 1), recipe.data.on_bad_image, False)
+    work = BatchWork(images, labels, transform, Sizes(side, side, 1), recipe.data.on_bad_image, False)
     size = recipe.optimizer.batch_size
     order = ValOrder(len(images), size, request.rank, request.world_size, every=every)
     loader = ImageLoader(work, order, request)
@@ -110,87 +82,6 @@ def opened_source(
     )
 
 
-class _Prepared(NamedTuple):
-    """A batch as it comes from a worker."""
-
-    pixels: torch.Tensor
-    targets: torch.Tensor
-    weights: torch.Tensor | None
-    indices: torch.Tensor
-    bad: list[BadImageError]
-
-
-class _Work(Dataset[Any]):
-    """Whole batches of images, prepared in a worker.
-
-    A failure is returned as a value: raised, it would reach the training process as a traceback in a string.
-    """
-
-    def __init__(
-        self,
-        images: Images,
-        labels: SplitLabels,
-        transform: Transform,
-        sizes: Sizes,
-        on_bad_image: str,
-        full: bool,
-    ) -> None:
-        self.images, self.labels, self.transform, self.sizes = images, labels, transform, sizes
-        self.skip_bad = on_bad_image == "skip"
-        self.full = full
-        """keep a batch's size, by repeating an image in the place of a bad one"""
-
-    def __getitems__(self, wanted: tuple[int, Indices]) -> _Prepared | BadImageError | UserError:
-        try:
-            with reading() as note:
-                return self._prepared(*wanted, note)
-        except (BadImageError, UserError) as error:
-            return error
-
-    def _prepared(self, epoch: int, indices: Indices, note: Callable[[int], None]) -> _Prepared:
-        side = self.sizes.at(epoch)
-        pixels = torch.empty((len(indices), side, side, 3), dtype=torch.uint8)
-        if get_worker_info() is not None:
-            pixels.share_memory_()  # written where the training process will read it
-        rows, bad = pixels.numpy(), {}
-        # A sampler's repetitions of an image differ in their augmentation alone.
-        places, indices = indices.tolist(), indices % len(self.images)
-        for row, (index, open_image) in enumerate(
-            zip(indices.tolist(), self._read(epoch, indices.tolist()), strict=True)
-        ):
-            note(index)
-            try:
-                rows[row] = politely(partial(self._image, open_image, epoch, places[row]))
-            except BadImageError as error:
-                if not self.skip_bad:
-                    raise
-                bad[row] = error
-        if bad:
-            good = [row for row in range(len(indices)) if row not in bad]
-            if self.full and not good:
-                raise BadImageError(bad[0].name, f"{bad[0].reason}; nor can any other image of its batch")
-            kept = filled(len(indices), good) if self.full else np.array(good, dtype=np.int64)
-            pixels, indices = pixels[torch.from_numpy(kept)], indices[kept]
-        targets, weights = self.labels.batch(indices)
-        return _Prepared(pixels, targets, weights, torch.from_numpy(indices.copy()), list(bad.values()))
-
-    def _image(self, open_image: Callable[[], Readable], epoch: int, place: int) -> Pixels:
-        return self.transform(open_image(), epoch, place)
-
-    def _read(self, epoch: int, indices: list[int]) -> Iterable[Callable[[], Readable]]:
-        if isinstance(self.images, DatasetImages):  # which may be random themselves
-            return self.images.read(indices, epoch if self.full else 0)
-        return self.images.read(indices)
-
-
-def filled(size: int, good: list[int]) -> Indices:
-    """The rows of a batch, where in the place of each bad one stands a good one, all of them in turn."""
-    rows = np.arange(size)
-    bad = np.setdiff1d(rows, good)
-    rows[bad] = np.resize(good, len(bad))
-    return rows
-
-
 class _Batches(Sampler[Any]):
     """The batches that the workers prepare, each with its epoch, since the workers stay for the next one."""
 
@@ -205,26 +96,42 @@ class _Batches(Sampler[Any]):
             yield self.epoch, indices
 
 
+def _workers(work: BatchWork, batches: _Batches, request: DataRequest) -> WatchedLoader | TurnsLoader:
+    """Return what prepares the batches: threads or processes."""
+    data, workers = request.recipe.data, request.workers
+    # Other images may hold the interpreter's lock, come over a network, or draw from the process's generators.
+    if workers and isinstance(work.images, SourceImages) and computes_on_all_cores(request):
+        return TurnsLoader(
+            work,
+            batches,
+            threads=workers,
+            ahead=data.prefetch,
+            timeout=data.data_timeout,
+            name_of=work.images.file,
+        )
+    return WatchedLoader(
+        work,
+        workers=workers,
+        polite=request.device.type == "cpu",
+        timeout=data.data_timeout,
+        name_of=work.images.file,
+        batch_sampler=batches,
+        prefetch_factor=data.prefetch if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=request.device.type == "cuda",
+    )
+
+
 class ImageLoader(Position):
     """A `Loader` of images; its workers start with the first iteration and stay."""
 
-    def __init__(self, work: _Work, order: TrainOrder | ValOrder, request: DataRequest) -> None:
-        recipe, device, workers = request.recipe, request.device, request.workers
+    def __init__(self, work: BatchWork, order: TrainOrder | ValOrder, request: DataRequest) -> None:
+        recipe = request.recipe
         self.num_images, self.batch_size = len(work.images), recipe.optimizer.batch_size
         self.bad_images: dict[str, str] = {}
-        self._device, self._contiguous = device, recipe.compute.memory_format == "nchw"
+        self._device, self._contiguous = request.device, recipe.compute.memory_format == "nchw"
         self._batches = _Batches(order)
-        self._workers = WatchedLoader(
-            work,
-            workers=workers,
-            polite=device.type == "cpu",
-            timeout=recipe.data.data_timeout,
-            name_of=work.images.file,
-            batch_sampler=self._batches,
-            prefetch_factor=recipe.data.prefetch if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
-        )
+        self._workers = _workers(work, self._batches, request)
 
     def __len__(self) -> int:
         return len(self._batches)

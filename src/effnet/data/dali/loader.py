@@ -16,11 +16,12 @@ from effnet.data.decode import EncodedImage, Readable
 from effnet.data.feed import Feed
 from effnet.data.files import open_files
 from effnet.data.labels import SplitLabels, labels_of
-from effnet.data.loader import REMEDY, Images, filled, opened_source
+from effnet.data.loader import REMEDY, opened_source
 from effnet.data.packed import PackedImages, is_packed, packed_classes
 from effnet.data.position import Indices, Position, TrainOrder, ValOrder
 from effnet.data.request import DataRequest
 from effnet.data.sources import SplitRecord, open_splits
+from effnet.data.work import Images, filled
 from effnet.runtime.errors import UserError
 
 

@@ -1,0 +1,154 @@
+"""Threads that prepare images in turns with a training on the same cores.
+
+A training on a CPU computes with all the cores that it has. A process that decodes beside it takes one of them in
+the middle of an operator, whose other threads then wait. Here the training stops for as long as the threads of its own
+process take for the next batches; while it computes, they only open the files. No pixels go from process to process.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+
+from effnet.data.decode import Readable
+from effnet.data.position import Indices
+from effnet.data.request import DataRequest
+from effnet.data.watched import POLL_S, stuck_message
+from effnet.data.work import Batches, BatchWork, Result, UnfinishedBatch
+from effnet.runtime.errors import UserError
+
+
+def computes_on_all_cores(request: DataRequest) -> bool:
+    """Return True if the processes of a run, assumed to be on this machine, compute with all cores they may use."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", request.world_size))
+    cores = len(os.sched_getaffinity(0))
+    return request.device.type == "cpu" and local * torch.get_num_threads() >= cores
+
+
+class TurnsLoader:
+    """Iterates over batches. Its threads start with the first iteration and stay.
+
+    Args:
+        work: what is to be done.
+        batches: the batches.
+        threads: threads.
+        ahead: batches of a turn.
+        timeout: seconds with one image after which a thread counts as stuck.
+        name_of: returns the name of an image for the message.
+    """
+
+    def __init__(
+        self,
+        work: BatchWork,
+        batches: Batches,
+        *,
+        threads: int,
+        ahead: int,
+        timeout: float,
+        name_of: Callable[[int], str],
+    ) -> None:
+        self._work, self._batches, self._threads, self._ahead = work, batches, threads, ahead
+        self._timeout, self._name_of = timeout, name_of
+        self._pool: ThreadPoolExecutor | None = None
+        self._reads: dict[int, tuple[int, float]] = {}
+        """by thread, the image that it opens or prepares, and since when"""
+
+    def __iter__(self) -> Iterator[Result]:
+        """Yield the results.
+
+        Raises:
+            UserError: a thread is stuck.
+        """
+        if self._pool is None:
+            self._pool = _pool(self._threads)
+        batches = iter(self._batches)
+        turn = self._opened(batches)
+        while turn:
+            self._prepare(turn)
+            following = self._opened(batches)
+            yield from (batch.result() for batch in turn)
+            turn = following
+
+    def stop(self) -> None:
+        """End the threads; the next iteration starts others."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _opened(self, batches: Iterator[tuple[int, Indices]]) -> list[UnfinishedBatch]:
+        """Return the batches of the next turn, whose images the threads open from now on."""
+        assert self._pool is not None
+        turn = [
+            UnfinishedBatch(self._work, epoch, indices) for epoch, indices in islice(batches, self._ahead)
+        ]
+        for batch in turn:
+            batch.openers = [
+                self._pool.submit(self._open, batch.image(row), opener).result
+                for row, opener in enumerate(batch.openers)
+            ]
+        return turn
+
+    def _prepare(self, turn: list[UnfinishedBatch]) -> None:
+        assert self._pool is not None
+        rows = iter([(batch, row) for batch in turn for row in range(len(batch))])
+        running = {self._pool.submit(self._share, rows) for _ in range(self._threads)}
+        while running:
+            done, running = wait(running, min(POLL_S, self._timeout))
+            if not done:
+                self._raise_if_stuck()
+            for share in done:
+                share.result()
+
+    def _open(self, image: int, opener: Callable[[], Readable]) -> Readable:
+        with self._reading(image):
+            return opener()
+
+    def _share(self, rows: Iterator[tuple[UnfinishedBatch, int]]) -> None:
+        """Prepare images, one after the other, until all of the turn are taken."""
+        for batch, row in rows:
+            with self._reading(batch.image(row)):
+                batch.prepare(row)
+
+    @contextmanager
+    def _reading(self, image: int) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._reads[thread] = image, time.monotonic()
+        try:
+            yield
+        finally:
+            self._reads.pop(thread, None)
+
+    def _raise_if_stuck(self) -> None:
+        oldest = time.monotonic() - self._timeout
+        stuck = [image for image, began in self._reads.copy().values() if began <= oldest]
+        if stuck:
+            self.stop()
+            raise UserError(stuck_message(self._timeout, f"a thread still reads {self._name_of(stuck[0])}"))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return threads of which each computes PyTorch's operators alone.
+
+    A team of OpenMP's threads for each would slow down the training, too: with more threads than cores, GNU's OpenMP
+    lets those that wait sleep at once.
+    """
+    count = torch.get_num_threads()
+    started = threading.Barrier(threads + 1)
+    pool = ThreadPoolExecutor(threads, "images", _be_alone, (started,))
+    for _ in range(threads):
+        pool.submit(int)  # starts a thread, since the others are still at the barrier
+    started.wait()
+    torch.set_num_threads(count)
+    return pool
+
+
+def _be_alone(started: threading.Barrier) -> None:
+    # With its first operator a thread takes over the process's number, so that comes first.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+    started.wait()
