@@ -74,7 +74,7 @@ def test_images_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
     pixels = ValTransform(preprocessing)(image)
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
-    train = TrainTransform(preprocessing, DataSettings(), 0, AUGMENTATIONS["autoaugment"].pillow())
+    train = TrainTransform(preprocessing, DataSettings(), 0, AUGMENTATIONS["autoaugment"].pixels())
     assert all(train(image, epoch, 0).shape == (32, 32, 3) for epoch in range(8))
 
 
@@ -156,7 +156,7 @@ def test_crops_have_the_asked_area_and_aspect() -> None:
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
 def test_augmentation_depends_on_seed_epoch_and_index_alone(tmp_path: Path, name: str) -> None:
     image = encoded(tmp_path / "a.png", photograph(48, 48))
-    transform = TrainTransform(Preprocessing(32, 32), FULL_SCALE, 5, AUGMENTATIONS[name].pillow())
+    transform = TrainTransform(Preprocessing(32, 32), FULL_SCALE, 5, AUGMENTATIONS[name].pixels())
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = [transform(image, epoch, 2) for epoch in range(6)]

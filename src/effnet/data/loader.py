@@ -35,7 +35,7 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
     for split, of_split in images.items():
         transform: Transform
         if split == "train":
-            form = AUGMENTATIONS[recipe.data.augmentation].pillow()
+            form = AUGMENTATIONS[recipe.data.augmentation].pixels()
             augment = repeated(form, recipe.data.augmentation_strength)
             transform = TrainTransform(
                 request.preprocessing, recipe.data, recipe.compute.seed, augment, sizes

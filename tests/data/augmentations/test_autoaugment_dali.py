@@ -138,18 +138,20 @@ def test_means_and_variances_change_as_by_dalis_own_function(photographs: list[I
     images = photographs * 100
     before = moments(stacked(images))
     random = np.random.default_rng(0)
-    by_pillow = moments(stacked([augment(image, random) for image in images])) - before
+    by_pillow = moments(np.stack([augment(np.asarray(image), random) for image in images])) - before
     by_dali = moments(run(_by_dali(list(stacked(images)), batch_size=len(images), seed=0))) - before
     assert alike(by_pillow, by_dali)
-    torchvision = AUGMENTATIONS["autoaugment-torchvision"].pillow()
+    torchvision = AUGMENTATIONS["autoaugment-torchvision"].pixels()
     assert torchvision is not None
-    by_another = moments(stacked([torchvision(image, random) for image in images])) - before
+    by_another = moments(np.stack([torchvision(np.asarray(image), random) for image in images])) - before
     assert not alike(by_another, by_dali)  # the test tells policies apart
 
 
 def test_the_same_numbers_change_an_image_alike(form: DaliForm, photographs: list[Image.Image]) -> None:
     images = photographs * 20
-    by_pillow = stacked([augment(image, np.random.default_rng(n)) for n, image in enumerate(images)])
+    by_pillow = np.stack(
+        [augment(np.asarray(image), np.random.default_rng(n)) for n, image in enumerate(images)]
+    )
     drawn = [form.draw(np.random.default_rng(n)) for n in range(len(images))]
     by_dali = run(_by_form(list(stacked(images)), drawn, form, batch_size=len(images)))
     assert alike(moments(by_pillow), moments(by_dali))

@@ -4,23 +4,23 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from effnet.data.augmentations import AUGMENTATIONS, repeated, repeated_dali
+from effnet.data.decode import Pixels
 
 
-def brighter(image: Image.Image, random: np.random.Generator) -> Image.Image:
+def brighter(pixels: Pixels, random: np.random.Generator) -> Pixels:
     """Add one, so that the pixels count the calls."""
     random.random()
-    return image.point([*range(1, 256), 255] * 3)
+    return pixels + np.uint8(1)
 
 
 @pytest.mark.parametrize("strength", [0.25, 1.0, 1.6, 2.0])
 def test_an_image_is_augmented_that_often_on_average(strength: float) -> None:
     form = repeated(brighter, strength)
     assert form is not None
-    random, black = np.random.default_rng(0), Image.new("RGB", (1, 1))
-    counts = [np.asarray(form(black, random)).max() for _ in range(2000)]
+    random, black = np.random.default_rng(0), np.zeros((1, 1, 3), np.uint8)
+    counts = [form(black, random).max() for _ in range(2000)]
     assert set(counts) == {int(strength), int(np.ceil(strength))}
     assert abs(np.mean(counts) - strength) < 0.05
 
@@ -29,7 +29,7 @@ def test_strength_one_is_the_form_itself_and_nought_is_none() -> None:
     assert repeated(brighter, 1.0) is brighter
     assert repeated(brighter, 0.0) is None
     assert repeated(None, 2.0) is None
-    pickle.loads(pickle.dumps(repeated(AUGMENTATIONS["autoaugment"].pillow(), 0.5)))
+    pickle.loads(pickle.dumps(repeated(AUGMENTATIONS["autoaugment"].pixels(), 0.5)))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

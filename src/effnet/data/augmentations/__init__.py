@@ -1,9 +1,9 @@
-"""Automatic augmentations, one file each with its Pillow and its DALI form side by side.
+"""Automatic augmentations, one file each with its form on pixels and its DALI form side by side.
 
 A new one is a module here that makes an `AUGMENTATION`, and its name in `effnet.recipe.choices.AugmentationName`.
 """
 
-from effnet.data.augmentations.form import Augmentation, DaliForm, DaliOperation, PillowForm
+from effnet.data.augmentations.form import Augmentation, DaliForm, DaliOperation, PixelForm
 from effnet.data.augmentations.strength import repeated, repeated_dali
 from effnet.recipe.choices import AugmentationName
 from effnet.runtime.registry import ModuleRegistry
@@ -13,7 +13,7 @@ __all__ = [
     "Augmentation",
     "DaliForm",
     "DaliOperation",
-    "PillowForm",
+    "PixelForm",
     "repeated",
     "repeated_dali",
 ]

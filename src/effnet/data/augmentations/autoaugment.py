@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from effnet.data.augmentations import shear
-from effnet.data.augmentations.form import FILL, Augmentation, DaliForm, DaliOperation, PillowForm
+from effnet.data.augmentations.form import FILL, Augmentation, DaliForm, DaliOperation, PixelForm
+from effnet.data.augmentations.operations import compiled_operations
 from effnet.data.augmentations.sub_policies import Step, dali_form, drawn
+from effnet.data.decode import Pixels
 
 NUM_LEVELS = 11
 
@@ -60,19 +61,26 @@ class Operation(NamedTuple):
         return self.lowest + (self.highest - self.lowest) * level / (NUM_LEVELS - 1)
 
 
-def _pillow() -> PillowForm:
-    shear.prepare()
+def _pixels() -> PixelForm:
+    compiled_operations()  # here, so that no worker has to compile them
     return augment
 
 
-def augment(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    """Apply the policy to one image; see `PillowForm`."""
+def augment(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Apply the policy to one image; see `PixelForm`."""
+    compiled = compiled_operations()
     for applied in drawn(SUB_POLICIES, random):
-        if applied is not None:
-            operation = OPERATIONS[applied.operation]
-            magnitude = operation.magnitude(applied.level)
-            image = operation.run(image, -magnitude if operation.signed and applied.negated else magnitude)
-    return image
+        if applied is None:
+            continue
+        operation = OPERATIONS[applied.operation]
+        magnitude = operation.magnitude(applied.level)
+        if operation.signed and applied.negated:
+            magnitude = -magnitude
+        if applied.operation in compiled:
+            pixels = compiled[applied.operation](np.ascontiguousarray(pixels), magnitude)
+        else:
+            pixels = np.asarray(operation.run(Image.fromarray(pixels), magnitude))
+    return pixels
 
 
 def _shear_x(image: Image.Image, slope: float) -> Image.Image:
@@ -80,8 +88,7 @@ def _shear_x(image: Image.Image, slope: float) -> Image.Image:
 
 
 def _shear_y(image: Image.Image, slope: float) -> Image.Image:
-    # A shear of level 0: skip a transform that changes nothing.
-    return shear.shear_y(image, -slope, FILL) if slope else image
+    return _moved(image, (1, 0, 0, -slope, 1, 0), Image.Resampling.BICUBIC)
 
 
 def _translate_y(image: Image.Image, pixels: float) -> Image.Image:
@@ -177,6 +184,6 @@ def _dali(side: int) -> DaliForm:
 AUGMENTATION = Augmentation(
     "autoaugment",
     "AutoAugment with NVIDIA's ImageNet policy (TensorFlow's of EfficientNet)",
-    pillow=_pillow,
+    pixels=_pixels,
     dali=_dali,
 )

@@ -24,6 +24,6 @@ def _dali(side: int) -> DaliForm:
 AUGMENTATION = Augmentation(
     "autoaugment-torchvision",
     "AutoAugment with torchvision's ImageNet policy (arXiv 1805.09501)",
-    pillow=partial(TorchvisionForm, "AutoAugment"),
+    pixels=partial(TorchvisionForm, "AutoAugment"),
     dali=_dali,
 )

@@ -1,4 +1,4 @@
-"""The two forms that an automatic augmentation has: on Pillow images, and in DALI's graph."""
+"""The two forms that an automatic augmentation has: on pixels, and in DALI's graph."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,24 +6,25 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+
+from effnet.data.decode import Pixels
 
 FILL = 128
 """mid-grey, in all three channels, where an operation has moved the image away"""
 
 
-class PillowForm(Protocol):
-    """An augmentation of Pillow images; workers get a copy each, so it can be pickled."""
+class PixelForm(Protocol):
+    """An augmentation of an image's pixels; workers get a copy each, so it can be pickled."""
 
-    def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+    def __call__(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
         """Augment one image.
 
         Args:
-            image: RGB; it is left as it is.
+            pixels: uint8 (H, W, 3), RGB; they are left as they are.
             random: source of all randomness.
 
         Returns:
-            An RGB image of the same size.
+            uint8 (H, W, 3).
         """
 
 
@@ -55,7 +56,7 @@ class Augmentation:
     """value of ``--augmentation``"""
     summary: str
     """its effect, for the documentation's table"""
-    pillow: Callable[[], PillowForm | None]
+    pixels: Callable[[], PixelForm | None]
     """returns the form of the backends ``pytorch`` and ``packed``, None for an augmentation that changes nothing"""
     dali: Callable[[int], DaliForm | None]
     """returns the form of ``dali-cpu`` and ``dali-gpu`` for an image side in pixels; it may import DALI"""

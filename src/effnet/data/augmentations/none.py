@@ -2,4 +2,4 @@
 
 from effnet.data.augmentations.form import Augmentation
 
-AUGMENTATION = Augmentation("none", "Crop and flip alone", pillow=lambda: None, dali=lambda side: None)
+AUGMENTATION = Augmentation("none", "Crop and flip alone", pixels=lambda: None, dali=lambda side: None)

@@ -27,6 +27,6 @@ def _dali(side: int) -> DaliForm:
 AUGMENTATION = Augmentation(
     "randaugment",
     "RandAugment (arXiv 1909.13719), two operations at magnitude 9 of 30",
-    pillow=partial(TorchvisionForm, "RandAugment"),
+    pixels=partial(TorchvisionForm, "RandAugment"),
     dali=_dali,
 )

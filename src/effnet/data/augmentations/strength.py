@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from effnet.data.augmentations.form import DaliForm, DaliOperation, PillowForm
+from effnet.data.augmentations.form import DaliForm, DaliOperation, PixelForm
+from effnet.data.decode import Pixels
 
 
 def times(strength: float, random: np.random.Generator) -> int:
@@ -18,16 +18,16 @@ def times(strength: float, random: np.random.Generator) -> int:
 
 @dataclass(frozen=True)
 class _Repeated:
-    form: PillowForm
+    form: PixelForm
     strength: float
 
-    def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+    def __call__(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
         for _ in range(times(self.strength, random)):
-            image = self.form(image, random)
-        return image
+            pixels = self.form(pixels, random)
+        return pixels
 
 
-def repeated(form: PillowForm | None, strength: float) -> PillowForm | None:
+def repeated(form: PixelForm | None, strength: float) -> PixelForm | None:
     """Return a form that applies `form` `strength` times on average; None for one that changes nothing."""
     if form is None or strength == 0:
         return None

@@ -26,6 +26,6 @@ def _dali(side: int) -> DaliForm:
 AUGMENTATION = Augmentation(
     "trivialaugment",
     "TrivialAugment, wide (arXiv 2103.10158): one operation at a random magnitude",
-    pillow=partial(TorchvisionForm, "TrivialAugmentWide"),
+    pixels=partial(TorchvisionForm, "TrivialAugmentWide"),
     dali=_dali,
 )
