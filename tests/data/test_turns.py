@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effnet.data import DataSource, Loader
+from effnet.data import DataSource, Loader, turns
 from effnet.data.decode import EncodedImage
 from effnet.data.image_files import ImageFiles
 from effnet.data.transforms import TrainTransform
@@ -90,9 +90,17 @@ def test_archives(opened: Opened, folder: Path, tmp_path: Path, make: Callable[[
     assert_same(train(opened(path=archive, workers=2)), list(train(opened())))
 
 
-def test_images_are_opened_ahead_and_prepared_in_turn(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0, [(8, 8), (8, 8), (16, 16), (16, 16), (20, 20)]),
+        (0.02, [(8, 16), (8, 16), (16, 20), (16, 20), (20, 20)]),
+    ],
+)
+def test_images_are_prepared_in_turn_and_opened_ahead_if_that_takes_long(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[tuple[int, int]]
 ) -> None:
+    monkeypatch.setattr(turns, "_SLOW_S", 0.01)  # however slow the machine is
     prepared: list[int] = []
     read: list[int] = []
     prepare, image = TrainTransform.__call__, ImageFiles.image
@@ -103,6 +111,7 @@ def test_images_are_opened_ahead_and_prepared_in_turn(
 
     def opened_image(self: ImageFiles, index: int) -> EncodedImage:
         read.append(index)
+        time.sleep(seconds)
         return image(self, index)
 
     monkeypatch.setattr(TrainTransform, "__call__", noted)
@@ -111,7 +120,7 @@ def test_images_are_opened_ahead_and_prepared_in_turn(
     for _ in train(opened(workers=2, prefetch=2)):  # 5 batches of 4
         time.sleep(0.3)  # a step
         counts.append((len(prepared), len(read)))
-    assert counts == [(8, 16), (8, 16), (16, 20), (16, 20), (20, 20)]
+    assert counts == expected
 
 
 def broken(folder: Path, tmp_path: Path) -> Path:

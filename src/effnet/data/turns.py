@@ -2,7 +2,8 @@
 
 A training on a CPU computes with all the cores that it has. A process that decodes beside it takes one of them in
 the middle of an operator, whose other threads then wait. Here the training stops for as long as the threads of its own
-process take for the next batches; while it computes, they only open the files. No pixels go from process to process.
+process take for the next batches. While it computes, they do nothing but wait for files, and that only where files come
+slowly. No pixels go from process to process.
 """
 
 import os
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 
 import torch
@@ -21,6 +23,9 @@ from effnet.data.request import DataRequest
 from effnet.data.watched import POLL_S, stuck_message
 from effnet.data.work import Batches, BatchWork, Result, UnfinishedBatch
 from effnet.runtime.errors import UserError
+
+_SLOW_S = 0.0005
+"""seconds to open an image, above which it comes from a disk or over a network and not from memory"""
 
 
 def computes_on_all_cores(request: DataRequest) -> bool:
@@ -57,6 +62,8 @@ class TurnsLoader:
         self._pool: ThreadPoolExecutor | None = None
         self._reads: dict[int, tuple[int, float]] = {}
         """by thread, the image that it opens or prepares, and since when"""
+        self._opening: list[float] = []
+        """seconds that each image of the latest turn took to open"""
 
     def __iter__(self) -> Iterator[Result]:
         """Yield the results.
@@ -81,16 +88,17 @@ class TurnsLoader:
             self._pool = None
 
     def _opened(self, batches: Iterator[tuple[int, Indices]]) -> list[UnfinishedBatch]:
-        """Return the batches of the next turn, whose images the threads open from now on."""
+        """Return the batches of the next turn; the threads open their images from now on if that takes long."""
         assert self._pool is not None
+        is_slow = sum(self._opening) > _SLOW_S * len(self._opening)
+        self._opening.clear()
         turn = [
             UnfinishedBatch(self._work, epoch, indices) for epoch, indices in islice(batches, self._ahead)
         ]
         for batch in turn:
-            batch.openers = [
-                self._pool.submit(self._open, batch.image(row), opener).result
-                for row, opener in enumerate(batch.openers)
-            ]
+            for row, opener in enumerate(batch.openers):
+                open_it = partial(self._open, batch.image(row), opener)
+                batch.openers[row] = self._pool.submit(open_it).result if is_slow else open_it
         return turn
 
     def _prepare(self, turn: list[UnfinishedBatch]) -> None:
@@ -105,8 +113,11 @@ class TurnsLoader:
                 share.result()
 
     def _open(self, image: int, opener: Callable[[], Readable]) -> Readable:
+        begun = time.perf_counter()
         with self._reading(image):
-            return opener()
+            opened = opener()
+        self._opening.append(time.perf_counter() - begun)
+        return opened
 
     def _share(self, rows: Iterator[tuple[UnfinishedBatch, int]]) -> None:
         """Prepare images, one after the other, until all of the turn are taken."""
@@ -117,11 +128,15 @@ class TurnsLoader:
     @contextmanager
     def _reading(self, image: int) -> Iterator[None]:
         thread = threading.get_ident()
+        before = self._reads.get(thread)
         self._reads[thread] = image, time.monotonic()
         try:
             yield
         finally:
-            self._reads.pop(thread, None)
+            if before is None:
+                del self._reads[thread]
+            else:  # it is opened in turn, and then prepared
+                self._reads[thread] = before
 
     def _raise_if_stuck(self) -> None:
         oldest = time.monotonic() - self._timeout
