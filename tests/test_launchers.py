@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from effnet.data.pack import pack
 from effnet.training.checkpoint import read_checkpoint
 from tests.runs import records
 from tests.waiting import ends
@@ -148,11 +149,20 @@ def test_bad_input_is_passed_on(tmp_path: Path, code: str, words: str) -> None:
     assert words in done.stderr
 
 
-def started(images: Path, workspace: Path) -> "subprocess.Popen[bytes]":
+@pytest.fixture(scope="module")
+def packed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images in a form that worker processes read, also where training computes on all cores."""
+    path = tmp_path_factory.mktemp("packed") / "set"
+    pack(images, path, workers=0)
+    return path
+
+
+def started(packed: Path, workspace: Path) -> "subprocess.Popen[bytes]":
     """Start an endless run of two processes with a loader worker each, and wait for its first step."""
     command = [
         *(PYTHON, str(REPOSITORY / "multiproc.py"), "--nproc_per_node", "2", str(REPOSITORY / "main.py")),
-        *(str(images), *QUICK.replace("--workers 0", "--workers 1").split(), "--epochs", "1000"),
+        *(str(packed), *QUICK.replace("--workers 0", "--workers 1").split(), "--epochs", "1000"),
+        *("--data-backends", "packed"),
         *("--workspace", str(workspace)),
     ]
     with (workspace / "err").open("w") as err:
@@ -168,8 +178,8 @@ def started(images: Path, workspace: Path) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "code"), [("launcher", -9), ("rank", 137), ("worker", 2)])
-def test_a_killed_process_leaves_no_other(images: Path, tmp_path: Path, victim: str, code: int) -> None:
-    run = started(images, tmp_path)
+def test_a_killed_process_leaves_no_other(packed: Path, tmp_path: Path, victim: str, code: int) -> None:
+    run = started(packed, tmp_path)
     ranks = [int(word) for word in children_of(run.pid)]
     workers = [int(word) for rank in ranks for word in children_of(rank)]
     assert len(ranks) == 2
@@ -188,8 +198,8 @@ def test_a_killed_process_leaves_no_other(images: Path, tmp_path: Path, victim: 
 
 
 @pytest.mark.slow
-def test_a_second_run_in_a_workspace_is_refused(images: Path, tmp_path: Path) -> None:
-    run = started(images, tmp_path)
+def test_a_second_run_in_a_workspace_is_refused(images: Path, packed: Path, tmp_path: Path) -> None:
+    run = started(packed, tmp_path)
     command = [PYTHON, str(REPOSITORY / "main.py"), str(images), *QUICK.split(), "--epochs", "1"]
     again = [*command, "--workspace", str(tmp_path)]
     ranks = children_of(run.pid)

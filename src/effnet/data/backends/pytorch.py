@@ -19,7 +19,7 @@ def open_pytorch(request: DataRequest) -> DataSource:
 
 BACKEND = Backend(
     "pytorch",
-    "Images of any source, decoded by Pillow in the worker processes of PyTorch's DataLoader",
+    "Images of any source, decoded in PyTorch's DataLoader, or by threads in turns with a training on a CPU",
     open_pytorch,
     resizes=True,
     reads_datasets=True,
