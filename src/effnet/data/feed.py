@@ -4,10 +4,9 @@ Threads read the files and draw while DALI's own threads decode earlier batches.
 inside the pipeline, the numbers would cost DALI's threads a wait in every batch.)
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,9 +14,9 @@ import numpy.typing as npt
 
 from effnet.data.decode import BadImageError, EncodedImage, Pixels, Readable
 from effnet.data.position import Indices, TrainOrder, ValOrder
-from effnet.data.watched import DATA_TIMEOUT_S, POLL_S, stuck_message
+from effnet.data.reads import ThreadReads
+from effnet.data.watched import DATA_TIMEOUT_S
 from effnet.data.work import Images
-from effnet.runtime.errors import UserError
 
 Array = npt.NDArray[Any]
 _BATCHES_AHEAD = 2  # so that one is read while another is handed over
@@ -62,9 +61,7 @@ class Feed:
         timeout: float = DATA_TIMEOUT_S,
     ) -> None:
         self.images, self.order, self.draw, self.threads = images, order, draw, threads
-        self._timeout = timeout
-        self._began: dict[int, float] = {}
-        """images that are being read, and since when"""
+        self._reads = ThreadReads(timeout, images.file)
         self._lent: deque[Any] = deque(maxlen=lent)
         # Not opened and closed in `batches`: closing waits for threads, and the garbage collector, which ends an
         # abandoned iteration, may run where another thread's start is waited for.
@@ -88,13 +85,7 @@ class Feed:
                 yield batch
 
     def _finished(self, part: Future[list[_Item]]) -> list[_Item]:
-        while not wait([part], min(POLL_S, self._timeout)).done:
-            oldest = time.monotonic() - self._timeout
-            stuck = [index for index, began in self._began.copy().items() if began <= oldest]
-            if stuck:
-                raise UserError(
-                    stuck_message(self._timeout, f"a thread still reads {self.images.file(stuck[0])}")
-                )
+        self._reads.wait([part])
         return part.result()
 
     def _positions(self, epoch: int, step: int) -> Iterator[tuple[int, Indices]]:
@@ -115,16 +106,14 @@ class Feed:
 
     def _item(self, epoch: int, index: int, place: int, opener: Callable[[], Readable]) -> _Item:
         """Return an image; `place` is its place in the order, which differs for a sampler's repetitions of it."""
-        self._began[index] = time.monotonic()
         try:
-            image = opener()
-            content = self._content(index, image)
+            with self._reads.reading(index):
+                image = opener()
+                content = self._content(index, image)
         except BadImageError as error:
             self.bad[index] = error
             dot = _as_file(np.zeros((1, 1, 3), np.uint8))
             image, content = EncodedImage(error.name, dot), np.frombuffer(dot, np.uint8)
-        finally:
-            self._began.pop(index, None)
         return _Item(content, self.draw(image, epoch, place))
 
     def _content(self, index: int, image: Readable) -> Array:

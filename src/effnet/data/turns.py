@@ -6,12 +6,10 @@ process take for the next batches. While it computes, they do nothing but wait f
 slowly. No pixels go from process to process.
 """
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
@@ -19,9 +17,10 @@ import torch
 
 from effnet.data.decode import Readable
 from effnet.data.position import Indices
+from effnet.data.reads import ThreadReads
 from effnet.data.request import DataRequest
-from effnet.data.watched import POLL_S, stuck_message
-from effnet.data.work import Batches, BatchWork, Result, UnfinishedBatch
+from effnet.data.work import BatchWork, Result, UnfinishedBatch
+from effnet.data.workers import local_processes, usable_cores
 from effnet.runtime.errors import UserError
 
 _SLOW_S = 0.0005
@@ -30,9 +29,8 @@ _SLOW_S = 0.0005
 
 def computes_on_all_cores(request: DataRequest) -> bool:
     """Return True if the processes of a run, assumed to be on this machine, compute with all cores they may use."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", request.world_size))
-    cores = len(os.sched_getaffinity(0))
-    return request.device.type == "cpu" and local * torch.get_num_threads() >= cores
+    computing = local_processes(request.world_size) * torch.get_num_threads()
+    return request.device.type == "cpu" and computing >= usable_cores()
 
 
 class TurnsLoader:
@@ -40,7 +38,7 @@ class TurnsLoader:
 
     Args:
         work: what is to be done.
-        batches: the batches.
+        batches: the batches, epoch and indices of each: the rest of an epoch for each iteration.
         threads: threads.
         ahead: batches of a turn.
         timeout: seconds with one image after which a thread counts as stuck.
@@ -50,7 +48,7 @@ class TurnsLoader:
     def __init__(
         self,
         work: BatchWork,
-        batches: Batches,
+        batches: Iterable[tuple[int, Indices]],
         *,
         threads: int,
         ahead: int,
@@ -58,10 +56,8 @@ class TurnsLoader:
         name_of: Callable[[int], str],
     ) -> None:
         self._work, self._batches, self._threads, self._ahead = work, batches, threads, ahead
-        self._timeout, self._name_of = timeout, name_of
         self._pool: ThreadPoolExecutor | None = None
-        self._reads: dict[int, tuple[int, float]] = {}
-        """by thread, the image that it opens or prepares, and since when"""
+        self._reads = ThreadReads(timeout, name_of)
         self._opening: list[float] = []
         """seconds that each image of the latest turn took to open"""
 
@@ -104,17 +100,16 @@ class TurnsLoader:
     def _prepare(self, turn: list[UnfinishedBatch]) -> None:
         assert self._pool is not None
         rows = iter([(batch, row) for batch in turn for row in range(len(batch))])
-        running = {self._pool.submit(self._share, rows) for _ in range(self._threads)}
-        while running:
-            done, running = wait(running, min(POLL_S, self._timeout))
-            if not done:
-                self._raise_if_stuck()
-            for share in done:
-                share.result()
+        shares = [self._pool.submit(self._share, rows) for _ in range(self._threads)]
+        try:
+            self._reads.wait(shares)
+        except UserError:
+            self.stop()
+            raise
 
     def _open(self, image: int, opener: Callable[[], Readable]) -> Readable:
         begun = time.perf_counter()
-        with self._reading(image):
+        with self._reads.reading(image):
             opened = opener()
         self._opening.append(time.perf_counter() - begun)
         return opened
@@ -122,28 +117,8 @@ class TurnsLoader:
     def _share(self, rows: Iterator[tuple[UnfinishedBatch, int]]) -> None:
         """Prepare images, one after the other, until all of the turn are taken."""
         for batch, row in rows:
-            with self._reading(batch.image(row)):
+            with self._reads.reading(batch.image(row)):
                 batch.prepare(row)
-
-    @contextmanager
-    def _reading(self, image: int) -> Iterator[None]:
-        thread = threading.get_ident()
-        before = self._reads.get(thread)
-        self._reads[thread] = image, time.monotonic()
-        try:
-            yield
-        finally:
-            if before is None:
-                del self._reads[thread]
-            else:  # it is opened in turn, and then prepared
-                self._reads[thread] = before
-
-    def _raise_if_stuck(self) -> None:
-        oldest = time.monotonic() - self._timeout
-        stuck = [image for image, began in self._reads.copy().values() if began <= oldest]
-        if stuck:
-            self.stop()
-            raise UserError(stuck_message(self._timeout, f"a thread still reads {self._name_of(stuck[0])}"))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -1,6 +1,6 @@
 """Preparing batches of images: what a loader's process or thread does."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -176,13 +176,3 @@ def filled(size: int, good: list[int]) -> Indices:
     bad = np.setdiff1d(rows, good)
     rows[bad] = np.resize(good, len(bad))
     return rows
-
-
-class Batches(Protocol):
-    """The batches to prepare: epoch and indices of each."""
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-
-    def __iter__(self) -> Iterator[tuple[int, Indices]]:
-        """Yield the rest of the epoch."""

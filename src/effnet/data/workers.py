@@ -14,5 +14,14 @@ def worker_count(wanted: int | None, world_size: int = 1) -> int:
     """
     if wanted is not None:
         return wanted
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // local))
+    return max(1, min(MOST_WORKERS, usable_cores() // local_processes(world_size)))
+
+
+def local_processes(world_size: int) -> int:
+    """Return the processes of a run on this machine: all, unless a launcher sets LOCAL_WORLD_SIZE."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0))

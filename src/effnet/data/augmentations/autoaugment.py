@@ -1,14 +1,14 @@
 """AutoAugment (arXiv 1805.09501) with the ImageNet policy of NVIDIA's implementation, TensorFlow's of EfficientNet."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from effnet.data.augmentations.form import FILL, Augmentation, DaliForm, DaliOperation, PixelForm
-from effnet.data.augmentations.operations import compiled_operations
+from effnet.data.augmentations.operations import TABLES, compiled_operations
 from effnet.data.augmentations.sub_policies import Step, dali_form, drawn
 from effnet.data.decode import Pixels
 
@@ -112,28 +112,8 @@ def _color(image: Image.Image, factor: float) -> Image.Image:
     return ImageEnhance.Color(image).enhance(factor)
 
 
-def _posterize(image: Image.Image, bits: float) -> Image.Image:
-    return image.point(_posterized(round(bits)))
-
-
-@cache
-def _posterized(bits: int) -> list[int]:
-    # Pillow's own refuses 0 bits, with which the image turns black.
-    mask = 256 - 2 ** (8 - bits)
-    return [value & mask for value in range(256)] * 3
-
-
-def _solarize(image: Image.Image, threshold: float) -> Image.Image:
-    return ImageOps.solarize(image, threshold)  # type: ignore[arg-type]  # any number is compared
-
-
-def _solarize_add(image: Image.Image, addend: float) -> Image.Image:
-    return image.point(_added_to_dark(round(addend)))
-
-
-@cache
-def _added_to_dark(addend: int) -> list[int]:
-    return [min(255, value + addend) if value < 128 else value for value in range(256)] * 3
+def _look_up(name: str, image: Image.Image, magnitude: float) -> Image.Image:
+    return image.point(TABLES[name](magnitude).ravel().tolist())
 
 
 def _equalize(image: Image.Image, _: float) -> Image.Image:
@@ -144,22 +124,18 @@ def _auto_contrast(image: Image.Image, _: float) -> Image.Image:
     return ImageOps.autocontrast(image)
 
 
-def _invert(image: Image.Image, _: float) -> Image.Image:
-    return ImageOps.invert(image)
-
-
 OPERATIONS = {
     "shear_x": Operation(_shear_x, 0.3, signed=True),
     "shear_y": Operation(_shear_y, 0.3, signed=True),
     "translate_y": Operation(_translate_y, 250, signed=True),
     "rotate": Operation(_rotate, 30, signed=True),
     "color": Operation(_color, 1.9, 0.1),
-    "posterize": Operation(_posterize, 4),
-    "solarize": Operation(_solarize, 256),
-    "solarize_add": Operation(_solarize_add, 110),
+    "posterize": Operation(partial(_look_up, "posterize"), 4),
+    "solarize": Operation(partial(_look_up, "solarize"), 256),
+    "solarize_add": Operation(partial(_look_up, "solarize_add"), 110),
     "equalize": Operation(_equalize),
     "auto_contrast": Operation(_auto_contrast),
-    "invert": Operation(_invert),
+    "invert": Operation(partial(_look_up, "invert")),
 }
 """operations of the policy; the names are DALI's"""
 

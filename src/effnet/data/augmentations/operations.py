@@ -49,7 +49,7 @@ def compiled_operations() -> dict[str, PixelOperation]:
         "auto_contrast": functools.partial(_by_histogram, library.effnet_auto_contrast),
         **{
             name: functools.partial(_looked_up, library.effnet_look_up, table)
-            for name, table in _TABLES.items()
+            for name, table in TABLES.items()
         },
     }
 
@@ -57,32 +57,30 @@ def compiled_operations() -> dict[str, PixelOperation]:
 _Function = Callable[..., None]
 
 
+def _computed(function: _Function, pixels: Pixels, *arguments: object) -> Pixels:
+    out = np.empty_like(pixels)
+    function(pixels.ctypes.data, out.ctypes.data, *arguments)
+    return out
+
+
 def _shear_y(function: _Function, pixels: Pixels, slope: float) -> Pixels:
     if slope == 0:
         return pixels
-    out = np.empty_like(pixels)
-    function(pixels.ctypes.data, out.ctypes.data, *pixels.shape[:2], -slope, bytes((FILL, FILL, FILL)))
-    return out
+    return _computed(function, pixels, *pixels.shape[:2], -slope, bytes((FILL, FILL, FILL)))
 
 
 def _color(function: _Function, pixels: Pixels, factor: float) -> Pixels:
-    out = np.empty_like(pixels)
-    function(pixels.ctypes.data, out.ctypes.data, pixels.size // 3, factor)
-    return out
+    return _computed(function, pixels, pixels.size // 3, factor)
 
 
 def _by_histogram(function: _Function, pixels: Pixels, _: float) -> Pixels:
-    out = np.empty_like(pixels)
-    function(pixels.ctypes.data, out.ctypes.data, pixels.size // 3)
-    return out
+    return _computed(function, pixels, pixels.size // 3)
 
 
 def _looked_up(
     function: _Function, table: Callable[[float], Pixels], pixels: Pixels, magnitude: float
 ) -> Pixels:
-    out = np.empty_like(pixels)
-    function(pixels.ctypes.data, out.ctypes.data, pixels.size // 3, table(magnitude).ctypes.data)
-    return out
+    return _computed(function, pixels, pixels.size // 3, table(magnitude).ctypes.data)
 
 
 def _table(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> Pixels:
@@ -109,9 +107,10 @@ def _inverted(_: float) -> Pixels:
     return _table(255 - _VALUES)
 
 
-_TABLES: dict[str, Callable[[float], Pixels]] = {
+TABLES: dict[str, Callable[[float], Pixels]] = {
     "posterize": _posterized,
     "solarize": _solarized,
     "solarize_add": _added_to_dark,
     "invert": _inverted,
 }
+"""operations that look values up: uint8 (3, 256) of a magnitude, the new value of each value by channel"""
