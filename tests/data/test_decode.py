@@ -58,9 +58,18 @@ def test_a_large_jpeg_is_decoded_at_reduced_size(tmp_path: Path, orientation: in
     assert EncodedImage(path).decode(height // 2 + 1, 1).shape == whole.shape
 
 
-@pytest.fixture(params=["simplejpeg", "without simplejpeg"])
+@pytest.fixture
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decodes by libraries alone."""
+    monkeypatch.setattr(module, "decode_part", lambda *_: None)
+
+
+@pytest.fixture(params=["compiled", "simplejpeg", "without simplejpeg"])
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test with simplejpeg and as on a machine that lacks it."""
+    """Runs a test as it is, and as on machines that lack a compiler, and simplejpeg too."""
+    if request.param == "compiled":
+        return
+    request.getfixturevalue("without_compiler")
     if request.param == "simplejpeg":
         pytest.importorskip("simplejpeg")
     else:
@@ -92,6 +101,7 @@ def test_a_region_of_a_turned_image(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(EncodedImage(path).crop(Region(5, 7, 30, 20)), upright[5:35, 7:27])
 
 
+@pytest.mark.usefixtures("decoder")
 def test_photographs_have_pillows_pixels_in_a_region(shared_dir: Path) -> None:
     files = sorted((shared_dir / "data" / "imagenet-sample" / "val").glob("*/*"))[::10]
     if not files:
@@ -103,6 +113,7 @@ def test_photographs_have_pillows_pixels_in_a_region(shared_dir: Path) -> None:
         np.testing.assert_array_equal(image.crop(Region(height, width, height, width)), pillow)
 
 
+@pytest.mark.usefixtures("without_compiler")
 def test_the_work_below_a_region_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     photograph(160, 80).save(path)

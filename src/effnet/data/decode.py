@@ -1,8 +1,8 @@
 """Any image file to upright RGB.
 
 JPEG pixels come from libjpeg-turbo through simplejpeg, everything else, and all where simplejpeg is missing,
-from Pillow. Both decode at reduced size where that is enough. Neither decodes a region, so `EncodedImage.crop`
-stops decoding below it. docs/performance.md compares decoders.
+from Pillow. Both decode at reduced size where that is enough. Neither decodes a part of an image at its full size, which
+`effnet.data.baseline_jpeg` does; where it can't, decoding stops below the part. docs/performance.md compares decoders.
 """
 
 import functools
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import PIL
 from PIL import ExifTags, Image
 
+from effnet.data.baseline_jpeg import decode_part
 from effnet.data.limits import (
     FORMATS,
     MAX_PIXELS,
@@ -200,14 +201,23 @@ class EncodedImage:
         self._decode(1, 1)
 
     def crop(self, region: Region, enough: int = 0) -> Pixels:
-        """A part. Of a baseline JPEG, only what is above the part's lower edge is decoded."""
+        """A part. Of a baseline JPEG only this is decoded, or only what is above its lower edge."""
         top, left, height, width = region
         needed = (math.ceil(self.height * enough / height), math.ceil(self.width * enough / width))
         if not enough or self.height < 2 * needed[0] or self.width < 2 * needed[1]:
-            return self._decode(rows=top + height)[top : top + height, left : left + width]
+            return self._part(region)
         pixels = self._decode(*needed)
         rows = _scaled(top, height, pixels.shape[0] / self.height)
         return pixels[rows, _scaled(left, width, pixels.shape[1] / self.width)]
+
+    def _part(self, region: Region) -> Pixels:
+        """A part at full size."""
+        top, left, height, width = region
+        if self._is_jpeg and self._turn is None:
+            part = decode_part(self._data, top, left, height, width)
+            if part is not None:
+                return part
+        return self._decode(rows=top + height)[top : top + height, left : left + width]
 
     def _decode(self, min_height: int = 0, min_width: int = 0, rows: int | None = None) -> Pixels:
         """All pixels, or at least the upper `rows`."""
