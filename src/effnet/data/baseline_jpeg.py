@@ -1,7 +1,7 @@
 """Parts of baseline JPEG files, decoded in C++.
 
-A library decodes whole images, or at best whole rows. Of the blocks outside a part the code here reads only how long they
-are, and it looks up two numbers at a time, so that a random crop takes two thirds of the time (docs/performance.md).
+A library decodes whole images, or at best whole rows. Of the blocks outside a part the code here reads only how long
+they are, and it looks up two numbers at a time: a random crop takes two thirds of the time (docs/performance.md).
 """
 
 import ctypes
@@ -25,8 +25,8 @@ def decode_part(data: bytes, top: int, left: int, height: int, width: int) -> np
         top, left, height, width: the part, in pixels.
 
     Returns:
-        None where there is no compiler, where the file is damaged or does not reach to its end marker, and for what is
-        not decoded here: images below 16 pixels, progressive ones, other colours than grey and YCbCr, rarer subsampling.
+        None where there is no compiler, for a file that is damaged or lacks its end marker, and for what is not decoded
+        here: sides below 16 pixels, progressive images, other colours than grey and YCbCr, rarer subsampling.
     """
     function = _compiled()
     if function is None:

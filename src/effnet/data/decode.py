@@ -1,8 +1,9 @@
 """Any image file to upright RGB.
 
 JPEG pixels come from libjpeg-turbo through simplejpeg, everything else, and all where simplejpeg is missing,
-from Pillow. Both decode at reduced size where that is enough. Neither decodes a part of an image at its full size, which
-`effnet.data.baseline_jpeg` does; where it can't, decoding stops below the part. docs/performance.md compares decoders.
+from Pillow. Both decode at reduced size where that is enough. Neither decodes a part of an image at its full size:
+`effnet.data.baseline_jpeg` does, and where it can't, decoding stops below the part. docs/performance.md compares
+decoders.
 """
 
 import functools
