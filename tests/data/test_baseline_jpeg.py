@@ -92,7 +92,8 @@ def test_all_photographs_of_the_sample(shared_dir: Path) -> None:
     decoded = 0
     for path in files:
         pillow = np.asarray(Image.open(path).convert("RGB"))
-        _, (top, left, height, width) = parts(*pillow.shape[:2], count=1)
+        rows, columns, _ = pillow.shape
+        _, (top, left, height, width) = parts(rows, columns, count=1)
         part = decode_part(path.read_bytes(), top, left, height, width)
         if part is not None:
             decoded += 1
