@@ -117,7 +117,7 @@ def test_images_are_prepared_in_turn_and_opened_ahead_if_that_takes_long(
     monkeypatch.setattr(TrainTransform, "__call__", noted)
     monkeypatch.setattr(ImageFiles, "image", opened_image)
     counts = []
-    for _ in train(opened(workers=2, prefetch=2)):  # 5 batches of 4
+    for _ in train(opened(workers=2, prefetch=1)):  # turns of 2 batches; 5 batches of 4
         time.sleep(0.3)  # a step
         counts.append((len(prepared), len(read)))
     assert counts == expected

@@ -169,7 +169,7 @@ class Huffman {
 using Quantization = std::array<int16_t, COEFFICIENTS + END>;  // by zigzag index; 0 behind the block
 
 typedef int32_t Eight __attribute__((vector_size(32)));
-typedef int16_t EightShort __attribute__((vector_size(16)));
+typedef int16_t EightShorts __attribute__((vector_size(16)));  // a step between the two: GCC converts by twos well
 typedef uint8_t EightBytes __attribute__((vector_size(8)));
 
 // The inverse cosine transform in one direction (Loeffler, Ligtenberg, Moschytz 1989), in fixed point with 13 bits.
@@ -214,7 +214,7 @@ inline void transpose(Eight (&v)[BLOCK]) {
 void write_block(const int16_t* coefficients, uint8_t* out, int64_t stride) {
   Eight v[BLOCK];
   for (int i = 0; i < BLOCK; i++) {
-    EightShort row;
+    EightShorts row;
     std::memcpy(&row, coefficients + BLOCK * i, sizeof row);
     v[i] = __builtin_convertvector(row, Eight);
   }
@@ -226,7 +226,7 @@ void write_block(const int16_t* coefficients, uint8_t* out, int64_t stride) {
     Eight row = v[i] + 128;
     row = row > 0 ? row : 0;
     row = row < 255 ? row : 255;
-    const EightBytes bytes = __builtin_convertvector(row, EightBytes);
+    const EightBytes bytes = __builtin_convertvector(__builtin_convertvector(row, EightShorts), EightBytes);
     std::memcpy(out + i * stride, &bytes, sizeof bytes);
   }
 }

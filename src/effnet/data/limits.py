@@ -4,6 +4,7 @@ A header of a few hundred bytes can ask for gigabytes, and a scan of a JPEG for 
 ``--max-pixels`` no file makes a decoder take more than a gigabyte.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -56,14 +57,23 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> bytes:
         OSError: the file can't be read.
         LimitError: it is no regular file, or too large.
     """
-    # A FIFO would be waited for, if it were opened in the usual way.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
+    # A FIFO would be waited for, if it were opened in the usual way. Each call of the system gives up Python's lock,
+    # for which threads then wait; a file object makes three more.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(file)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(found.st_mode):
             raise LimitError("not a regular file")
         if found.st_size > (limit := most_bytes(max_pixels)):
             raise LimitError(f"{found.st_size:,} bytes are more than --max-pixels allows ({limit:,})")
-        return file.readall()
+        data = os.read(file, found.st_size)
+        while len(data) < found.st_size and (more := os.read(file, found.st_size - len(data))):
+            data += more  # a signal, or a system that reads at most 2 GiB at once
+        return data
+    finally:
+        os.close(file)
 
 
 def most_bytes(max_pixels: int) -> int:

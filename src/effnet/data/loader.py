@@ -105,7 +105,7 @@ def _workers(work: BatchWork, batches: _Batches, request: DataRequest) -> Watche
             work,
             batches,
             threads=workers,
-            ahead=data.prefetch,
+            ahead=workers * data.prefetch,
             timeout=data.data_timeout,
             name_of=work.images.file,
         )

@@ -108,7 +108,7 @@ class DataSettings:
     """processes that load images, per training process; threads of it, in turns with the training, where that computes
     on a CPU with all cores [default: the cores there are for each, at most 16]"""
     prefetch: int = setting(2, low=1, high=1000, metavar="BATCHES")
-    """batches that each worker prepares ahead; of threads, all that they prepare in a turn"""
+    """batches that each worker prepares ahead; of threads, in a turn"""
     data_timeout: float = setting(300.0, above=0, high=1_000_000, metavar="SECONDS")
     """stop if reading one image takes longer than this, as on a disk that does not answer, and name the file"""
     on_bad_image: Literal["stop", "skip"] = setting("stop")
