@@ -6,7 +6,6 @@ process take for the next batches. While it computes, they do nothing but wait f
 slowly. No pixels go from process to process.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from effnet.data.request import DataRequest
 from effnet.data.work import BatchWork, Result, UnfinishedBatch
 from effnet.data.workers import local_processes, usable_cores
 from effnet.runtime.errors import UserError
+from effnet.runtime.lone_threads import lone_threads
 
 _SLOW_S = 0.0005
 """seconds to open an image, above which it comes from a disk or over a network and not from memory"""
@@ -68,7 +68,7 @@ class TurnsLoader:
             UserError: a thread is stuck.
         """
         if self._pool is None:
-            self._pool = _pool(self._threads)
+            self._pool = lone_threads(self._threads, "images")
         batches = iter(self._batches)
         turn = self._opened(batches)
         while turn:
@@ -119,26 +119,3 @@ class TurnsLoader:
         for batch, row in rows:
             with self._reads.reading(batch.image(row)):
                 batch.prepare(row)
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Return threads of which each computes PyTorch's operators alone.
-
-    A team of OpenMP's threads for each would slow down the training, too: with more threads than cores, GNU's OpenMP
-    lets those that wait sleep at once.
-    """
-    count = torch.get_num_threads()
-    started = threading.Barrier(threads + 1)
-    pool = ThreadPoolExecutor(threads, "images", _be_alone, (started,))
-    for _ in range(threads):
-        pool.submit(int)  # starts a thread, since the others are still at the barrier
-    started.wait()
-    torch.set_num_threads(count)
-    return pool
-
-
-def _be_alone(started: threading.Barrier) -> None:
-    # With its first operator a thread takes over the process's number, so that comes first.
-    torch.get_num_threads()
-    torch.set_num_threads(1)
-    started.wait()

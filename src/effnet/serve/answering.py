@@ -1,7 +1,6 @@
 """From photographs as they were sent to answers."""
 
 import asyncio
-import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -12,23 +11,14 @@ from effnet.data.decode import BadImageError
 from effnet.data.workers import worker_count
 from effnet.inference.classifier import Answer
 from effnet.inference.classify import as_json_object
+from effnet.runtime.lone_threads import lone_threads
 from effnet.serve.models import Served
 from effnet.serve.upload import Upload
 
 
 def decoding_threads() -> ThreadPoolExecutor:
     """Start a thread for each core that PyTorch uses, at most 16; PyTorch uses no further threads in them."""
-    cores = min(worker_count(None), torch.get_num_threads())
-    pool = ThreadPoolExecutor(cores, "effnet-decode")
-    together = threading.Barrier(cores)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        together.wait()  # so that each thread gets one of these calls
-
-    for started in [pool.submit(begin) for _ in range(cores)]:
-        started.result()
-    return pool
+    return lone_threads(min(worker_count(None), torch.get_num_threads()), "effnet-decode")
 
 
 async def answers(

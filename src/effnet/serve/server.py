@@ -44,7 +44,7 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
     """
     with _listening(settings.host, settings.port) as listening, json_log(), _signals() as (signals, hangups):
         metrics = Metrics()
-        executor = decoding_threads()  # before the models, whose threads set PyTorch's number of threads last
+        executor = decoding_threads()
         asyncio.run(_run(settings, metrics, executor, listening, signals, hangups, ready))
 
 
