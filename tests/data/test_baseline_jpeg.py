@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effnet.data import baseline_jpeg
 from effnet.data.baseline_jpeg import decode_part
-from effnet.runtime.cpp import find_compiler
+from effnet.runtime.cpp import find_compiler, load_kernels
 
-from .conftest import photograph
+from .conftest import Opened, photograph
 
 _CHECKED = (
     "-O1",
@@ -133,6 +134,24 @@ def test_damage_is_seen_where_it_would_be_read(position: str) -> None:
     markers = [i for i in range(len(data) - 1) if data[i] == 0xFF and 0xD0 <= data[i + 1] <= 0xD7]
     first, second = markers[2:4] if position == "above" else markers[-2:]
     assert decode_part(data[:first] + data[second:], 0, 0, 100, 80) is None
+
+
+def test_it_is_compiled_once_however_many_workers_there_are(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, calls = tmp_path / "compiler", tmp_path / "calls"
+    compiler.write_text(f"""#!/bin/sh\necho "$@" >> {calls}\nexec {find_compiler()} "$@"\n""")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
+    for cached in (baseline_jpeg._compiled, load_kernels):
+        cached.cache_clear()
+    loader = opened(workers=3).train
+    assert loader is not None
+    assert len(list(loader)) == 5
+    loader.close()  # type: ignore[attr-defined]
+    compiled = [line for line in calls.read_text().splitlines() if "baseline_jpeg.cpp" in line]
+    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

@@ -17,6 +17,11 @@ from effnet.runtime.cpp import load_kernels
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
 
+def is_available() -> bool:
+    """Return whether parts can be decoded on this machine; compile the code the first time."""
+    return _compiled() is not None
+
+
 def decode_part(data: bytes, top: int, left: int, height: int, width: int) -> npt.NDArray[np.uint8] | None:
     """Return a part of a JPEG as RGB, uint8 (height, width, 3), the pixels of libjpeg-turbo.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
+from effnet.data import baseline_jpeg
 from effnet.data.augmentations import AUGMENTATIONS, repeated
 from effnet.data.batch import Batch, DataSource, Loader
 from effnet.data.decode import BadImageError, tell_decoder
@@ -35,6 +36,7 @@ def open_loaders(request: DataRequest, images: Mapping[str, Images], classes: Se
     for split, of_split in images.items():
         transform: Transform
         if split == "train":
+            baseline_jpeg.is_available()  # compiled now, not by each worker that crops an image
             form = AUGMENTATIONS[recipe.data.augmentation].pixels()
             augment = repeated(form, recipe.data.augmentation_strength)
             transform = TrainTransform(
