@@ -102,6 +102,19 @@ def test_a_region_of_a_turned_image(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+def test_a_region_of_what_phones_write(tmp_path: Path, form: str) -> None:
+    """An upright photograph with EXIF, a colour profile in two segments, and perhaps a second image."""
+    path = tmp_path / "image.jpg"
+    exif = Image.Exif()
+    exif[ORIENTATION] = 1
+    second = {"save_all": True, "append_images": [photograph(60, 80, seed=1)]} if form == "MPO" else {}
+    photograph(60, 80).save(path, form, exif=exif, icc_profile=bytes(100_000), **second)
+    pillow = np.asarray(Image.open(path).convert("RGB"))
+    np.testing.assert_array_equal(EncodedImage(path).crop(Region(5, 7, 30, 20)), pillow[5:35, 7:27])
+
+
+@pytest.mark.usefixtures("decoder")
 def test_photographs_have_pillows_pixels_in_a_region(shared_dir: Path) -> None:
     files = sorted((shared_dir / "data" / "imagenet-sample" / "val").glob("*/*"))[::10]
     if not files:
