@@ -265,3 +265,12 @@ def test_the_largest_images_take_less_than_a_gibibyte(form: str) -> None:
     assert limited(lambda: EncodedImage("it", data).decode().shape, seconds=60).endswith(", 3)")
     # and one more row or column would be refused
     assert "allows" in limited(lambda: EncodedImage("it", data, int(MAX_PIXELS * 0.99)))
+
+
+def test_a_crop_for_which_there_is_no_memory_is_a_bad_image(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.effect_noise((5000, 5000), 60).save(path)
+    image = EncodedImage(path)
+    image.crop(Region(0, 0, 8, 8))  # so that the decoder is loaded
+    answer = limited(partial(image.crop, Region(0, 0, 5000, 5000)), memory=40 << 20)
+    assert answer.startswith(f"BadImageError: {path}: can't be decoded: ")

@@ -215,7 +215,10 @@ class EncodedImage:
         """A part at full size."""
         top, left, height, width = region
         if self._is_jpeg and self._turn is None:
-            part = decode_part(self._data, top, left, height, width)
+            try:
+                part = decode_part(self._data, top, left, height, width)
+            except MemoryError as error:
+                raise self._bad(error) from None
             if part is not None:
                 return part
         return self._decode(rows=top + height)[top : top + height, left : left + width]
